@@ -1,0 +1,53 @@
+"""The form in which every problem is told, and the exceptions that carry it to the command line.
+
+A finding is one line a person can act on: what (option or file:line), the value, the reason, the fix. Problems are
+collected and told together, so that nobody mends ten mistakes in ten runs. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warn", "info"]
+
+OK, FAILED, WRONG_OPTIONS, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: done; the run or check failed; the options are wrong; interrupted by the user."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know before a run: `severity  option (where): message. fix`."""
+
+    id: str
+    severity: Severity
+    message: str
+    option: str | None = None
+    where: str | None = None
+    fix: str | None = None
+    source: str | None = None
+
+    def line(self) -> str:
+        """The finding as one line of text, without colour."""
+        place = f"{self.option or ''} ({self.where})".strip() if self.where else self.option or ""
+        fix = f" {self.fix}" if self.fix else ""
+        return f"{self.severity:<5}  {place}{': ' if place else ''}{self.message}{fix}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Problem(Exception):
+    """One or more findings that stop the work. `status` is the exit status: 1 for data and runs, 2 for options."""
+
+    def __init__(self, findings: Finding | Iterable[Finding], status: int = FAILED):
+        self.findings = [findings] if isinstance(findings, Finding) else list(findings)
+        self.status = status
+        super().__init__("\n".join(finding.line() for finding in self.findings))
+
+
+def problem(id: str, message: str, *, option: str | None = None, where: str | None = None,
+            fix: str | None = None, status: int = FAILED) -> Problem:
+    """A `Problem` of one finding: the short way to stop with one clear line."""
+    return Problem(Finding(id, "error", message, option=option, where=where, fix=fix), status)
