@@ -1,0 +1,45 @@
+"""The schema: every option, declared once. One module a group; `schema` says what an option is, `read` takes in what a
+person typed. Imports nothing but pydantic and PyYAML, so that `--help` stays fast; nothing here imports from elsewhere
+in truetune but `findings`.
+"""
+
+from __future__ import annotations
+
+from pydantic import PrivateAttr
+
+from truetune.options.data import DataOptions
+from truetune.options.export import ExportOptions
+from truetune.options.generate import GenerateOptions
+from truetune.options.method import MethodOptions
+from truetune.options.model import ModelOptions
+from truetune.options.schema import Group, Option, facts
+from truetune.options.train import TrainOptions
+
+GROUPS: tuple[type[Group], ...] = (
+    ModelOptions, DataOptions, MethodOptions, TrainOptions, GenerateOptions, ExportOptions,
+)
+
+
+class Config(ModelOptions, DataOptions, MethodOptions, TrainOptions, GenerateOptions, ExportOptions):
+    """All options of a run, in one flat namespace, frozen, each with the place its value came from."""
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def origin(self, name: str) -> str | None:
+        """Where the value of `name` was set (`run.yaml:7`, `command line`, `rule: …`); None: it is the default."""
+        return self._origins.get(name)
+
+    def given(self, name: str) -> bool:
+        """Whether somebody set `name`, rather than it being the default."""
+        return name in self._origins
+
+    def with_values(self, origin: str, **values: object) -> Config:
+        """A copy with `values` set, checked like any other input, their origin noted."""
+        config = Config.model_validate({**self.model_dump(), **values})
+        config._origins = {**self._origins, **dict.fromkeys(values, origin)}
+        return config
+
+
+OPTIONS: dict[str, Option] = {option.name: option for option in facts(GROUPS)}
+
+__all__ = ["GROUPS", "OPTIONS", "Config", "Group", "Option"]

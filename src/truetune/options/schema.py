@@ -1,0 +1,110 @@
+"""What an option is. Every option is one annotated field of a pydantic group and is declared nowhere else.
+
+The type, bounds and default are pydantic's. `Text` carries what people read, in English and Chinese, and the few facts
+that pydantic has no word for. Flags, YAML, `--help` and the documentation are drawn from the fields (see `facts`).
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic.fields import FieldInfo
+
+Level = Literal["basic", "advanced", "expert"]
+LEVELS: tuple[Level, ...] = ("basic", "advanced", "expert")
+
+
+@dataclass(frozen=True)
+class Text:
+    """What an option means to people.
+
+    Args:
+        en, zh: one or two sentences: what it does and which way to turn it.
+        level: who needs it; `--help` shows `basic` first.
+        also: other accepted names. A name maps to None (same values) or to a table of values
+            (`{"use_lora": {"true": "lora"}}`).
+        no_effect: why a known name has no effect here. It is accepted, and this is said in one line.
+        free_on_resume: a resumed run may change it, since it does not alter what is learned.
+    """
+
+    en: str
+    zh: str
+    level: Level = "advanced"
+    also: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict)
+    no_effect: str | None = None
+    free_on_resume: bool = False
+
+
+def _split(value: object) -> object:
+    """`a, b` → `(a, b)`: the field writes several values as one comma string."""
+    if isinstance(value, str):
+        return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+"""Several values: a comma string (`a,b`) or a YAML list."""
+
+
+class Group(BaseModel):
+    """A module's worth of options. Frozen: after the rules have passed nothing changes a configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
+    title: ClassVar[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option as everything that is drawn from the schema sees it."""
+
+    name: str
+    group: type[Group]
+    text: Text
+    info: FieldInfo
+
+    @property
+    def default(self) -> Any:
+        return self.info.get_default(call_default_factory=True)
+
+    @property
+    def takes(self) -> str:
+        """The values it takes, in words: `lora|full|freeze`, `true|false`, `a number > 0`."""
+        bounds = " and ".join(
+            f"{sign} {getattr(mark, attribute)}"
+            for mark in self.info.metadata
+            for attribute, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+            if hasattr(mark, attribute)
+        )
+        return " ".join(part for part in (_words(self.info.annotation), bounds) if part)
+
+
+def _words(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return _words(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return "|".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_words(part) for part in get_args(annotation) if part is not type(None))
+    if get_origin(annotation) is tuple:
+        return "a comma list"
+    return {bool: "true|false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}[
+        get_origin(annotation) or annotation
+    ]
+
+
+def facts(groups: tuple[type[Group], ...]) -> Iterator[Option]:
+    """Every option of `groups` in the order of declaration.
+
+    Raises:
+        TypeError: a field without `Text`: an option nobody explained does not exist.
+    """
+    for group in groups:
+        for name, info in group.model_fields.items():
+            texts = [mark for mark in info.metadata if isinstance(mark, Text)]
+            if len(texts) != 1:
+                raise TypeError(f"option {name} of {group.__name__} needs exactly one Text")
+            yield Option(name, group, texts[0], info)
