@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from truetune.findings import WRONG_OPTIONS, Finding, Problem, problem
+from truetune.findings import WRONG_OPTIONS, Finding, problem
 from truetune.options import OPTIONS, Config
 
 COMMAND_LINE = "command line"

@@ -1,0 +1,140 @@
+"""Checkpoints: everything needed to go on exactly, written whole or not at all, without a pickle.
+
+`checkpoint-N/` holds the adapter or model as users load it, the tokenizer, and for going on `optimizer.safetensors`
+(master weights and moments), `random.safetensors` and `trainer_state.json`. The order of the data needs no state: it is a
+function of the step. What is computed after resuming equals, bit for bit on the CPU, what would have been computed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from truetune.files import remove_folder, write_folder, write_json
+from truetune.findings import Problem, problem
+from truetune.optim import Optimizer
+
+STATE, OPTIMIZER, RANDOM = "trainer_state.json", "optimizer.safetensors", "random.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a run stands after `step` optimizer steps. Sums are over learned tokens since the last log line (`window`)
+    and since the start (`total`); seconds are of training, pauses between processes left out."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    window_loss: float = 0.0
+    window_count: float = 0.0
+    total_loss: float = 0.0
+    total_count: float = 0.0
+    best_eval: float | None = None
+    evaluations_without_gain: int = 0
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+
+    def took_step(self, loss_sum: float, count: float, tokens: int, seconds: float) -> None:
+        self.step += 1
+        self.tokens += tokens
+        self.seconds += seconds
+        self.window_loss += loss_sum
+        self.window_count += count
+        self.total_loss += loss_sum
+        self.total_count += count
+
+    def evaluated(self, loss: float) -> None:
+        better = self.best_eval is None or loss < self.best_eval
+        self.best_eval = loss if better else self.best_eval
+        self.evaluations_without_gain = 0 if better else self.evaluations_without_gain + 1
+        self.evaluations.append({"step": self.step, "loss": loss})
+
+
+def save_checkpoint(run: Path, progress: Progress, data_hash: str, optimizer: Optimizer | None,
+                    write_model: Callable[[Path], None], keep: int | None) -> Path:
+    """Write `checkpoint-<step>` into `run` and delete the oldest beyond `keep`.
+
+    Args:
+        optimizer: None leaves out what resuming needs (save_only_model).
+        write_model: writes adapter or model, and tokenizer, into a folder.
+
+    Raises:
+        Problem: the disk is full or refuses; the checkpoints already there are untouched.
+    """
+
+    def fill(folder: Path) -> None:
+        write_model(folder)
+        if optimizer is None:
+            return
+        tensors, numbers = optimizer.state()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / OPTIMIZER)
+        save_file(random_state(), folder / RANDOM)
+        write_json(folder / STATE, {"progress": asdict(progress), "data": data_hash, "optimizer": numbers})
+
+    target = run / f"checkpoint-{progress.step}"
+    try:
+        write_folder(target, fill)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(target, error) from error
+    if keep:
+        for old in checkpoints(run)[:-keep]:
+            remove_folder(old)
+    return target
+
+
+def _unwritable(target: Path, error: OSError | SafetensorError) -> Problem:
+    known = checkpoints(target.parent)
+    full = "No space left" in str(error) or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+    free = shutil.disk_usage(target.parent).free / 1e9
+    reason = f"the disk is full ({free:.1f} GB free)" if full else str(error)
+    return problem("checkpoint-unwritten", f"could not be written: {reason}. "
+                   f"{f'{known[-1].name} is whole.' if known else 'There is no earlier checkpoint.'}",
+                   option=str(target), fix="Make room and run the same command again; it goes on from there.")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The whole checkpoints in a run folder, oldest first. One that is being written has another name."""
+    found = [path for path in run.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def resumable(run: Path) -> list[Path]:
+    """Those of `checkpoints` that a run can go on from."""
+    return [path for path in checkpoints(run) if (path / STATE).is_file()]
+
+
+def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> Progress:
+    """Put optimizer, trained weights and random numbers back to where `folder` was written.
+
+    Raises:
+        Problem: the rows or their tokens are no longer what they were.
+    """
+    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    if state["data"] != data_hash:
+        raise problem("data-changed", f"the rows or their tokens are not those that {folder} was trained on.",
+                      option="dataset", fix="Put the data back as it was, or start a new run.")
+    optimizer.load_state(load_file(folder / OPTIMIZER), state["optimizer"])
+    set_random_state(load_file(folder / RANDOM))
+    return Progress(**state["progress"])
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """The state of every random number generator that training draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_state(states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,0 +1,151 @@
+"""The one renderer: a conversation becomes token ids and a weight for each, here and nowhere else.
+
+The whole conversation is rendered by the tokenizer's own chat template and tokenised in one piece, so the ids are those
+of `tokenizer.apply_chat_template`. Which tokens are learned comes from positions: an answer begins where the prompt that
+chat would send ends (rendered with its generation prompt), and ends with its end-of-turn token. That these pieces really
+are prefixes of the rendered conversation is proven for every row; where a template makes that untrue, the row is
+refused instead of guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from truetune.data.messages import BadRow, Conversation, Message
+from truetune.findings import problem
+
+_CHUNK = 1000
+"""Conversations tokenised at once: enough for the tokenizer's threads, little enough for memory."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as the model sees it.
+
+    ids: (T,) int64. weights: (T,) float32, 0 where nothing is learned. spans: for each answer the tokens
+    [start, end) that it is, end-of-turn token included. where: the row it came from.
+    """
+
+    ids: np.ndarray
+    weights: np.ndarray
+    spans: tuple[tuple[int, int], ...]
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def render(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, *, mask_history: bool = False,
+           train_on_prompt: bool = False) -> list[Rendered | BadRow]:
+    """Each conversation as ids and weights, in order; `BadRow` where the template does not allow exact masks.
+
+    Args:
+        mask_history: weigh only the last answer.
+        train_on_prompt: weigh every token.
+    """
+    rendered: list[Rendered | BadRow] = []
+    for start in range(0, len(conversations), _CHUNK):
+        texts, answers = [], []
+        for talk in conversations[start : start + _CHUNK]:
+            try:
+                text, spans = _render_text(talk, tokenizer)
+            except BadRow as error:
+                text, spans = "", error
+            texts.append(text)
+            answers.append(spans)
+        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for number, found in enumerate(answers):
+            if isinstance(found, BadRow):
+                rendered.append(found)
+                continue
+            ids = np.asarray(encoded["input_ids"][number], dtype=np.int64)
+            spans = _token_spans(ids, np.asarray(encoded["offset_mapping"][number]), found, tokenizer)
+            weights = np.full(len(ids), float(train_on_prompt), dtype=np.float32)
+            for first, last in spans[-1:] if mask_history else spans:
+                weights[first:last] = 1.0
+            rendered.append(Rendered(ids, weights, spans, conversations[start + number].where))
+    return rendered
+
+
+def render_prompt(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that ask the model for the next answer: what chat sends and what `render` puts before an answer."""
+    text = _apply(messages, tokenizer, generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: end-of-text, and the one the template puts after an answer."""
+    probe = render([Conversation((Message("user", "Hi"), Message("assistant", "Hi")))], tokenizer)[0]
+    ends = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
+    if isinstance(probe, Rendered):
+        ends |= {int(probe.ids[probe.spans[-1][1] - 1])} & _special_ids(tokenizer)
+    return sorted(ends)
+
+
+def require_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """Raises:
+    Problem: the tokenizer brings no chat template, so nothing says how a conversation is written.
+    """
+    if not tokenizer.chat_template:
+        raise problem("no-chat-template", f"{model} brings no chat template: it is a base model.",
+                      option="model_name_or_path", fix="Choose its Instruct or Chat version.")
+
+
+def _render_text(talk: Conversation, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[tuple[int, int]]]:
+    """The conversation as text, and for each answer the characters [start, end) that the template gives it."""
+    messages = talk.as_dicts()
+    text = _apply(messages, tokenizer)
+    spans = []
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        prompt = _apply(messages[:number], tokenizer, generation_prompt=True)
+        through = text if number + 1 == len(messages) else _apply(messages[: number + 1], tokenizer)
+        if not (text.startswith(through) and through.startswith(prompt)):
+            raise BadRow(f"the chat template writes turn {number + 1} differently once more turns follow, so it is "
+                         "not known which tokens are the answer")
+        spans.append((len(prompt), len(through)))
+    return text, spans
+
+
+def _apply(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, *,
+           generation_prompt: bool = False) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=generation_prompt))
+    except TemplateError as error:
+        raise BadRow(f"the chat template refuses it: {error}") from None
+
+
+def _token_spans(ids: np.ndarray, offsets: np.ndarray, spans: Sequence[tuple[int, int]],
+                 tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, int], ...]:
+    """Character spans as token spans, each cut after its end-of-turn token.
+
+    What a template writes behind the end-of-turn token (a line feed, mostly) is never generated, so it is not learned.
+    A template that has no such token leaves the whole span. A token that also holds characters of the prompt is the
+    prompt's.
+
+    Args:
+        ids: (T,). offsets: (T, 2), the characters of each token.
+    """
+    special = _special_ids(tokenizer)
+    found = []
+    for begin, end in spans:
+        inside = np.flatnonzero((offsets[:, 0] >= begin) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0]))
+        if not len(inside):
+            continue
+        first, last = int(inside[0]), int(inside[-1]) + 1
+        stop = last
+        while stop > first and int(ids[stop - 1]) not in special and not tokenizer.decode(ids[stop - 1 : stop]).strip():
+            stop -= 1
+        found.append((first, stop if stop > first and int(ids[stop - 1]) in special else last))
+    return tuple(found)
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    return {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}

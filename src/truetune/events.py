@@ -1,0 +1,135 @@
+"""One stream of events: what happens in a run is said once, and everything that shows it listens.
+
+`events.jsonl` holds every event; `trainer_log.jsonl` the same numbers in LLaMA-Factory's shape; the console draws the
+progress; the plot is drawn from the events.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from truetune.checkpoint import Progress
+from truetune.run import EVENTS, LOG
+
+Event = dict[str, Any]
+
+
+class Events:
+    """The writer of a run's events. `listeners` are called with each."""
+
+    def __init__(self, folder: Path, listeners: Iterable[Callable[[Event], None]], resume_step: int | None):
+        """`resume_step`: drop what a run that goes on from there had already said about later steps."""
+        if resume_step is not None:
+            for name, key in ((EVENTS, "step"), (LOG, "current_steps")):
+                kept = [event for event in read_events(folder / name) if event.get(key, 0) <= resume_step]
+                text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
+                (folder / name).write_text(text, encoding="utf-8")
+        else:
+            for name in (EVENTS, LOG):
+                (folder / name).unlink(missing_ok=True)
+        self._file = (folder / EVENTS).open("a", encoding="utf-8")
+        self._listeners = [*listeners, TrainerLog(folder / LOG)]
+
+    def emit(self, kind: str, **values: Any) -> None:
+        """`kind`: start, step, eval, checkpoint, note, end."""
+        event = {"event": kind, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        self._file.flush()
+        for listener in self._listeners:
+            listener(event)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events in a file; a last line that was cut off by a crash is left out."""
+    if not path.is_file():
+        return []
+    events = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return events
+
+
+class TrainerLog:
+    """`trainer_log.jsonl` as LLaMA-Factory's users and tools read it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __call__(self, event: Event) -> None:
+        if event["event"] not in ("step", "eval"):
+            return
+        line = {
+            "current_steps": event["step"], "total_steps": event["total_steps"], "loss": event.get("loss"),
+            "eval_loss": event.get("eval_loss"), "lr": event.get("learning_rate"), "epoch": event["epoch"],
+            "percentage": round(100 * event["step"] / event["total_steps"], 2), "elapsed_time": clock(event["seconds"]),
+            "remaining_time": clock(remaining(event)),
+            "throughput": event.get("tokens_per_second"), "total_tokens": event.get("tokens"),
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({key: value for key, value in line.items() if value is not None}) + "\n")
+
+
+def remaining(event: Event) -> float:
+    """Seconds left at the pace so far; 0 before the first step."""
+    step = event["step"]
+    return event["seconds"] / step * (event["total_steps"] - step) if step else 0.0
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+class ConsoleProgress:
+    """A live bar on a terminal; elsewhere a line for each logged step."""
+
+    def __init__(self, console: Console, total_steps: int):
+        self.console, self.total_steps = console, total_steps
+        self.live = console.is_terminal
+        self.bar = Bar(TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[text]}"),
+                            console=console, disable=not self.live)
+        self.task = self.bar.add_task("step", total=total_steps, text="")
+
+    def __enter__(self) -> ConsoleProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, progress: Progress, learning_rate: float) -> None:
+        """After every optimizer step: move the bar."""
+        rate = progress.tokens / progress.seconds
+        left = progress.seconds / progress.step * (self.total_steps - progress.step)
+        text = (f"loss {progress.window_loss / progress.window_count:.4f}  lr {learning_rate:.2e}  "
+                f"{rate:,.0f} tokens/s  {clock(left)} left")
+        self.bar.update(self.task, completed=progress.step, description=f"step {progress.step}/{self.total_steps}",
+                        text=text)
+
+    def __call__(self, event: Event) -> None:
+        kind = event["event"]
+        if kind == "step" and not self.live:
+            self.console.print(
+                f"step {event['step']}/{event['total_steps']}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
+                f"lr {event['learning_rate']:.2e}  grad {event['grad_norm']:.2f}  "
+                f"{event['tokens_per_second']:,.0f} tokens/s  {clock(remaining(event))} left")
+        elif kind == "eval":
+            self.console.print(f"step {event['step']}  eval loss {event['eval_loss']:.4f}  "
+                               f"perplexity {event['eval_perplexity']:.2f}")
+        elif kind in ("checkpoint", "note"):
+            self.console.print(event["text"])

@@ -1,0 +1,66 @@
+"""Merge an adapter into its base: W + (alpha / r) B A, added in float32 and cast last.
+
+Added in bfloat16, an update smaller than 1/256 of a weight would be rounded away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from truetune.data.renderer import stop_ids
+from truetune.files import write_folder
+from truetune.findings import WRONG_OPTIONS, problem
+from truetune.model.load import find_model, fingerprint, load_model, load_tokenizer, require_base
+from truetune.options import Config
+from truetune.report import write_card
+from truetune.serve.engine import inference_dtype
+
+
+def export(config: Config, say: Callable[[str], None]) -> Path:
+    """Write the model (with its adapter merged) into `export_dir`: shards, tokenizer, generation settings, card.
+
+    Raises:
+        Problem: the folder is in use, model or adapter cannot be loaded, the adapter is another base's, or the disk is
+            full. Then nothing is left behind.
+    """
+    assert config.model_name_or_path is not None and config.export_dir is not None  # rules have made sure
+    target = Path(config.export_dir)
+    if target.exists() and any(target.iterdir()):
+        raise problem("export-in-use", f"{target} is not empty.", option="export_dir",
+                      where=config.origin("export_dir"), fix="Choose another folder, or empty it.", status=WRONG_OPTIONS)
+    base = find_model(config.model_name_or_path, config, say)
+    adapters = [Path(adapter) for adapter in config.adapter_name_or_path]
+    for adapter in adapters:
+        require_base(adapter, base)
+    start = time.perf_counter()
+    dtype = inference_dtype(config, base)
+    model = load_model(base, torch.float32, torch.device("cpu"))
+    tokenizer = load_tokenizer(base)
+    for adapter in adapters:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # pyright: ignore
+        tokenizer = load_tokenizer(adapter) if (adapter / "tokenizer.json").is_file() else tokenizer
+    model = model.to(dtype)
+    model.config.use_cache = True
+    if model.generation_config is not None:
+        model.generation_config.eos_token_id = stop_ids(tokenizer)
+
+    def fill(folder: Path) -> None:
+        model.save_pretrained(folder, max_shard_size=int(config.export_size * 1e9))
+        tokenizer.save_pretrained(folder)
+        write_card(folder, target.name, config, {})
+
+    try:
+        write_folder(target, fill)
+    except (OSError, SafetensorError) as error:
+        raise problem("export-unwritten", f"{target} could not be written: {error}", option="export_dir") from error
+    merged = f"{config.model_name_or_path} + {adapters[0]} merged" if adapters else config.model_name_or_path
+    say(f"{merged} in {str(dtype).removeprefix('torch.')} (weights {fingerprint(target)}): {target}, "
+        f"{time.perf_counter() - start:.0f} s")
+    return target

@@ -1,0 +1,34 @@
+"""Ctrl-C: the first one asks for a checkpoint and an orderly end, the second one ends at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """While entered, `wanted` turns true at the first SIGINT or SIGTERM; a second one kills the process as usual."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.wanted = False
+        self._say = say
+        self._before = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._first) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _first(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = True
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        self._say("stopping: a checkpoint is being saved (press again to stop at once and lose what follows the last one)")

@@ -1,0 +1,111 @@
+"""What of a model is trained: LoRA matrices, everything, or some layers; and how what was trained is written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from truetune.findings import problem
+from truetune.model.load import require_base
+from truetune.options import Config
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to tune. `prepare(model, config, base)` returns the model with exactly the trained parameters requiring
+    gradients; `base` is the folder it was loaded from. `adapter`: whether an adapter is written, or a whole model."""
+
+    prepare: Callable[[PreTrainedModel, Config, Path], torch.nn.Module]
+    adapter: bool
+
+
+def add_lora(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Module:
+    """LoRA (Hu et al. 2021, arXiv:2106.09685): W x + (alpha / r) B A x, with A and B trained, B = 0 at first."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if config.adapter_name_or_path:
+        adapter = Path(config.adapter_name_or_path[0])
+        require_base(adapter, base)
+        return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=False)
+    targets = "all-linear" if config.lora_target == ("all",) else list(config.lora_target)
+    if targets != "all-linear":
+        _require_modules(config.lora_target, model, "lora_target", config)
+    _require_modules(config.additional_target, model, "additional_target", config)
+    settings = LoraConfig(
+        task_type="CAUSAL_LM", r=config.lora_rank, lora_alpha=config.lora_alpha or 2 * config.lora_rank,
+        lora_dropout=config.lora_dropout, target_modules=targets, modules_to_save=list(config.additional_target) or None)
+    return get_peft_model(model, settings, autocast_adapter_dtype=False)
+
+
+def train_all(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Module:
+    """Full fine-tuning: every weight."""
+    return model.requires_grad_(True)
+
+
+def train_layers(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Module:
+    """Freeze tuning: `freeze_trainable_modules` of the last (or first) layers, and `freeze_extra_modules`."""
+    model.requires_grad_(False)
+    layers = _layers(model)
+    count = config.freeze_trainable_layers
+    if abs(count) > len(layers):
+        raise problem("too-many-layers", f"{count} layers are asked for, the model has {len(layers)}.",
+                      option="freeze_trainable_layers", where=config.origin("freeze_trainable_layers"))
+    chosen = list(layers)[-count:] if count > 0 else list(layers)[: -count]
+    wanted = config.freeze_trainable_modules
+    if wanted != ("all",):
+        _require_modules(wanted, chosen[0], "freeze_trainable_modules", config)
+    for layer in chosen:
+        for name, parameter in layer.named_parameters():
+            parameter.requires_grad_(wanted == ("all",) or bool(set(wanted) & set(name.split("."))))
+    _require_modules(config.freeze_extra_modules, model, "freeze_extra_modules", config)
+    inside = {id(parameter) for parameter in layers.parameters()}
+    for name, parameter in model.named_parameters():
+        if set(config.freeze_extra_modules) & set(name.split(".")) and id(parameter) not in inside:
+            parameter.requires_grad_(True)
+    return model
+
+
+METHODS: dict[str, Method] = {
+    "lora": Method(add_lora, adapter=True),
+    "full": Method(train_all, adapter=False),
+    "freeze": Method(train_layers, adapter=False),
+}
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The trained parameters by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def write_weights(model: torch.nn.Module, folder: Path, trained: Mapping[str, torch.Tensor], method: Method) -> None:
+    """Write the adapter (in the precision of `trained`, the optimizer's copies) or the whole model as safetensors."""
+    if method.adapter:
+        model.save_pretrained(folder, state_dict=dict(trained), save_embedding_layers=False)  # pyright: ignore
+    else:
+        model.save_pretrained(folder)  # pyright: ignore
+
+
+def _layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    depth = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
+            return module
+    raise problem("no-layers", f"no list of {depth} layers was found in {type(model).__name__}.",
+                  option="finetuning_type", fix="Use lora or full.")
+
+
+def _require_modules(names: tuple[str, ...], model: torch.nn.Module, option: str, config: Config) -> None:
+    """Each name must be a part of some module's dotted name, or end one."""
+    dotted = [name for name, _ in model.named_modules()]
+    parts = {part for name in dotted for part in name.split(".") if part and not part.isdigit()}
+    for wanted in names:
+        if wanted not in parts and not any(name.endswith(wanted) for name in dotted):
+            near = difflib.get_close_matches(wanted, parts, n=1)
+            raise problem("no-module", f"the model has no module {wanted!r}.", option=option,
+                          where=config.origin(option),
+                          fix=f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(parts))}.")

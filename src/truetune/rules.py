@@ -1,0 +1,104 @@
+"""Options that exclude or need each other, as data: what can be known without model, data or torch.
+
+Each rule is one row: when it applies to a configuration, how bad that is, and what to do. All are tried, all are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from truetune.findings import Finding, Severity
+from truetune.options import OPTIONS, Config
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`when(config)` true: tell `message`, filled with the configuration's values, about `option`. `verbs`: where."""
+
+    id: str
+    option: str
+    when: Callable[[Config], bool]
+    severity: Severity
+    message: str
+    fix: str = ""
+    verbs: tuple[str, ...] = ("train", "check")
+
+
+_EVERY = ("train", "check", "chat", "export")
+
+RULES: tuple[Rule, ...] = (
+    Rule("model-missing", "model_name_or_path", lambda c: not c.model_name_or_path, "error", "no model is named.",
+         "Give a folder, a hub id or bundled/smollm2-135m-instruct.", _EVERY),
+    Rule("data-missing", "dataset", lambda c: c.do_train and not c.dataset, "error", "no data set is named.",
+         "Give a .json or .jsonl file, or names in dataset_info.json."),
+    Rule("output-missing", "output_dir", lambda c: not c.output_dir, "error", "no folder for the run is named.",
+         "Give output_dir, such as saves/my-run.", ("train",)),
+    Rule("export-missing", "export_dir", lambda c: not c.export_dir, "error", "no folder for the export is named.",
+         "Give export_dir.", ("export",)),
+    Rule("nothing-to-do", "do_train", lambda c: not c.do_train and not c.do_eval, "error",
+         "neither do_train nor do_eval is on, so there is nothing to do.", "Set do_train: true."),
+    Rule("eval-without-data", "do_eval", lambda c: c.do_eval and not c.eval_dataset and not c.val_size, "error",
+         "there is no data to evaluate on.", "Give val_size, such as 0.1, or eval_dataset."),
+    Rule("eval-without-data", "eval_strategy",
+         lambda c: c.eval_strategy != "no" and not c.eval_dataset and not c.val_size, "error",
+         "there is no data to evaluate on.", "Give val_size, such as 0.1, or eval_dataset."),
+    Rule("eval-twice", "val_size", lambda c: bool(c.val_size and c.eval_dataset), "error",
+         "val_size and eval_dataset both say what to evaluate on.", "Keep one."),
+    Rule("eval-late", "val_size", lambda c: bool(c.val_size or c.eval_dataset) and c.eval_strategy == "no", "info",
+         "the held-out rows are evaluated once, at the end.", "eval_strategy: steps evaluates on the way."),
+    Rule("stop-without-eval", "early_stopping_steps", lambda c: bool(c.early_stopping_steps) and c.eval_strategy == "no",
+         "error", "early stopping needs evaluations to compare.", "Set eval_strategy: steps (or epoch)."),
+    Rule("plateau-without-eval", "lr_scheduler_type",
+         lambda c: c.lr_scheduler_type == "reduce_lr_on_plateau" and c.eval_strategy == "no", "error",
+         "reduce_lr_on_plateau watches the evaluation loss, and nothing is evaluated.",
+         "Set eval_strategy: steps (or epoch)."),
+    Rule("mask-both", "mask_history", lambda c: c.mask_history and c.train_on_prompt, "error",
+         "mask_history learns only the last answer, train_on_prompt learns everything.", "Keep one."),
+    Rule("two-precisions", "fp16", lambda c: sum(bool(x) for x in (c.bf16, c.fp16, c.pure_bf16)) > 1, "error",
+         "bf16, fp16 and pure_bf16 exclude each other.", "Keep one, or none and the faster safe one is picked."),
+    Rule("warmup-twice", "warmup_ratio", lambda c: bool(c.warmup_steps and c.warmup_ratio), "warn",
+         "warmup_steps ({warmup_steps:g}) is given too and wins."),
+    Rule("resume-overwrite", "overwrite_output_dir",
+         lambda c: c.overwrite_output_dir and c.resume_from_checkpoint not in (None, "false", "False"), "error",
+         "a run cannot be resumed and deleted.", "Keep resume_from_checkpoint or overwrite_output_dir.", ("train",)),
+    Rule("no-layers", "freeze_trainable_layers",
+         lambda c: c.finetuning_type == "freeze" and c.freeze_trainable_layers == 0 and not c.freeze_extra_modules,
+         "error", "no layer is trained.", "Give a number other than 0, or freeze_extra_modules."),
+    Rule("adapter-without-lora", "adapter_name_or_path",
+         lambda c: bool(c.adapter_name_or_path) and c.finetuning_type != "lora", "error",
+         "an adapter can only be trained on with finetuning_type lora, not {finetuning_type}.",
+         "Export the adapter into a model first, or set finetuning_type: lora."),
+    Rule("many-adapters", "adapter_name_or_path", lambda c: len(c.adapter_name_or_path) > 1, "error",
+         "only one adapter is put on a model so far.", "Export them one after another.", _EVERY),
+    Rule("no-tracker", "report_to", lambda c: not set(c.report_to) <= {"none"}, "warn",
+         "trackers are not connected yet; the same numbers are in events.jsonl and trainer_log.jsonl.",
+         "report_to: none says so."),
+    Rule("lora-option", "finetuning_type",
+         lambda c: c.finetuning_type != "lora" and any(
+             c.given(name) for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target")), "info",
+         "{finetuning_type} has no LoRA, so the lora_ options have no effect."),
+    Rule("high-rate", "learning_rate", lambda c: c.finetuning_type == "full" and c.learning_rate > 1e-4, "warn",
+         "{learning_rate:g} is a LoRA rate; full fine-tuning usually wants a tenth of it.", "Try 1e-5 to 5e-5."),
+    Rule("low-rate", "learning_rate", lambda c: c.finetuning_type == "lora" and c.learning_rate < 2e-5, "warn",
+         "{learning_rate:g} is a full fine-tuning rate; LoRA usually wants ten times as much.", "Try 1e-4 to 1e-3."),
+    Rule("model-only-checkpoints", "save_strategy", lambda c: c.save_only_model and c.save_strategy != "no", "info",
+         "checkpoints cannot be resumed from (save_only_model)."),
+)
+
+
+def apply_rules(config: Config, verb: str) -> list[Finding]:
+    """Everything the options alone say about a configuration, the worst first."""
+    findings = [
+        Finding(rule.id, rule.severity, rule.message.format(**config.model_dump()), option=rule.option,
+                where=config.origin(rule.option), fix=rule.fix or None)
+        for rule in RULES
+        if verb in rule.verbs and rule.when(config)
+    ]
+    findings += [
+        Finding("no-effect", "info", f"no effect: {option.text.no_effect}.", option=option.name,
+                where=config.origin(option.name))
+        for option in OPTIONS.values()
+        if option.text.no_effect and config.given(option.name) and getattr(config, option.name) != option.default
+    ]
+    return sorted(findings, key=lambda finding: ("error", "warn", "info").index(finding.severity))

@@ -1,0 +1,1 @@
+"""Answering: `engine` generates, `chat` is the conversation in a terminal. Never imports `train`."""

@@ -1,0 +1,47 @@
+"""`truetune chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+
+from rich.console import Console
+
+from truetune.options import Config
+from truetune.serve.engine import load_engine
+
+_HELP = "/clear forgets the conversation, /exit leaves. Ctrl-C stops an answer."
+
+
+def chat(config: Config, console: Console) -> None:
+    """Read lines, answer them, until `/exit` or the end of the input."""
+    engine = load_engine(config, lambda text: console.print(text))
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  (input() gets history and editing by its import)
+    opening = [{"role": "system", "content": config.default_system}] if config.default_system else []
+    messages = list(opening)
+    adapter = f" + {config.adapter_name_or_path[0]}" if config.adapter_name_or_path else ""
+    console.print(f"{config.model_name_or_path}{adapter}. {_HELP}")
+    while True:
+        try:
+            asked = input("\nuser: ").strip()
+        except EOFError:
+            return
+        if asked in ("/exit", "exit"):
+            return
+        if asked in ("/clear", "clear"):
+            messages = list(opening)
+            console.print("forgotten")
+        elif asked:
+            messages.append({"role": "user", "content": asked})
+            pieces: list[str] = []
+            print("assistant: ", end="", flush=True)
+            try:
+                with closing(engine.stream(messages)) as answer:
+                    for piece in answer:
+                        pieces.append(piece)
+                        print(piece, end="", flush=True)
+            except KeyboardInterrupt:
+                print(" [stopped]", end="")
+            print()
+            messages.append({"role": "assistant", "content": "".join(pieces)})

@@ -1,0 +1,124 @@
+"""Generate answers with transformers: one conversation as a stream, or several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+)
+
+from truetune.data.renderer import render_prompt, require_template, stop_ids
+from truetune.model.load import find_model, load_model, load_tokenizer, require_base
+from truetune.model.precision import pick_device
+from truetune.options import Config
+
+Messages = Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model ready to answer, and how it draws words."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sampling: GenerationConfig
+
+    def answer(self, conversations: Sequence[Messages]) -> list[str]:
+        """The answer to each conversation, all generated together (shorter prompts padded on the left)."""
+        prompts = [render_prompt(messages, self.tokenizer) for messages in conversations]
+        width, pad = max(map(len, prompts)), self.sampling.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        device = self.model.device
+        with torch.inference_mode():
+            out = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device),
+                                      generation_config=self.sampling)
+        return [text.strip() for text in self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
+
+    def stream(self, messages: Messages) -> Iterator[str]:
+        """The answer piece by piece. Closing the iterator stops the generation."""
+        ids = torch.tensor([render_prompt(messages, self.tokenizer)], device=self.model.device)
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # pyright: ignore
+        closed = Event()
+        failure: list[BaseException] = []
+
+        def generate() -> None:
+            try:
+                with torch.inference_mode():
+                    self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer,
+                                        generation_config=self.sampling,
+                                        stopping_criteria=StoppingCriteriaList([_Closed(closed)]))
+            except BaseException as error:  # told to the reader, who waits on the other side of the queue
+                failure.append(error)
+                streamer.end()
+
+        worker = Thread(target=generate, daemon=True)
+        worker.start()
+        try:
+            yield from streamer
+        finally:
+            closed.set()
+            worker.join()
+        if failure:
+            raise failure[0]
+
+
+class _Closed(StoppingCriteria):
+    def __init__(self, closed: Event):
+        self.closed = closed
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((input_ids.shape[0],), self.closed.is_set(), device=input_ids.device, dtype=torch.bool)
+
+
+def load_engine(config: Config, say: Callable[[str], None]) -> Engine:
+    """The model that `config` names, with its adapter put on it if there is one.
+
+    Raises:
+        Problem: the model or adapter cannot be loaded, or the adapter belongs to another base.
+    """
+    assert config.model_name_or_path is not None  # a rule has made sure
+    base = find_model(config.model_name_or_path, config, say)
+    tokenizer = load_tokenizer(base)
+    device = pick_device(config)
+    model = load_model(base, inference_dtype(config, base), device)
+    for adapter in map(Path, config.adapter_name_or_path):
+        from peft import PeftModel
+
+        require_base(adapter, base)
+        model = PeftModel.from_pretrained(model, adapter).eval()
+        tokenizer = load_tokenizer(adapter) if (adapter / "tokenizer.json").is_file() else tokenizer
+    require_template(tokenizer, config.model_name_or_path)
+    return Engine(model, tokenizer, sampling(config, tokenizer))  # pyright: ignore[reportArgumentType]
+
+
+def inference_dtype(config: Config, base: Path) -> torch.dtype:
+    """`infer_dtype`; auto is the model's own."""
+    if config.infer_dtype != "auto":
+        return getattr(torch, config.infer_dtype)
+    from truetune.model.load import load_model_config
+
+    return load_model_config(base).dtype or torch.float32
+
+
+def sampling(config: Config, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """The generation options as transformers takes them. A temperature of 0 is greedy."""
+    ends = stop_ids(tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
+    shared: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "eos_token_id": ends, "pad_token_id": pad,
+                              "repetition_penalty": config.repetition_penalty, "use_cache": True}
+    if not config.do_sample or config.temperature == 0:
+        return GenerationConfig(do_sample=False, **shared)
+    return GenerationConfig(do_sample=True, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
+                            **shared)

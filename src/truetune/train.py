@@ -1,0 +1,299 @@
+"""A run, top to bottom.
+
+The loop is written once for every objective: gradients of a summed loss are added over the batches of a step and divided
+by the number of learned tokens in all of them, so batch size and accumulation change speed and never the result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from truetune import report
+from truetune.check import Preflight, preflight
+from truetune.checkpoint import (
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+from truetune.data.batches import Batch, collate
+from truetune.data.renderer import Rendered, stop_ids
+from truetune.events import ConsoleProgress, Events, read_events
+from truetune.files import write_json
+from truetune.findings import Finding, Problem, problem
+from truetune.interrupt import Interrupts
+from truetune.model.load import load_model, write_manifest
+from truetune.model.methods import METHODS, trainable, write_weights
+from truetune.model.policy import Policy
+from truetune.model.precision import has_native_bf16, pick_device, pick_precision, resolve
+from truetune.objectives import OBJECTIVES
+from truetune.optim import Optimizer
+from truetune.options import Config
+from truetune.plot import plot_loss
+from truetune.run import CHECK, EVENTS, Run, claim
+
+
+@dataclass
+class Session:
+    """Everything a run in progress works with."""
+
+    run: Run
+    config: Config
+    ready: Preflight
+    device: torch.device
+    model: torch.nn.Module
+    policy: Policy
+    objective: Any
+    optimizer: Optimizer
+    data_hash: str
+    bar: ConsoleProgress
+    events: Events
+    progress: Progress
+
+
+def train(config: Config, console: Console) -> None:
+    """Run `config` into its run folder.
+
+    Raises:
+        Problem: whatever stops it, said in one line. KeyboardInterrupt: the user stopped it; a checkpoint is saved.
+    """
+    run = claim(config)
+    with run.recorded():
+        session = _start(run, console)
+        try:
+            if session.config.do_train:
+                _loop(session, console)
+            _finish(session)
+        finally:
+            session.events.close()
+            if session.config.plot_loss:
+                plot_loss(read_events(run.folder / EVENTS), run.folder / "training_loss.png")
+    console.print(f"written to {run.folder}")
+
+
+def _start(run: Run, console: Console) -> Session:
+    """Everything checked, loaded and compared before the first step."""
+
+    def say(text: str) -> None:
+        console.print(text)
+
+    device = pick_device(run.config)
+    precision = pick_precision(run.config, device)
+    config = resolve(run.config, precision)
+    ready = preflight(config, say)
+    ready.findings += _device_findings(config, device)
+    report.print_findings(ready.findings, console)
+    report.print_facts(ready.facts, console)
+    write_json(run.folder / CHECK, ready.as_dict())
+    run.freeze(config)
+    report.write_environment(run.folder, str(device))
+
+    torch.manual_seed(config.seed)
+    torch.backends.cuda.matmul.allow_tf32 = bool(config.tf32)
+    causal = load_model(ready.base, precision.dtype, device)
+    model = METHODS[config.finetuning_type].prepare(causal, config, ready.base)
+    policy = Policy(causal, fast=config.flash_attn != "disabled")
+    policy.verify(sorted(ready.train or ready.held_out, key=len)[:2], device, say)
+    if config.gradient_checkpointing:
+        causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    weights = trainable(model)
+    say(f"{config.finetuning_type} on {device.type} in {precision.name} ({precision.reason}); "
+        f"{sum(w.numel() for w in weights.values()):,} of {sum(w.numel() for w in model.parameters()):,} weights train")
+
+    optimizer = Optimizer(weights, config, precision, ready.plan.total_steps)
+    data_hash = hash_rows(ready.train)
+    progress = load_checkpoint(run.resume, optimizer, data_hash) if run.resume else Progress()
+    if run.resume:
+        say(f"going on from {run.resume}")
+    bar = ConsoleProgress(console, ready.plan.total_steps)
+    events = Events(run.folder, [bar], progress.step if run.resume else None)
+    events.emit("start", step=progress.step, total_steps=ready.plan.total_steps, facts=ready.facts)
+    return Session(run, config, ready, device, model, policy, OBJECTIVES[config.stage](), optimizer, data_hash, bar,
+                   events, progress)
+
+
+def _loop(session: Session, console: Console) -> None:
+    """Optimizer steps until the plan is done or the user stops it."""
+    config, plan, progress = session.config, session.ready.plan, session.progress
+    session.model.train()
+    with Interrupts(console.print) as interrupts, session.bar:
+        while progress.step < plan.total_steps:
+            learning_rate = session.optimizer.learning_rate
+            norm = _step(session, interrupts)
+            if norm is None:
+                _save(session)
+                raise KeyboardInterrupt
+            session.run.beat(progress.step)
+            session.bar.show(progress, learning_rate)
+            if (_due(config.logging_steps, "steps", session) or progress.step == plan.total_steps
+                    or (config.logging_first_step and progress.step == 1)):
+                _log(session, learning_rate, norm)
+            if _due(config.eval_steps or config.logging_steps, config.eval_strategy, session):
+                _evaluate(session)
+            if _due(config.save_steps, config.save_strategy, session):
+                _save(session)
+            patience = config.early_stopping_steps
+            if patience and progress.evaluations_without_gain >= patience:
+                session.events.emit("note", step=progress.step, text=f"stopped early at step {progress.step}: "
+                                    f"{patience} evaluations without a loss below {progress.best_eval:.4f}")
+                break
+
+
+def _step(session: Session, interrupts: Interrupts) -> float | None:
+    """One optimizer step. Returns the gradient's length; None if the user wants to stop, and then nothing has changed."""
+    progress, optimizer = session.progress, session.optimizer
+    began, loss_sum, count, tokens = time.perf_counter(), 0.0, 0.0, 0
+    random = random_state()
+    batches: list[Batch] = []
+    for numbers in session.ready.plan.batches(progress.step):
+        if interrupts.wanted:
+            optimizer.drop_gradients()
+            set_random_state(random)
+            return None
+        batch = collate([session.ready.train[number] for number in numbers]).to(session.device)
+        batches.append(batch)
+        loss, weight, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
+        if not loss.isfinite():
+            raise _not_finite(session, batches, f"the loss is {loss.item()}")
+        optimizer.backward(loss)
+        loss_sum, count, tokens = loss_sum + loss.item(), count + weight, tokens + batch.tokens
+    norm = optimizer.step(count)
+    if not math.isfinite(norm) and not optimizer.scaler.is_enabled():
+        raise _not_finite(session, batches, f"the length of the gradient is {norm}")
+    progress.took_step(loss_sum, count, tokens, time.perf_counter() - began)
+    return norm
+
+
+def _finish(session: Session) -> None:
+    """Evaluate what was not evaluated, write model, results and card."""
+    config, progress, folder = session.config, session.progress, session.run.folder
+    evaluated = progress.evaluations[-1]["step"] if progress.evaluations else None
+    if session.ready.held_out and evaluated != progress.step:
+        _evaluate(session)
+    results = {"epoch": progress.step / session.ready.plan.steps_per_epoch} if progress.step else {}
+    if progress.step:
+        results |= {
+            "train_loss": progress.total_loss / progress.total_count, "train_runtime": progress.seconds,
+            "train_steps": progress.step, "train_tokens": progress.tokens,
+            "train_tokens_per_second": progress.tokens / progress.seconds, "train_peak_memory_gb": report.peak_memory(),
+        }
+    if progress.evaluations:
+        loss = progress.evaluations[-1]["loss"]
+        results |= {"eval_loss": loss, "eval_perplexity": math.exp(min(loss, 700))}
+    report.write_results(folder, results)
+    if config.do_train:
+        _write_model(session, folder)
+        report.write_card(folder, folder.resolve().name, config, results)
+    session.events.emit("end", step=progress.step, results=results)
+
+
+def _log(session: Session, learning_rate: float, norm: float) -> None:
+    progress, plan = session.progress, session.ready.plan
+    session.events.emit(
+        "step", step=progress.step, total_steps=plan.total_steps, epoch=round(progress.step / plan.steps_per_epoch, 4),
+        loss=progress.window_loss / progress.window_count, learning_rate=learning_rate, grad_norm=norm,
+        tokens=progress.tokens, seconds=round(progress.seconds, 2),
+        tokens_per_second=round(progress.tokens / progress.seconds, 2))
+    progress.window_loss = progress.window_count = 0.0
+
+
+def _evaluate(session: Session) -> None:
+    """Mean loss per learned token of the held-out rows."""
+    config, progress = session.config, session.progress
+    loss_sum, count, size = 0.0, 0.0, config.per_device_eval_batch_size
+    session.model.eval()
+    with torch.no_grad():
+        for start in range(0, len(session.ready.held_out), size):
+            batch = collate(session.ready.held_out[start : start + size]).to(session.device)
+            loss, weight, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
+            loss_sum, count = loss_sum + loss.item(), count + weight
+    session.model.train()
+    loss = loss_sum / count
+    session.optimizer.evaluated(loss)
+    progress.evaluated(loss)
+    plan = session.ready.plan
+    session.events.emit("eval", step=progress.step, total_steps=plan.total_steps,
+                        epoch=round(progress.step / plan.steps_per_epoch, 4), eval_loss=loss,
+                        eval_perplexity=math.exp(min(loss, 700)), seconds=round(progress.seconds, 2))
+
+
+def _due(every: float, strategy: str, session: Session) -> bool:
+    """Whether something that happens by `strategy`, every so many steps (below 1: a share of all), happens now."""
+    step, plan = session.progress.step, session.ready.plan
+    if strategy == "epoch":
+        return step % plan.steps_per_epoch == 0 or step == plan.total_steps
+    interval = math.ceil(every * plan.total_steps) if every < 1 else int(every)
+    return strategy == "steps" and step % interval == 0
+
+
+def _save(session: Session) -> None:
+    config, progress = session.config, session.progress
+    path = save_checkpoint(
+        session.run.folder, progress, session.data_hash, None if config.save_only_model else session.optimizer,
+        lambda folder: _write_model(session, folder), config.save_total_limit)
+    session.events.emit("checkpoint", step=progress.step, text=f"saved {path}")
+
+
+def _write_model(session: Session, folder: Path) -> None:
+    """Adapter or model, the tokenizer with the template that trained it, and how to generate with it."""
+    method, tokenizer, config = METHODS[session.config.finetuning_type], session.ready.tokenizer, session.config
+    write_weights(session.model, folder, session.optimizer.masters, method)
+    tokenizer.save_pretrained(folder)
+    generation = session.policy.causal.generation_config
+    if generation is not None:
+        generation.eos_token_id = stop_ids(tokenizer)
+        generation.save_pretrained(folder)
+    if method.adapter:
+        write_manifest(folder, config.model_name_or_path or "", session.ready.base)
+
+
+def hash_rows(rows: Sequence[Rendered]) -> str:
+    """A hash of every token and weight that is trained on, in order."""
+    digest = sha256()
+    for row in rows:
+        digest.update(row.ids.tobytes())
+        digest.update(row.weights.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _device_findings(config: Config, device: torch.device) -> list[Finding]:
+    findings = []
+    if config.tf32 and device.type != "cuda":
+        findings.append(Finding("no-effect", "info", "no effect: tf32 is a format of NVIDIA GPUs, and this run is on "
+                                f"the {device.type}.", option="tf32", where=config.origin("tf32")))
+    if (config.bf16 or config.pure_bf16) and not has_native_bf16(device):
+        option = "bf16" if config.bf16 else "pure_bf16"
+        findings.append(Finding("slow-bf16", "warn", f"this {device.type} emulates bfloat16, which is slow.",
+                                option=option, where=config.origin(option), fix="bf16: false computes in float32."))
+    return findings
+
+
+def _not_finite(session: Session, batches: Sequence[Batch], what: str) -> Problem:
+    """Keep the batches that led here, and say what is known."""
+    path, tokenizer = session.run.folder / "failed_batch.jsonl", session.ready.tokenizer
+    with path.open("w", encoding="utf-8") as file:
+        for batch in batches:
+            for place, (start, end) in zip(batch.places, pairwise(batch.starts), strict=True):
+                ids = batch.ids[0, start:end].tolist()
+                file.write(json.dumps({"row": place, "ids": ids, "text": tokenizer.decode(ids)},
+                                      ensure_ascii=False) + "\n")
+    damaged = [name for name, weight in session.optimizer.masters.items() if not weight.isfinite().all()]
+    cause = f"weights are no longer finite, {damaged[0]} first" if damaged else "the weights are still finite"
+    known = checkpoints(session.run.folder)
+    return problem("not-finite", f"{what}; {cause}. The step's rows are kept in {path}; "
+                   f"{f'{known[-1].name} is the last good state' if known else 'no checkpoint was written'}.",
+                   option=f"step {session.progress.step + 1}",
+                   fix=f"Lower learning_rate (now {session.optimizer.learning_rate:g}), or look at these rows.")
