@@ -46,7 +46,7 @@ def export(config: Config, say: Callable[[str], None]) -> Path:
 
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # pyright: ignore
         tokenizer = load_tokenizer(adapter) if (adapter / "tokenizer.json").is_file() else tokenizer
-    model = model.to(dtype)
+    torch.nn.Module.to(model, dtype)
     model.config.use_cache = True
     if model.generation_config is not None:
         model.generation_config.eos_token_id = stop_ids(tokenizer)

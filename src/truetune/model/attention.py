@@ -8,6 +8,7 @@ it is one variable-length kernel call (`torch.nn.attention.varlen`) where that k
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def attend_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor,
     attended = [
         _attend_one(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end],
                     scaling, dropout, sliding_window, softcap)
-        for start, end in zip(row_starts, row_starts[1:], strict=False)
+        for start, end in pairwise(row_starts)
     ]
     return torch.cat([rows.transpose(1, 2) for rows in attended], dim=1), None
 
@@ -55,10 +56,11 @@ def _attend_varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     from torch.nn.attention.varlen import varlen_attn
 
     borders = torch.tensor(row_starts, dtype=torch.int32, device=query.device)
-    longest = max(end - start for start, end in zip(row_starts, row_starts[1:], strict=False))
+    longest = max(end - start for start, end in pairwise(row_starts))
     window = (sliding_window - 1 if sliding_window else -1, 0)
-    attended = varlen_attn(*(states[0].transpose(0, 1) for states in (query, key, value)), borders, borders, longest,
-                           longest, scale=scaling, window_size=window, enable_gqa=query.shape[1] != key.shape[1])
+    attended = varlen_attn(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), borders, borders,
+                           longest, longest, scale=scaling, window_size=window,
+                           enable_gqa=query.shape[1] != key.shape[1])
     assert isinstance(attended, torch.Tensor)
     return attended[None]
 

@@ -92,7 +92,8 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTra
                       option="model_name_or_path",
                       fix="Only safetensors weights of causal language models are read.") from None
     model.config.use_cache = False
-    return model.to(device).eval()
+    torch.nn.Module.to(model, device)  # transformers' own `to` hides its signature from type checkers
+    return model.eval()
 
 
 def fingerprint(folder: Path) -> str:

@@ -75,7 +75,9 @@ class Policy:
         text = self.causal.config.get_text_config()
         values = text.to_dict()
         scale = values.get("logit_scale") or 1 / (values.get("logits_scaling") or 1)
-        return Head(self.causal.get_output_embeddings(), float(scale), values.get("final_logit_softcapping"))
+        head = self.causal.get_output_embeddings()
+        assert head is not None  # a causal language model has one
+        return Head(head, float(scale), values.get("final_logit_softcapping"))
 
     def _hidden(self, batch: Batch, **borders: object) -> torch.Tensor:
         """(T, H): the last hidden states, before the head."""

@@ -81,10 +81,10 @@ def matmul_rate(dtype: torch.dtype, device: torch.device, seconds: float = 0.5, 
     """Floating-point operations a second of a (size x size) product, best of repeated runs."""
     left, right = (torch.randn(size, size, device=device, dtype=torch.float32).to(dtype) for _ in range(2))
     best, end = 0.0, time.perf_counter() + seconds
-    left @ right  # the first call sets up the kernel
+    torch.mm(left, right)  # the first call sets up the kernel
     while best == 0.0 or time.perf_counter() < end:
         start = time.perf_counter()
-        left @ right
+        torch.mm(left, right)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = max(best, 2 * size**3 / (time.perf_counter() - start))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from transformers import (
     GenerationConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -30,7 +29,7 @@ Messages = Sequence[dict[str, str]]
 class Engine:
     """A model ready to answer, and how it draws words."""
 
-    model: PreTrainedModel
+    model: Any  # a causal model of transformers or PEFT, whose `generate` type checkers cannot see
     tokenizer: PreTrainedTokenizerBase
     sampling: GenerationConfig
 
@@ -46,7 +45,7 @@ class Engine:
                                       generation_config=self.sampling)
         return [text.strip() for text in self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
 
-    def stream(self, messages: Messages) -> Iterator[str]:
+    def stream(self, messages: Messages) -> Generator[str]:
         """The answer piece by piece. Closing the iterator stops the generation."""
         ids = torch.tensor([render_prompt(messages, self.tokenizer)], device=self.model.device)
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # pyright: ignore
@@ -100,7 +99,7 @@ def load_engine(config: Config, say: Callable[[str], None]) -> Engine:
         model = PeftModel.from_pretrained(model, adapter).eval()
         tokenizer = load_tokenizer(adapter) if (adapter / "tokenizer.json").is_file() else tokenizer
     require_template(tokenizer, config.model_name_or_path)
-    return Engine(model, tokenizer, sampling(config, tokenizer))  # pyright: ignore[reportArgumentType]
+    return Engine(model, tokenizer, sampling(config, tokenizer))
 
 
 def inference_dtype(config: Config, base: Path) -> torch.dtype:

