@@ -29,19 +29,22 @@ class Policy:
     """The model being trained (or a plain one), computed the fastest way that was shown to be right."""
 
     def __init__(self, causal: PreTrainedModel, *, fast: bool = True):
-        """`causal`: a causal language model, adapters put into it or not. `fast=False`: plain transformers, row by row."""
+        """`causal`: a causal language model, adapters put into it or not. `fast=False`: plain transformers."""
         self.causal = causal
-        self.ways: list[tuple[str, Callable[[Batch], torch.Tensor]]] = [
-            ("rows end to end, head on learned tokens only", self._end_to_end),
-            ("row by row, head on learned tokens only", self._row_by_row),
-            ("row by row, all logits", self._plain),
-        ]
-        if not self.causal.is_backend_compatible():
-            self.ways.pop(0)
-        elif fast:
-            self.causal.set_attn_implementation(register())
-        if not fast:
-            self.ways = self.ways[-1:]
+        self._own_attention = causal.config._attn_implementation or "eager"
+        self._takes_rows = causal.is_backend_compatible()
+        plain = ("row by row, all logits", self._plain)
+        self.ways: list[tuple[str, Callable[[Batch], torch.Tensor]]] = [plain]
+        if fast:
+            self.ways.insert(0, ("row by row, head on learned tokens only", self._row_by_row))
+        if fast and self._takes_rows:
+            self.ways.insert(0, ("rows end to end, head on learned tokens only", self._end_to_end))
+        self._set_attention()
+
+    def _set_attention(self) -> None:
+        """Ours, which needs the rows' borders, or for the plain way the model's own."""
+        ours = len(self.ways) > 1 and self._takes_rows
+        self.causal.set_attn_implementation(register() if ours else self._own_attention)
 
     def log_probabilities(self, batch: Batch) -> torch.Tensor:
         """(N,) float32: the log-probability of each of the batch's targets."""
@@ -57,7 +60,9 @@ class Policy:
         was_training = self.causal.training
         self.causal.eval()
         with torch.no_grad():
+            self.causal.set_attn_implementation(self._own_attention)
             plain = self._plain(batch)
+            self._set_attention()
             if not plain.isfinite().all():
                 raise problem("not-finite", f"the model's own log-probabilities of {batch.places[0]} are not finite.",
                               option="model_name_or_path", fix="Its weights are damaged, or the precision is too low.")
@@ -67,6 +72,7 @@ class Policy:
                 if apart <= TOLERANCE[self.causal.dtype] or len(self.ways) == 1:
                     break
                 self.ways.pop(0)
+                self._set_attention()
                 say(f"{name}: differs from plain transformers by {apart:.3g} per token on this model; "
                     f"using {self.ways[0][0]}, which is slower")
         self.causal.train(was_training)
@@ -79,18 +85,18 @@ class Policy:
         assert head is not None  # a causal language model has one
         return Head(head, float(scale), values.get("final_logit_softcapping"))
 
-    def _hidden(self, batch: Batch, **borders: object) -> torch.Tensor:
-        """(T, H): the last hidden states, before the head."""
+    def _hidden(self, batch: Batch) -> torch.Tensor:
+        """(N, H): the hidden states that predict the learned tokens."""
+        borders = {"row_starts": batch.starts} if self._takes_rows else {}
         out = self.causal.base_model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **borders)
-        return out.last_hidden_state[0]
+        return out.last_hidden_state[0, batch.sources]
 
     def _end_to_end(self, batch: Batch) -> torch.Tensor:
-        hidden = self._hidden(batch, row_starts=batch.starts)
-        return log_probabilities(hidden[batch.sources], batch.targets, self._head())
+        return log_probabilities(self._hidden(batch), batch.targets, self._head())
 
     def _row_by_row(self, batch: Batch) -> torch.Tensor:
-        pieces = [self._hidden(row)[row.sources] for row in _rows(batch)]
-        return log_probabilities(torch.cat(pieces), batch.targets, self._head())
+        hidden = torch.cat([self._hidden(row) for row in _rows(batch)])
+        return log_probabilities(hidden, batch.targets, self._head())
 
     def _plain(self, batch: Batch) -> torch.Tensor:
         pieces = []
