@@ -79,14 +79,15 @@ def main() -> None:
         dtype = session.policy.causal.dtype
         rate = matmul_rate(dtype, session.device, seconds=2.0)
         tokens = sum(map(len, session.ready.train))
+        operations = floor_operations(session) / tokens
         median = statistics.median(rates)
         print(json.dumps({
             "rows": len(session.ready.train), "tokens": tokens, "dtype": str(dtype).removeprefix("torch."),
             "tokens_per_second": round(median, 1), "tokens_per_second_all": [round(r, 1) for r in rates],
             "peak_memory_gb": round(peak_memory(), 2), "seconds_until_first_step": round(first or 0, 1),
-            "matmul_gflops": round(rate / 1e9, 1), "gflop_per_token": round(floor_operations(session) / tokens / 1e9, 3),
-            "floor_tokens_per_second": round(rate / (floor_operations(session) / tokens), 1),
-            "share_of_floor": round(median / (rate / (floor_operations(session) / tokens)), 3),
+            "matmul_gflops": round(rate / 1e9, 1), "gflop_per_token": round(operations / 1e9, 3),
+            "floor_tokens_per_second": round(rate / operations, 1),
+            "share_of_floor": round(median * operations / rate, 3),
             "threads": torch.get_num_threads(),
         }, indent=1))
 

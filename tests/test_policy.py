@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from truetune.data.batches import collate
 from truetune.data.renderer import Rendered
 from truetune.model import head as head_module
 from truetune.model.attention import attend_rows
 from truetune.model.head import Head, log_probabilities
-from truetune.model.load import load_model
+from truetune.model.load import cast_weights, load_model
 from truetune.model.policy import Policy
 
 CPU = torch.device("cpu")
@@ -65,7 +65,8 @@ def assert_same(policy: Policy, reference: PreTrainedModel, rows: list[Rendered]
     assert found.keys() == expected.keys()
     for name, grad in expected.items():
         scale = float(grad.abs().max())
-        torch.testing.assert_close(found[name], grad, rtol=rtol, atol=rtol * scale + 1e-7, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(found[name], grad, rtol=rtol, atol=rtol * scale + 1e-7,
+                                   msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_rows_in_one_batch_learn_as_each_alone(tiny: Path) -> None:
@@ -115,7 +116,7 @@ def test_families(family: str) -> None:
 
 
 def test_state_that_runs_from_row_to_row_is_noticed() -> None:
-    """LFM2's convolutions look back over the border of a row. The comparison finds that, says so, and goes row by row."""
+    """LFM2's convolutions look back over the border of a row. The comparison finds it, says so, and goes row by row."""
     model = random_model("lfm2", layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False)
     reference, policy, said = plainly(model), Policy(model), []
     rows = [row(length, seed) for seed, length in enumerate((15, 24, 8))]
@@ -155,7 +156,7 @@ def test_a_row_sees_only_itself() -> None:
 
 
 def test_attention_by_hand() -> None:
-    """Two rows of two tokens, one head of width 1. The second token of row 1 weighs its keys e^0 and e^ln3: 1/4, 3/4."""
+    """Two rows of two tokens, one head of width 1. Token 2 of row 1 weighs its keys e^0 and e^ln3: 1/4, 3/4."""
     query = torch.tensor([1.0, 1.0, 1.0, 1.0]).view(1, 1, 4, 1)
     key = torch.tensor([0.0, math.log(3), 5.0, 5.0]).view(1, 1, 4, 1)
     value = torch.tensor([8.0, 4.0, 1.0, 3.0]).view(1, 1, 4, 1)
@@ -211,7 +212,7 @@ def test_head_against_log_softmax(trained: bool, rows: int, width: int, vocabula
 
 
 def test_head_in_bfloat16() -> None:
-    """In bfloat16 the fast head differs from float32 log_softmax of the same bfloat16 logits by under 1e-3 on average."""
+    """In bfloat16 the fast head differs from float32 log_softmax of the same logits by under 1e-3 on average."""
     torch.manual_seed(2)
     linear = torch.nn.Linear(64, 2000, bias=False).requires_grad_(False).bfloat16()
     hidden = (torch.randn(200, 64) * 4).bfloat16()
@@ -227,3 +228,12 @@ def test_no_learned_tokens_in_a_batch() -> None:
     model = random_model("llama")
     empty = Rendered(np.arange(3, 9), np.zeros(6, dtype=np.float32), (), "empty")
     assert len(Policy(model).log_probabilities(collate([empty]))) == 0
+
+
+def test_casting_leaves_the_rotary_frequencies(tiny: Path) -> None:
+    """The highest frequencies of the position code turn by hundreds of radians: in bfloat16 they would be wrong by some."""
+    model = load_model(tiny, torch.float32, CPU)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    cast_weights(model, torch.bfloat16)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert before and all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())

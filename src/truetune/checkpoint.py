@@ -1,15 +1,13 @@
 """Checkpoints: everything needed to go on exactly, written whole or not at all, without a pickle.
 
 `checkpoint-N/` holds the adapter or model as users load it, the tokenizer, and for going on `optimizer.safetensors`
-(master weights and moments), `random.safetensors` and `trainer_state.json`. The order of the data needs no state: it is a
-function of the step. What is computed after resuming equals, bit for bit on the CPU, what would have been computed.
+(master weights and moments), `random.safetensors` and `trainer_state.json`. The order of the data needs no state: it is
+a function of the step. What is computed after resuming equals, bit for bit on the CPU, what would have been computed.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from truetune.files import remove_folder, write_folder, write_json
-from truetune.findings import Problem, problem
+from truetune.findings import problem
 from truetune.optim import Optimizer
 
 STATE, OPTIMIZER, RANDOM = "trainer_state.json", "optimizer.safetensors", "random.safetensors"
@@ -65,9 +63,6 @@ def save_checkpoint(run: Path, progress: Progress, data_hash: str, optimizer: Op
     Args:
         optimizer: None leaves out what resuming needs (save_only_model).
         write_model: writes adapter or model, and tokenizer, into a folder.
-
-    Raises:
-        Problem: the disk is full or refuses; the checkpoints already there are untouched.
     """
 
     def fill(folder: Path) -> None:
@@ -80,49 +75,46 @@ def save_checkpoint(run: Path, progress: Progress, data_hash: str, optimizer: Op
         write_json(folder / STATE, {"progress": asdict(progress), "data": data_hash, "optimizer": numbers})
 
     target = run / f"checkpoint-{progress.step}"
-    try:
-        write_folder(target, fill)
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(target, error) from error
+    write_folder(target, fill)
     if keep:
-        for old in checkpoints(run)[:-keep]:
+        # A run that was sent back to an earlier checkpoint has later ones too; the one just written is not the oldest.
+        for old in [path for path in checkpoints(run) if _step(path) <= progress.step][:-keep]:
             remove_folder(old)
     return target
 
 
-def _unwritable(target: Path, error: OSError | SafetensorError) -> Problem:
-    known = checkpoints(target.parent)
-    full = "No space left" in str(error) or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
-    free = shutil.disk_usage(target.parent).free / 1e9
-    reason = f"the disk is full ({free:.1f} GB free)" if full else str(error)
-    return problem("checkpoint-unwritten", f"could not be written: {reason}. "
-                   f"{f'{known[-1].name} is whole.' if known else 'There is no earlier checkpoint.'}",
-                   option=str(target), fix="Make room and run the same command again; it goes on from there.")
-
-
 def checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints in a run folder, oldest first. One that is being written has another name."""
-    found = [path for path in run.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted((path for path in run.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()),
+                  key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def resumable(run: Path) -> list[Path]:
-    """Those of `checkpoints` that a run can go on from."""
-    return [path for path in checkpoints(run) if (path / STATE).is_file()]
+    """Those of `checkpoints` that a run can go on from: written here, and not by save_only_model."""
+    return [path for path in checkpoints(run) if (path / OPTIMIZER).is_file()]
 
 
 def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> Progress:
     """Put optimizer, trained weights and random numbers back to where `folder` was written.
 
     Raises:
-        Problem: the rows or their tokens are no longer what they were.
+        Problem: the rows or their tokens are no longer what they were, or a file of the checkpoint is damaged.
     """
-    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        tensors, random = load_file(folder / OPTIMIZER), load_file(folder / RANDOM)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise problem("checkpoint-damaged", f"{folder} cannot be read: {error}.", option="resume_from_checkpoint",
+                      fix="Delete it, and the run goes on from the checkpoint before it.") from None
     if state["data"] != data_hash:
         raise problem("data-changed", f"the rows or their tokens are not those that {folder} was trained on.",
-                      option="dataset", fix="Put the data back as it was, or start a new run.")
-    optimizer.load_state(load_file(folder / OPTIMIZER), state["optimizer"])
-    set_random_state(load_file(folder / RANDOM))
+                      option="dataset", fix="Put the data back as it was, or start a new run in another folder.")
+    optimizer.load_state(tensors, state["optimizer"])
+    set_random_state(random)
     return Progress(**state["progress"])
 
 

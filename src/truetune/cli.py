@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import locale
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truetune import __version__
-from truetune.findings import FAILED, INTERRUPTED, OK, WRONG_OPTIONS, Problem, problem
+from truetune.findings import INTERRUPTED, OK, WRONG_OPTIONS, Finding, Problem, problem, status_of, worst_first
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,49 +32,60 @@ class Verb:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `truetune <verb> …` and return its exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    language, words = _language(words)
-    if not words or words[0] in ("--help", "-h", "help"):
-        print(_overview(language))
-        return OK
-    if words[0] in ("--version", "-v"):
-        words = ["version"]
-    name, rest = words[0], words[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter must not end a run
     try:
-        if name not in VERBS:
-            import difflib
-
-            near = difflib.get_close_matches(name, VERBS, n=1)
-            raise problem("unknown-command", "unknown command.", option=name, status=WRONG_OPTIONS,
-                          fix=f"Did you mean {near[0]}?" if near else f"It is one of {', '.join(VERBS)}.")
-        if "--help" in rest or "-h" in rest:
-            from truetune.options.help import options_help
-
-            verb = VERBS[name]
-            print(f"truetune {name}: {verb.zh if language == 'zh' else verb.en}")
-            print(options_help(verb.groups, "all" in rest, language))
-            return OK
-        return VERBS[name].run(rest)
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except Problem as error:
-        from truetune.report import print_findings
-
-        print_findings(error.findings, _console(stderr=True))
+        _show(error.findings, _console(stderr=True))
         return error.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _language(words: list[str]) -> tuple[str, list[str]]:
-    """`--lang zh` where it is given, else the language of the locale."""
-    if "--lang" in words:
-        place = words.index("--lang")
-        return (words[place + 1] if place + 1 < len(words) else "en")[:2], words[:place] + words[place + 2 :]
-    return "zh" if (locale.setlocale(locale.LC_CTYPE, "") or "").lower().startswith("zh") else "en", words
+def _dispatch(words: list[str]) -> int:
+    chinese, words = _language(words)
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_overview(chinese))
+        return OK
+    name, rest = "version" if words[0] in ("--version", "-v") else words[0], words[1:]
+    if name not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        raise problem("unknown-command", "unknown command.", option=name, status=WRONG_OPTIONS,
+                      fix=f"Did you mean {near[0]}?" if near else f"It is one of {', '.join(VERBS)}.")
+    verb = VERBS[name]
+    if "--help" in rest or "-h" in rest:
+        from truetune.options.help import options_help
+
+        print(f"truetune {name}: {verb.zh if chinese else verb.en}")
+        if verb.groups:
+            print(options_help(verb.groups, "all" in rest, "zh" if chinese else "en"))
+        return OK
+    if rest and not verb.groups:
+        raise problem("stray-word", f"{name} takes no options.", option=rest[0], status=WRONG_OPTIONS)
+    return verb.run(rest)
 
 
-def _overview(language: str) -> str:
-    chinese = language == "zh"
+def _language(words: list[str]) -> tuple[bool, list[str]]:
+    """Whether to speak Chinese, and the words without `--lang zh`. Unsaid, the terminal's language is spoken."""
+    wanted, rest, source = None, [], iter(words)
+    for word in source:
+        if word == "--lang" or word.startswith("--lang="):
+            wanted = word.partition("=")[2] or next(source, "")
+        else:
+            rest.append(word)
+    if wanted not in (None, "en", "zh"):
+        raise problem("bad-value", f"{wanted!r} is not a value it takes.", option="lang", status=WRONG_OPTIONS,
+                      fix="It takes en|zh.")
+    terminal = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    return (wanted or terminal[:2].lower()) == "zh", rest
+
+
+def _overview(chinese: bool) -> str:
     width = max(len(name) for name in VERBS)
     lines = [f"  {name:<{width}}  {verb.zh if chinese else verb.en}" for name, verb in VERBS.items()]
     head = "微调语言模型。用法：" if chinese else "Fine-tune language models. Usage:"
@@ -84,13 +96,13 @@ def _overview(language: str) -> str:
 
 
 def _console(stderr: bool = False) -> Console:
-    """Plain text unless asked otherwise: no colours by guess, no markup read from data, no line broken off a terminal."""
+    """A console that prints what it is given: no colours by guess, no markup read from data, no lines broken."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
 
 
-def _configure(arguments: list[str], verb: str) -> tuple[Config, list]:
+def _configure(arguments: list[str], verb: str) -> tuple[Config, list[Finding]]:
     """Options read and judged by the rules: the configuration, and findings without an error among them.
 
     Raises:
@@ -100,8 +112,8 @@ def _configure(arguments: list[str], verb: str) -> tuple[Config, list]:
     from truetune.rules import apply_rules
 
     config, findings = read_config(arguments)
-    findings += apply_rules(config, verb)
-    if any(finding.severity == "error" for finding in findings):
+    findings = worst_first([*findings, *apply_rules(config, verb)])
+    if status_of(findings) == "error":
         raise Problem(findings, WRONG_OPTIONS)
     return config, findings
 
@@ -118,34 +130,30 @@ def _train(arguments: list[str]) -> int:
 
 def _check(arguments: list[str]) -> int:
     as_json, static = "--json" in arguments, "--static" in arguments
-    config, findings = _configure([word for word in arguments if word not in ("--json", "--static")], "check")
+    words = [word for word in arguments if word not in ("--json", "--static")]
     console = _console(stderr=as_json)
-    found = {"status": "ok", "findings": [], "facts": {}}
-    if not static:
-        from truetune.check import preflight
+    findings, facts, exit_status = [], {}, OK
+    try:
+        config, findings = _configure(words, "check")
+        if not static:
+            from truetune.check import preflight
+            from truetune.report import print_facts, print_rows
 
-        try:
             ready = preflight(config, lambda text: console.print(text))
-        except Problem as error:
-            if not as_json:
-                raise
-            ready = None
-            found = {"status": "error", "findings": [finding.as_dict() for finding in error.findings], "facts": {}}
-        if ready:
-            found = ready.as_dict()
-            if not as_json:
-                from truetune.report import print_facts, print_rows
-
-                print_rows(ready.train, ready.tokenizer, console)
-                findings += ready.findings
-                print_facts(ready.facts, console)
+            findings, facts = worst_first([*findings, *ready.findings]), ready.facts
+            print_rows(ready.train, ready.tokenizer, console)
+            print_facts(facts, console)
+    except Problem as error:
+        findings, exit_status = worst_first([*findings, *error.findings]), error.status
+    status = status_of(findings)
     if as_json:
-        found["findings"] = [finding.as_dict() for finding in findings] + found["findings"]
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps({"status": status, "findings": [finding.as_dict() for finding in findings], "facts": facts},
+                         indent=2, ensure_ascii=False))
     else:
         _show(findings, console)
-        console.print("ready to train" if not findings else "ready to train; see above")
-    return FAILED if found["status"] == "error" else OK
+        fine = "the options are in order (model and data: without --static)" if static else "ready to train"
+        console.print({"ok": fine, "warn": f"{fine}; see above", "error": "not ready to train; see above"}[status])
+    return exit_status
 
 
 def _chat(arguments: list[str]) -> int:
@@ -169,16 +177,15 @@ def _export(arguments: list[str]) -> int:
 
 
 def _from_run(arguments: list[str]) -> list[str]:
-    """`truetune chat saves/my-run`: the model of a run folder, whatever it is."""
-    if not arguments or arguments[0].startswith("-") or not (Path(arguments[0]) / "config.yaml").is_file():
+    """`truetune chat M`: M may be a run folder, one of its checkpoints, or any model."""
+    if not arguments or arguments[0].startswith("-") or arguments[0].endswith((".yaml", ".yml", ".json")):
         return arguments
-    folder = Path(arguments[0])
-    words = [str(folder / "config.yaml"), "--output_dir", str(folder)]
-    if (folder / "adapter_config.json").is_file():
-        words += ["--adapter_name_or_path", str(folder)]
-    else:
-        words += ["--model_name_or_path", str(folder)]
-    return [*words, *arguments[1:]]
+    model, rest = arguments[0], arguments[1:]
+    for folder in (Path(model), Path(model).parent):
+        if (folder / "config.yaml").is_file():
+            weights = "adapter" if (Path(model) / "adapter_config.json").is_file() else "model"
+            return [str(folder / "config.yaml"), f"--{weights}_name_or_path={model}", *rest]
+    return arguments if "=" in model else [f"--model_name_or_path={model}", *rest]
 
 
 def _env(arguments: list[str]) -> int:
@@ -194,23 +201,20 @@ def _version(arguments: list[str]) -> int:
     return OK
 
 
-def _show(findings: list, console: Console) -> None:
+def _show(findings: list[Finding], console: Console) -> None:
     from truetune.report import print_findings
 
     print_findings(findings, console)
 
 
-_INFERENCE = ("Model", "Data", "Generation")
 VERBS = {
     "train": Verb(_train, "check a run, then train it", "先检查，再训练", ("Model", "Data", "Method", "Training")),
     "check": Verb(_check, "what can be known before training (--static: options only; --json)",
                   "训练前能知道的一切（--static：只看选项；--json）", ("Model", "Data", "Method", "Training")),
-    "chat": Verb(_chat, "talk to a model, an adapter or a run folder", "与模型、适配器或运行文件夹对话", _INFERENCE),
+    "chat": Verb(_chat, "talk to a model, an adapter or a run folder", "与模型、适配器或运行文件夹对话",
+                 ("Model", "Generation")),
     "export": Verb(_export, "merge an adapter into its model, for serving", "把适配器合并进模型，用于部署",
                    ("Model", "Export")),
     "env": Verb(_env, "versions and machine, for bug reports", "版本和机器信息，用于报告问题"),
     "version": Verb(_version, "the version", "版本号"),
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

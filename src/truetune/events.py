@@ -7,16 +7,21 @@ progress; the plot is drawn from the events.
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from truetune.checkpoint import Progress
+from truetune.files import write_text
 from truetune.run import EVENTS, LOG
 
 Event = dict[str, Any]
@@ -30,8 +35,7 @@ class Events:
         if resume_step is not None:
             for name, key in ((EVENTS, "step"), (LOG, "current_steps")):
                 kept = [event for event in read_events(folder / name) if event.get(key, 0) <= resume_step]
-                text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
-                (folder / name).write_text(text, encoding="utf-8")
+                write_text(folder / name, "".join(map(_line, kept)))
         else:
             for name in (EVENTS, LOG):
                 (folder / name).unlink(missing_ok=True)
@@ -41,8 +45,10 @@ class Events:
     def emit(self, kind: str, **values: Any) -> None:
         """`kind`: start, step, eval, checkpoint, note, end."""
         event = {"event": kind, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        self._file.write(_line(event))
         self._file.flush()
+        if kind in ("checkpoint", "end"):  # what was said before a checkpoint outlives a power cut, as that does
+            os.fsync(self._file.fileno())
         for listener in self._listeners:
             listener(event)
 
@@ -55,7 +61,7 @@ def read_events(path: Path) -> list[Event]:
     if not path.is_file():
         return []
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:
@@ -63,8 +69,15 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
+def _line(event: Event) -> str:
+    """An event as a line of JSON. That has no word for infinity, the gradient of a skipped float16 step: `null`."""
+    told = {key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in event.items()}
+    return json.dumps(told, ensure_ascii=False) + "\n"
+
+
 class TrainerLog:
-    """`trainer_log.jsonl` as LLaMA-Factory's users and tools read it."""
+    """`trainer_log.jsonl` as LLaMA-Factory's users and tools read it: its keys, and none where there is no value."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -80,7 +93,7 @@ class TrainerLog:
             "throughput": event.get("tokens_per_second"), "total_tokens": event.get("tokens"),
         }
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({key: value for key, value in line.items() if value is not None}) + "\n")
+            file.write(_line({key: value for key, value in line.items() if value is not None}))
 
 
 def remaining(event: Event) -> float:
@@ -90,9 +103,8 @@ def remaining(event: Event) -> float:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    """Seconds as LLaMA-Factory writes them: 0:01:05, and from the second day on `1 day, 0:00:00`."""
+    return str(timedelta(seconds=int(seconds)))
 
 
 class ConsoleProgress:
@@ -101,12 +113,16 @@ class ConsoleProgress:
     def __init__(self, console: Console, total_steps: int):
         self.console, self.total_steps = console, total_steps
         self.live = console.is_terminal
-        self.bar = Bar(TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[text]}"),
-                            console=console, disable=not self.live)
-        self.task = self.bar.add_task("step", total=total_steps, text="")
+        # The numbers keep their line whole; the bar takes what the terminal has left.
+        columns = (TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+                   BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
+                   TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)))
+        self.bar = Bar(*columns, console=console, disable=not self.live, expand=True)
+        self.task = self.bar.add_task("", total=total_steps, text="")
 
     def __enter__(self) -> ConsoleProgress:
         self.bar.start()
+        self.console.show_cursor(True)  # the bar hides it, and a killed process would never bring it back
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,9 +137,16 @@ class ConsoleProgress:
         self.bar.update(self.task, completed=progress.step, description=f"step {progress.step}/{self.total_steps}",
                         text=text)
 
+    def busy(self, text: str) -> None:
+        """Between steps: what takes its time, such as `evaluating`, in the place of the numbers."""
+        self.bar.update(self.task, text=text)
+
     def __call__(self, event: Event) -> None:
         kind = event["event"]
-        if kind == "step" and not self.live:
+        if kind == "start":
+            self.bar.update(self.task, completed=event["step"], description=f"step {event['step']}/{self.total_steps}",
+                            text="the first step")
+        elif kind == "step" and not self.live:
             self.console.print(
                 f"step {event['step']}/{event['total_steps']}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
                 f"lr {event['learning_rate']:.2e}  grad {event['grad_norm']:.2f}  "

@@ -1,9 +1,15 @@
-"""Writing files so that a reader, or a power cut, never meets half of one."""
+"""Writing files so that a reader, a kill or a power cut never meets half of one.
+
+What is being written has a hidden name (`.NAME.part`), reaches the disk, and is then renamed. `tidy` clears away what a
+killed process left behind.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +20,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace `path` as a whole."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
+    _to_disk(part)
     part.replace(path)
 
 
@@ -24,32 +31,81 @@ def write_json(path: Path, value: Any) -> None:
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Make `folder` by filling a hidden one beside it and renaming that once everything is on the disk.
 
-    Whatever `fill` raises is raised; then nothing is left behind and an older `folder` still stands.
+    Whatever `fill` raises is raised; then nothing is left behind and an older `folder` still stands. A kill between the
+    two renames leaves the older one as `.old`, and `tidy` puts it back.
     """
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        fill(part)
-        for file in part.rglob("*"):
-            if file.is_file():
-                _to_disk(file)
-        _to_disk(part)
-        if folder.exists():
-            remove_folder(folder)
-        part.rename(folder)
-        _to_disk(folder.parent)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+    _fill(part, fill)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    part.rename(folder)
+    _to_disk(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_into(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Like `write_folder`, but what `fill` writes joins the other files in `folder`, each replaced as a whole."""
+    part = folder / ".files.part"
+    _fill(part, fill)
+    for file in part.iterdir():
+        file.replace(folder / file.name)
+    part.rmdir()
+    _to_disk(folder)
 
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder; a reader sees it whole or not at all."""
-    doomed = folder.with_name(f".{folder.name}.gone")
+    doomed = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
+
+
+def tidy(folder: Path) -> None:
+    """Clear away what a killed process left half done in `folder`; nobody may be writing it."""
+    for old in folder.glob(".checkpoint-*.old"):
+        whole = folder / old.name.removeprefix(".").removesuffix(".old")
+        if whole.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(whole)
+    for part in folder.glob(".*.part"):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def disk_refusal(error: Exception, folder: Path) -> str | None:
+    """Why the disk under `folder` takes no more, in words; None if `error` is about something else.
+
+    Rust libraries (safetensors, tokenizers) raise errors of their own that quote the system's: `… (os error 28)`.
+    """
+    quoted = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error))
+    code = int(quoted[1] or quoted[2]) if quoted else None
+    if code not in _REFUSALS:
+        return None
+    if code == errno.ENOSPC:
+        return f"the disk is full ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free)"
+    return os.strerror(code)
+
+
+def _fill(part: Path, fill: Callable[[Path], None]) -> None:
+    """A new folder, filled and on the disk, or not there at all."""
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    readable = part.stat().st_mode & 0o666
+    try:
+        fill(part)
+        for file in part.rglob("*"):
+            if file.is_file():
+                file.chmod(readable)  # safetensors makes files that only their owner can read
+                _to_disk(file)
+        _to_disk(part)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def _to_disk(path: Path) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Severity = Literal["error", "warn", "info"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""The worst first."""
 
 OK, FAILED, WRONG_OPTIONS, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: done; the run or check failed; the options are wrong; interrupted by the user."""
@@ -36,6 +38,17 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors, then warnings, then the rest, each in the order they came."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def status_of(findings: Iterable[Finding]) -> Literal["ok", "warn", "error"]:
+    """What a check says in one word."""
+    found = {finding.severity for finding in findings}
+    return "error" if "error" in found else "warn" if "warn" in found else "ok"
 
 
 class Problem(Exception):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = "stopping: a checkpoint is saved first (once more: stop at once, and lose what follows the last checkpoint)"
 
 
 class Interrupts:
@@ -31,4 +32,5 @@ class Interrupts:
         self.wanted = True
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        self._say("stopping: a checkpoint is being saved (press again to stop at once and lose what follows the last one)")
+        # The signal may come in the middle of a print, and printing inside printing is an error: a thread does it.
+        threading.Thread(target=self._say, args=(_STOPPING,)).start()

@@ -1,11 +1,13 @@
 """Optimizer and schedule: one step from summed gradients, with float32 master weights where the model computes in less.
 
 A model in bfloat16 has 8 bits of mantissa: an update smaller than 1/256 of a weight is lost. So the optimizer steps a
-float32 copy of what is trained and rounds it into the model afterwards; gradients are added up in float32 too.
+float32 copy of what is trained and rounds it into the model afterwards; gradients are added up in float32 too. The copy
+is made from the parameters as they are when the optimizer is built: cast the model afterwards.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +25,7 @@ class Optimizer:
                  total_steps: int):
         self.parameters = dict(parameters)
         self.masters = {
-            name: parameter.detach().float().requires_grad_() if precision.master else parameter
+            name: parameter.detach().float().clone().requires_grad_() if precision.master else parameter
             for name, parameter in parameters.items()
         }
         # Biases and norms (one dimension) are scales, not directions: decay only makes them smaller.
@@ -132,13 +134,14 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: Config, total_steps
     warmup = warmup_steps(config, total_steps)
     settings = dict(config.lr_scheduler_kwargs)
     if config.lr_scheduler_type == "warmup_stable_decay":
-        stable = settings.setdefault("num_stable_steps", (total_steps - warmup) // 3)
+        stable = settings.get("num_stable_steps", (total_steps - warmup) // 3)
         settings.setdefault("num_decay_steps", total_steps - warmup - stable)
     return get_scheduler(config.lr_scheduler_type, optimizer, num_warmup_steps=warmup,
                          num_training_steps=total_steps, scheduler_specific_kwargs=settings)
 
 
 def warmup_steps(config: Config, total_steps: int) -> int:
-    """Steps of warmup: `warmup_steps` (below 1 a share), else `warmup_ratio` of all steps, rounded up."""
-    asked = config.warmup_steps or config.warmup_ratio
-    return -int(-asked * total_steps // 1) if asked < 1 else int(asked)
+    """Steps of warmup: `warmup_steps` (below 1 a share of all), else `warmup_ratio` of all; shares are rounded up."""
+    if config.warmup_steps >= 1:
+        return int(config.warmup_steps)
+    return math.ceil((config.warmup_steps or config.warmup_ratio) * total_steps)

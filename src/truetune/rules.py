@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from truetune.findings import Finding, Severity
+from truetune.findings import Finding, Severity, worst_first
 from truetune.options import OPTIONS, Config
 
 
@@ -27,10 +27,21 @@ class Rule:
 
 _EVERY = ("train", "check", "chat", "export")
 
+
+def _resumes(c: Config) -> bool:
+    return (c.resume_from_checkpoint or "false").lower() != "false"
+
+
+def _sets(c: Config, *names: str) -> bool:
+    """Whether one of `names` was set to something else than its default."""
+    return any(c.given(name) and getattr(c, name) != OPTIONS[name].default for name in names)
+
+
 RULES: tuple[Rule, ...] = (
     Rule("model-missing", "model_name_or_path", lambda c: not c.model_name_or_path, "error", "no model is named.",
          "Give a folder, a hub id or bundled/smollm2-135m-instruct.", _EVERY),
-    Rule("data-missing", "dataset", lambda c: c.do_train and not c.dataset, "error", "no data set is named.",
+    Rule("data-missing", "dataset", lambda c: not c.dataset and (c.do_train or c.val_size > 0), "error",
+         "no data set is named.",
          "Give a .json or .jsonl file, or names in dataset_info.json."),
     Rule("output-missing", "output_dir", lambda c: not c.output_dir, "error", "no folder for the run is named.",
          "Give output_dir, such as saves/my-run.", ("train",)),
@@ -45,10 +56,12 @@ RULES: tuple[Rule, ...] = (
          "there is no data to evaluate on.", "Give val_size, such as 0.1, or eval_dataset."),
     Rule("eval-twice", "val_size", lambda c: bool(c.val_size and c.eval_dataset), "error",
          "val_size and eval_dataset both say what to evaluate on.", "Keep one."),
-    Rule("eval-late", "val_size", lambda c: bool(c.val_size or c.eval_dataset) and c.eval_strategy == "no", "info",
-         "the held-out rows are evaluated once, at the end.", "eval_strategy: steps evaluates on the way."),
-    Rule("stop-without-eval", "early_stopping_steps", lambda c: bool(c.early_stopping_steps) and c.eval_strategy == "no",
-         "error", "early stopping needs evaluations to compare.", "Set eval_strategy: steps (or epoch)."),
+    Rule("eval-late", "eval_strategy",
+         lambda c: bool(c.val_size or c.eval_dataset) and c.eval_strategy == "no" and not c.do_eval, "info",
+         "the held-out rows are evaluated once, at the end.", "steps or epoch evaluates on the way too."),
+    Rule("stop-without-eval", "early_stopping_steps",
+         lambda c: bool(c.early_stopping_steps) and c.eval_strategy == "no", "error",
+         "early stopping needs evaluations to compare.", "Set eval_strategy: steps (or epoch)."),
     Rule("plateau-without-eval", "lr_scheduler_type",
          lambda c: c.lr_scheduler_type == "reduce_lr_on_plateau" and c.eval_strategy == "no", "error",
          "reduce_lr_on_plateau watches the evaluation loss, and nothing is evaluated.",
@@ -60,7 +73,7 @@ RULES: tuple[Rule, ...] = (
     Rule("warmup-twice", "warmup_ratio", lambda c: bool(c.warmup_steps and c.warmup_ratio), "warn",
          "warmup_steps ({warmup_steps:g}) is given too and wins."),
     Rule("resume-overwrite", "overwrite_output_dir",
-         lambda c: c.overwrite_output_dir and c.resume_from_checkpoint not in (None, "false", "False"), "error",
+         lambda c: c.overwrite_output_dir and _resumes(c), "error",
          "a run cannot be resumed and deleted.", "Keep resume_from_checkpoint or overwrite_output_dir.", ("train",)),
     Rule("no-layers", "freeze_trainable_layers",
          lambda c: c.finetuning_type == "freeze" and c.freeze_trainable_layers == 0 and not c.freeze_extra_modules,
@@ -75,8 +88,8 @@ RULES: tuple[Rule, ...] = (
          "trackers are not connected yet; the same numbers are in events.jsonl and trainer_log.jsonl.",
          "report_to: none says so."),
     Rule("lora-option", "finetuning_type",
-         lambda c: c.finetuning_type != "lora" and any(
-             c.given(name) for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target")), "info",
+         lambda c: c.finetuning_type != "lora" and _sets(
+             c, "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target"), "info",
          "{finetuning_type} has no LoRA, so the lora_ options have no effect."),
     Rule("high-rate", "learning_rate", lambda c: c.finetuning_type == "full" and c.learning_rate > 1e-4, "warn",
          "{learning_rate:g} is a LoRA rate; full fine-tuning usually wants a tenth of it.", "Try 1e-5 to 5e-5."),
@@ -84,11 +97,14 @@ RULES: tuple[Rule, ...] = (
          "{learning_rate:g} is a full fine-tuning rate; LoRA usually wants ten times as much.", "Try 1e-4 to 1e-3."),
     Rule("model-only-checkpoints", "save_strategy", lambda c: c.save_only_model and c.save_strategy != "no", "info",
          "checkpoints cannot be resumed from (save_only_model)."),
+    *(Rule("not-expanded", path, lambda c, path=path: (getattr(c, path) or "").startswith(("~", "$")), "error",
+           f"{{{path}}} would be a folder of that very name: ~ and $ are not expanded.", "Write the path out.", _EVERY)
+      for path in ("model_name_or_path", "dataset_dir", "cache_dir", "output_dir", "export_dir")),
 )
 
 
 def apply_rules(config: Config, verb: str) -> list[Finding]:
-    """Everything the options alone say about a configuration, the worst first."""
+    """Everything the options alone say about a configuration for `truetune <verb>`, the worst first."""
     findings = [
         Finding(rule.id, rule.severity, rule.message.format(**config.model_dump()), option=rule.option,
                 where=config.origin(rule.option), fix=rule.fix or None)
@@ -99,6 +115,6 @@ def apply_rules(config: Config, verb: str) -> list[Finding]:
         Finding("no-effect", "info", f"no effect: {option.text.no_effect}.", option=option.name,
                 where=config.origin(option.name))
         for option in OPTIONS.values()
-        if option.text.no_effect and config.given(option.name) and getattr(config, option.name) != option.default
+        if option.text.no_effect and _sets(config, option.name)
     ]
-    return sorted(findings, key=lambda finding: ("error", "warn", "info").index(finding.severity))
+    return worst_first(findings)

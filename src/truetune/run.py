@@ -1,78 +1,139 @@
 """The run folder: files on disk are the truth of a run, and here is who may write them.
 
-`claim` decides whether a folder may be written: a new one, one whose run goes on, or one that is to be overwritten. What
-a run is (its options, what they came from) is frozen in `config.yaml`; how it fares is in `state`.
+`claim` decides whether a folder may be written: a new one, one whose run goes on, or one that is to be overwritten.
+What a run is (its options, what they came from) is frozen in `config.yaml`; how it fares is in `state`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
+import psutil
 import yaml
 
-from truetune.checkpoint import resumable
-from truetune.files import remove_folder, write_json, write_text
+from truetune.checkpoint import checkpoints, resumable
+from truetune.files import disk_refusal, remove_folder, tidy, write_json, write_text
 from truetune.findings import WRONG_OPTIONS, Finding, Problem, problem
 from truetune.options import GROUPS, OPTIONS, Config
 from truetune.options.read import read_config
 
 CONFIG, STATE, CHECK, EVENTS, LOG = "config.yaml", "state", "check.json", "events.jsonl", "trainer_log.jsonl"
-_WRITTEN = (CONFIG, STATE, CHECK, EVENTS, LOG, "*.png", "*_results.json", "environment.json", "README.md",
-            "truetune.json", "adapter_*", "*.safetensors", "model.safetensors.index.json", "config.json",
-            "generation_config.json", "tokenizer*", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
-            "merges.txt", "added_tokens.json", "failed_batch.jsonl")
-"""What a run writes besides checkpoints: what overwriting deletes, and nothing else."""
-_HEARTBEAT = 5.0  # seconds
+_WRITTEN = (EVENTS, LOG, "training_loss.png", "all_results.json", "train_results.json", "eval_results.json",
+            "environment.json", "README.md", "failed_batch.jsonl", "truetune.json", "adapter_config.json",
+            "adapter_model.safetensors", "model.safetensors", "model-?????-of-?????.safetensors",
+            "model.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
+            "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
+            "merges.txt", "added_tokens.json")
+"""What a run writes besides checkpoints: what overwriting deletes, and nothing else (config.yaml, state and check.json
+are replaced)."""
+_HEARTBEAT, _SILENCE = 5.0, 60.0  # seconds between signs of life; seconds without one that mean death
 
 
 @dataclass
 class Run:
-    """A claimed run folder. config: with what a resumed run takes over from before. resume: the checkpoint to go on
-    from."""
+    """A claimed run folder.
+
+    config: with what a resumed run takes over from before. resume: the checkpoint to go on from. overwrite: the run in
+    it is deleted once this one is sure that it can start. step: optimizer steps so far.
+    """
 
     folder: Path
     config: Config
     resume: Path | None = None
-    _beaten: float = 0.0
-
-    def set_state(self, status: str, **more: Any) -> None:
-        """Write `state`: running, finished, failed or interrupted, with process and time."""
-        write_json(self.folder / STATE, {"status": status, "pid": os.getpid(), "host": socket.gethostname(),
-                                         "heartbeat": time.time(), **more})
+    overwrite: bool = False
+    step: int = 0
+    _frozen: bool = False
+    _state: dict[str, Any] = field(default_factory=dict)
 
     def beat(self, step: int) -> None:
-        """Tell that the run is alive, at most every few seconds."""
-        if time.monotonic() - self._beaten > _HEARTBEAT:
-            self._beaten = time.monotonic()
-            self.set_state("running", step=step)
+        """Tell where the run stands; `state` says it with the next heartbeat."""
+        self.step = step
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Whatever way the run ends, `state` says it."""
-        self.set_state("running", step=0)
+        """While entered, `state` says every few seconds that the run lives; whatever way it ends, `state` says that.
+
+        A run that ends before it is frozen, such as an attempt to go on with a data file missing, leaves the state of
+        an earlier one as it was.
+
+        Raises:
+            Problem: the disk takes no more.
+        """
+        before = _read_json(self.folder / STATE)
+        self._state = {"status": "running", "pid": os.getpid(), "pid_started": psutil.Process().create_time(),
+                       "host": socket.gethostname(), "started": time.time()}
+        self._write_state()
+        ended = Event()
+        heart = Thread(target=self._beat_until, args=(ended,), daemon=True)
+        heart.start()
+        end: dict[str, Any] = {"status": "failed", "message": "stopped from within"}
         try:
             yield
+            end = {"status": "finished"}
         except KeyboardInterrupt:
-            self.set_state("interrupted")
+            end = {"status": "interrupted"}
             raise
-        except BaseException as error:
-            self.set_state("failed", message=str(error))
+        except Exception as error:
+            refusal = disk_refusal(error, self.folder)
+            told = self._unwritable(refusal) if refusal else error
+            message = told.findings[0].line() if isinstance(told, Problem) else f"{type(told).__name__}: {told}"
+            end = {"status": "failed", "message": message}
+            if told is not error:
+                raise told from error
             raise
-        self.set_state("finished")
+        finally:
+            ended.set()
+            heart.join()
+            with suppress(OSError):  # a full disk: `state` says running, and nobody is
+                if before and not self._frozen:
+                    write_json(self.folder / STATE, before)
+                else:
+                    self._write_state(**end)
 
     def freeze(self, config: Config) -> None:
-        """Write the resolved options, each with the place its value came from."""
-        self.config = config
+        """The run can start: delete the one that it overwrites, and write the options, each with its origin."""
+        if self.overwrite:
+            _clear(self.folder)
+        self.config, self._frozen = config, True
         write_text(self.folder / CONFIG, describe(config))
+
+    def _beat_until(self, ended: Event) -> None:
+        while not ended.wait(_HEARTBEAT):
+            with suppress(OSError):  # a full disk ends the run where it writes what matters
+                self._write_state()
+
+    def _write_state(self, **more: Any) -> None:
+        self._state |= {"step": self.step, "heartbeat": time.time(), **more}
+        write_json(self.folder / STATE, self._state)
+
+    def _unwritable(self, refusal: str) -> Problem:
+        known = checkpoints(self.folder)
+        return problem("disk", f"cannot be written: {refusal}. "
+                       f"{f'{known[-1].name} is whole.' if known else 'There is no checkpoint yet.'}",
+                       option=str(self.folder),
+                       fix="Make room and run the same command again" + ("; it goes on from there." if known else "."))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """How the run in `folder` fares, {} where there is none.
+
+    status: running, finished, failed (`message` says why), interrupted (by the user), or killed: it says that it runs,
+    and nobody does. pid, pid_started, host: the process. started, heartbeat: seconds since 1970. step: the last known.
+    """
+    state = _read_json(folder / STATE)
+    if state.get("status") == "running" and not _alive(state):
+        state["status"] = "killed"
+    return state
 
 
 def describe(config: Config) -> str:
@@ -82,49 +143,82 @@ def describe(config: Config) -> str:
         lines.append(f"\n# {group.title[0]} / {group.title[1]}")
         for name in group.model_fields:
             value = getattr(config, name)
-            text = yaml.safe_dump({name: list(value) if isinstance(value, tuple) else value}, allow_unicode=True,
-                                  default_flow_style=None, width=10_000).strip()
+            text = _as_yaml(name, list(value) if isinstance(value, tuple) else value)
             lines.append(f"{text}  # {config.origin(name)}" if config.given(name) else text)
     return "\n".join(lines).lstrip() + "\n"
+
+
+def _as_yaml(name: str, value: Any) -> str:
+    """`name: value` on one line."""
+    if isinstance(value, str) and len(value.splitlines()) > 1:
+        quoted = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))
+        return f"{name}: {quoted.strip()}"
+    return yaml.safe_dump({name: value}, allow_unicode=True, default_flow_style=None, width=float("inf")).strip()
+
+
+def _read_described(path: Path) -> Config:
+    """The inverse of `describe`.
+
+    Raises:
+        Problem: somebody has changed the file, and it cannot be read.
+    """
+    config, findings = read_config([str(path)])
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise Problem(errors, WRONG_OPTIONS)
+    origins = re.findall(r"^(\w+): .*  # (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    config._origins = {name: origin for name, origin in origins if name in OPTIONS}
+    return config
 
 
 def claim(config: Config) -> Run:
     """Take `output_dir` for a run.
 
     A folder with an unfinished run of the same options goes on where that stopped: the same command twice never loses
-    work. Anything else in the way is refused.
+    work. Anything else in the way is refused, and stays as it is.
 
     Raises:
         Problem: (status 2) the folder holds another run, is being written, cannot be written, or has no checkpoint to
             resume; or options that matter were changed on resuming.
     """
     assert config.output_dir is not None  # a rule has made sure
-    folder = Path(config.output_dir)
-    _require_writable(folder)
-    _require_idle(folder)
-    if config.overwrite_output_dir:
-        _clear(folder)
+    folder = Path(config.output_dir).expanduser()
+    _require_writable(folder, config)
+    _require_idle(folder, config)
     wish = config.resume_from_checkpoint
-    if wish and wish.lower() != "false":
-        return _resume(folder, config, None if wish.lower() == "true" else Path(wish))
-    if not (folder / CONFIG).is_file():
-        _require_no_model(folder)
-        return Run(folder, config)
+    wish = None if wish is None or wish.lower() == "false" else wish
+    holds_run = (folder / CONFIG).is_file()
+    if not holds_run:
+        _require_vacant(folder, config)
+    elif config.overwrite_output_dir:
+        _require_no_source(folder, config)
+    if holds_run:
+        tidy(folder)
+    if wish:
+        return _resume(folder, config, None if wish.lower() == "true" else Path(wish).expanduser())
+    if not holds_run or config.overwrite_output_dir:
+        return Run(folder, config, overwrite=holds_run)
     return _go_on(folder, config)
 
 
 def _resume(folder: Path, config: Config, checkpoint: Path | None) -> Run:
+    """Go on from `checkpoint`, or from the newest one in `folder`."""
+    where = config.origin("resume_from_checkpoint")
     known = resumable(folder)
     if checkpoint is None and not known:
         raise problem("no-checkpoint", f"{folder} has no checkpoint to go on from.", option="resume_from_checkpoint",
-                      where=config.origin("resume_from_checkpoint"), fix="Leave it out to start anew.",
-                      status=WRONG_OPTIONS)
+                      where=where, fix="Leave it out to start anew.", status=WRONG_OPTIONS)
     checkpoint = checkpoint or known[-1]
-    if checkpoint not in resumable(checkpoint.parent):
+    origin = checkpoint.parent
+    if checkpoint not in resumable(origin) or not (origin / CONFIG).is_file():
         raise problem("no-checkpoint", f"{checkpoint} is no checkpoint that a run can go on from.",
-                      option="resume_from_checkpoint", where=config.origin("resume_from_checkpoint"),
-                      fix=f"Known here: {', '.join(path.name for path in known) or 'none'}.", status=WRONG_OPTIONS)
-    merged, changed = _take_over(checkpoint.parent, config)
+                      option="resume_from_checkpoint", where=where,
+                      fix=f"In {folder}: {', '.join(path.name for path in known) or 'none'}.", status=WRONG_OPTIONS)
+    if origin.resolve() != folder.resolve() and (folder / CONFIG).is_file():
+        raise problem("other-run", f"{folder} holds a run already, and the checkpoint is of another.",
+                      option="output_dir", where=config.origin("output_dir"), status=WRONG_OPTIONS,
+                      fix="Choose another folder, or resume_from_checkpoint: true goes on with the run in it.")
+    merged, changed = _take_over(origin, config)
     if changed:
         raise Problem(changed, WRONG_OPTIONS)
     return Run(folder, merged, checkpoint)
@@ -132,83 +226,103 @@ def _resume(folder: Path, config: Config, checkpoint: Path | None) -> Run:
 
 def _go_on(folder: Path, config: Config) -> Run:
     """The folder holds a run and nothing says what to do with it."""
-    status = _read_state(folder).get("status")
+    finished = read_state(folder).get("status") == "finished"
     merged, changed = _take_over(folder, config)
-    known = resumable(folder)
-    if not changed and status != "finished":
+    if not changed and not finished:
+        known = resumable(folder)
         return Run(folder, merged, known[-1] if known else None)
-    what = "a finished run" if status == "finished" else "another run"
-    differs = f" ({', '.join(f.option or '' for f in changed[:5])} differ)" if changed else ""
-    raise problem("other-run", f"{folder} holds {what}{differs}.", option="output_dir",
-                  where=config.origin("output_dir"),
-                  fix="Choose another folder, or overwrite_output_dir: true deletes that run.", status=WRONG_OPTIONS)
+    names = [finding.option or "" for finding in changed]
+    differs = f" ({', '.join(names[:5])}{', …' if len(names) > 5 else ''} differ)" if changed else ""
+    other = Finding("other-run", "error", f"{folder} holds {'a finished' if finished else 'another'} run{differs}.",
+                    option="output_dir", where=config.origin("output_dir"),
+                    fix="Choose another folder, or overwrite_output_dir: true deletes that run.")
+    raise Problem([other, *changed], WRONG_OPTIONS)
 
 
 def _take_over(folder: Path, config: Config) -> tuple[Config, list[Finding]]:
-    """The options of the run in `folder`, with those given now that may change; and what was changed but may not be."""
-    earlier, _ = read_config([str(folder / CONFIG)])
+    """The options of the run in `folder`, with those given now that may change; and what was changed but may not be.
+
+    What a rule has chosen then (a precision, measured) is taken over, unless it is given now.
+    """
+    earlier = _read_described(folder / CONFIG)
     findings, free = [], {}
     for name, option in OPTIONS.items():
         now, then = getattr(config, name), getattr(earlier, name)
+        chosen = (earlier.origin(name) or "").startswith("rule: ") and not config.given(name)
         if option.text.free_on_resume:
             free[name] = now
-        elif config.given(name) and now != then:
-            findings.append(Finding("changed-on-resume", "error", f"is {now!r}, but the run was started with {then!r}.",
-                                    option=name, where=config.origin(name), fix="Put it back, or start a new run."))
-    merged = earlier.with_values("this command", **free)
-    merged._origins.update({name: f"{folder / CONFIG}" for name in OPTIONS if name not in free})
+        elif now != then and not chosen:
+            default = "" if config.given(name) else " (the default)"
+            findings.append(Finding("changed-on-resume", "error",
+                                    f"is {now!r}{default}, but the run was started with {then!r}.", option=name,
+                                    where=config.origin(name), fix="Put it back, or start a new run."))
+    merged = earlier.with_values("", **free)
+    now_given = {name: origin for name in free if (origin := config.origin(name))}
+    merged._origins = {name: origin for name, origin in earlier._origins.items() if name not in free} | now_given
     return merged, findings
 
 
-def _require_writable(folder: Path) -> None:
+def _require_writable(folder: Path, config: Config) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / ".writable.part"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise problem("not-writable", f"{folder} cannot be written: {error.strerror}.", option="output_dir",
-                      fix="Choose a folder you may write to.", status=WRONG_OPTIONS) from None
+                      where=config.origin("output_dir"), fix="Choose a folder you may write to.",
+                      status=WRONG_OPTIONS) from None
 
 
-def _require_idle(folder: Path) -> None:
-    state = _read_state(folder)
-    if state.get("status") != "running" or state["pid"] == os.getpid():
-        return
-    here = state["host"] == socket.gethostname()
-    if (here and _alive(state["pid"])) or (not here and time.time() - state["heartbeat"] < 120):
+def _require_idle(folder: Path, config: Config) -> None:
+    state = read_state(folder)
+    if state.get("status") == "running":
         raise problem("busy", f"process {state['pid']} on {state['host']} is writing {folder}.", option="output_dir",
-                      fix="Wait for it, stop it, or choose another folder.", status=WRONG_OPTIONS)
+                      where=config.origin("output_dir"), fix="Wait for it, stop it, or choose another folder.",
+                      status=WRONG_OPTIONS)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    path = folder / STATE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _require_no_model(folder: Path) -> None:
-    """A folder without config.yaml was not written by this program: its weights are somebody's."""
-    found = [path.name for path in (*folder.glob("*.safetensors"), *folder.glob("checkpoint-*"), *folder.glob("*.bin"))]
+def _require_vacant(folder: Path, config: Config) -> None:
+    """A folder without config.yaml was not written by this program: what is in it is somebody's."""
+    patterns = (*_WRITTEN, "checkpoint-*", "*.safetensors", "*.bin", "*.gguf")
+    found = sorted({path.name for pattern in patterns for path in folder.glob(pattern)})
     if found:
         raise problem("other-run", f"{folder} holds {found[0]}, which no run of truetune wrote.", option="output_dir",
-                      fix="Choose another folder.", status=WRONG_OPTIONS)
+                      where=config.origin("output_dir"), fix="Choose another folder.", status=WRONG_OPTIONS)
+
+
+def _require_no_source(folder: Path, config: Config) -> None:
+    """What is to be overwritten must not be what is trained on."""
+    for option, names in (("model_name_or_path", [config.model_name_or_path or ""]),
+                          ("adapter_name_or_path", config.adapter_name_or_path)):
+        for path in (Path(name).expanduser().resolve() for name in names):
+            if folder.resolve() in (path, *path.parents):
+                raise problem("overwrites-source", f"{path} lies in output_dir, which would be deleted.",
+                              option=option, where=config.origin(option), fix="Choose another output_dir.",
+                              status=WRONG_OPTIONS)
+
+
+def _alive(state: dict[str, Any]) -> bool:
+    """Whether the process that wrote `state` still runs. Numbers of processes are used again, so its start counts too
+    (to a few seconds: it is reckoned from a clock that may be set)."""
+    if state["host"] != socket.gethostname():
+        return time.time() - state["heartbeat"] < _SILENCE
+    try:
+        return abs(psutil.Process(state["pid"]).create_time() - state["pid_started"]) < 5
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:  # somebody else's file of that name
+        return {}
 
 
 def _clear(folder: Path) -> None:
-    for pattern in _WRITTEN:
-        for path in folder.glob(pattern):
-            path.unlink()
-    for path in folder.glob("checkpoint-*"):
+    """Delete what a run has written. config.yaml is replaced, not deleted: killed in between, this is still a run."""
+    for path in (path for pattern in _WRITTEN for path in folder.glob(pattern)):
+        path.unlink()
+    for path in checkpoints(folder):
         remove_folder(path)
-    for path in folder.glob(".*.part"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,7 +1,7 @@
 """A run, top to bottom.
 
-The loop is written once for every objective: gradients of a summed loss are added over the batches of a step and divided
-by the number of learned tokens in all of them, so batch size and accumulation change speed and never the result.
+The loop is written once for every objective: gradients of a summed loss are added over the batches of a step and
+divided by the number of learned tokens in all of them, so batch size and accumulation change speed, never the result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from truetune.events import ConsoleProgress, Events, read_events
 from truetune.files import write_json
 from truetune.findings import Finding, Problem, problem
 from truetune.interrupt import Interrupts
-from truetune.model.load import load_model, write_manifest
+from truetune.model.load import cast_weights, load_model, write_manifest
 from truetune.model.methods import METHODS, trainable, write_weights
 from truetune.model.policy import Policy
 from truetune.model.precision import has_native_bf16, pick_device, pick_precision, resolve
@@ -103,17 +103,20 @@ def _start(run: Run, console: Console) -> Session:
 
     torch.manual_seed(config.seed)
     torch.backends.cuda.matmul.allow_tf32 = bool(config.tf32)
-    causal = load_model(ready.base, precision.dtype, device)
-    model = METHODS[config.finetuning_type].prepare(causal, config, ready.base)
+    method = METHODS[config.finetuning_type]
+    # Whole weights are loaded as they were saved, so that their master copies lose nothing, and cast afterwards.
+    causal = load_model(ready.base, precision.dtype if method.adapter else "auto", device)
+    model = method.prepare(causal, config, ready.base)
+    weights = trainable(model)
+    optimizer = Optimizer(weights, config, precision, ready.plan.total_steps)
+    cast_weights(causal, precision.dtype)
     policy = Policy(causal, fast=config.flash_attn != "disabled")
     policy.verify(sorted(ready.train or ready.held_out, key=len)[:2], device, say)
     if config.gradient_checkpointing:
-        causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    weights = trainable(model)
+        causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     say(f"{config.finetuning_type} on {device.type} in {precision.name} ({precision.reason}); "
         f"{sum(w.numel() for w in weights.values()):,} of {sum(w.numel() for w in model.parameters()):,} weights train")
 
-    optimizer = Optimizer(weights, config, precision, ready.plan.total_steps)
     data_hash = hash_rows(ready.train)
     progress = load_checkpoint(run.resume, optimizer, data_hash) if run.resume else Progress()
     if run.resume:
@@ -153,7 +156,7 @@ def _loop(session: Session, console: Console) -> None:
 
 
 def _step(session: Session, interrupts: Interrupts) -> float | None:
-    """One optimizer step. Returns the gradient's length; None if the user wants to stop, and then nothing has changed."""
+    """One optimizer step: the gradient's length, or None if the user wants to stop, and then nothing has changed."""
     progress, optimizer = session.progress, session.optimizer
     began, loss_sum, count, tokens = time.perf_counter(), 0.0, 0.0, 0
     random = random_state()

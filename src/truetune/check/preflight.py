@@ -67,9 +67,9 @@ def preflight(config: Config, say: Callable[[str], None]) -> Preflight:
     findings: list[Finding] = []
     train = _fit(data.train, tokenizer, config, "dataset", findings)
     held_out = _fit(data.held_out, tokenizer, config, "eval_dataset", findings)
+    seed = config.seed if config.data_seed is None else config.data_seed
     plan = Plan(len(train), config.per_device_train_batch_size, config.gradient_accumulation_steps,
-                config.num_train_epochs, config.max_steps, config.seed if config.data_seed is None else config.data_seed,
-                not config.disable_shuffling)
+                config.num_train_epochs, config.max_steps, seed, not config.disable_shuffling)
     findings += _template_findings(tokenizer, config) + _turn_findings(train, tokenizer) + _step_findings(plan, config)
     if any(finding.severity == "error" for finding in findings):
         raise Problem(findings)
@@ -84,41 +84,48 @@ def _fit(talks: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, conf
     bad = [(talk.where, str(row)) for talk, row in zip(talks, rendered, strict=True) if isinstance(row, BadRow)]
     findings += [replace(finding, option=option) for finding in describe_bad_rows(bad, len(talks))]
     rows = [row for row in rendered if isinstance(row, Rendered)]
-    long = [number for number, row in enumerate(rows) if len(row) > config.cutoff_len]
-    if long and not bad:
-        rows = _shorten(talks, rows, long, tokenizer, config, option, findings)
+    if bad:
+        return rows
+    if any(len(row) > config.cutoff_len for row in rows):
+        rows = _shorten(talks, rows, tokenizer, config, option, findings)
     empty = [row.where for row in rows if not row.weights[1:].any()]
     if empty:
         findings.append(Finding("nothing-learned", "error", f"{len(empty)} of {len(talks)} rows have no token that is "
                                 "learned.", option=option, where=empty[0]))
-    if talks and not rows and not bad:
+    if talks and not rows:
         findings.append(Finding("no-rows-left", "error", "no row is left to learn from.", option=option,
                                 fix=f"cutoff_len is {config.cutoff_len}."))
     return rows
 
 
-def _shorten(talks: Sequence[Conversation], rows: list[Rendered], long: Sequence[int],
-             tokenizer: PreTrainedTokenizerBase, config: Config, option: str,
-             findings: list[Finding]) -> list[Rendered]:
-    strategy = config.excess_length_strategy
-    kept: dict[int, Rendered] = {}
-    if strategy == "truncate":
-        for number in long:
-            shorter = _without_oldest_turns(talks[number], tokenizer, config)
-            if shorter:
-                kept[number] = shorter
-    lost = [number for number in long if number not in kept]
-    places = ", ".join(rows[number].where for number in lost[:5]) + (", …" if len(lost) > 5 else "")
-    longest = max(len(rows[number]) for number in long)
-    shortened = f"{len(kept)} lost their oldest turns, " if kept else ""
+def _shorten(talks: Sequence[Conversation], rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase,
+             config: Config, option: str, findings: list[Finding]) -> list[Rendered]:
+    """The rows, those longer than `cutoff_len` left out, shortened or refused; how many and which is a finding."""
+    strategy, limit = config.excess_length_strategy, config.cutoff_len
+    kept: list[Rendered] = []
+    lost: list[str] = []
+    for talk, row in zip(talks, rows, strict=True):
+        fitting = row if len(row) <= limit or strategy == "raise" else None
+        if fitting is None and strategy == "truncate":
+            fitting = _without_oldest_turns(talk, tokenizer, config)
+        if fitting:
+            kept.append(fitting)
+        else:
+            lost.append(row.where)
+    long = [row for row in rows if len(row) > limit]
+    longest = max(len(row) for row in long)
+    places = [row.where for row in long] if strategy == "raise" else lost
+    fates = {"are shortened by their oldest turns": len(long) - len(lost) if strategy == "truncate" else 0,
+             "are left out": len(lost)}
+    told = " and ".join(f"{count} {fate}" for fate, count in fates.items() if count)
+    named = f" ({', '.join(places[:5])}{', …' if len(places) > 5 else ''})" if places else ""
     findings.append(Finding(
         "too-long", "error" if strategy == "raise" else "warn",
-        f"{len(long)} of {len(rows)} rows are longer than {config.cutoff_len} tokens (longest {longest}): "
-        f"{shortened}{len(lost)} {'are too long' if strategy == 'raise' else 'are left out'}"
-        f"{f' ({places})' if lost else ''}.",
+        f"{len(long)} of {len(rows)} rows are longer than {limit} tokens (the longest has {longest})"
+        f"{f'; {told}' if told else ''}{named}.",
         option="cutoff_len" if option == "dataset" else option, where=config.origin("cutoff_len"),
-        fix=f"cutoff_len: {longest} would keep all."))
-    return [kept.get(number, row) for number, row in enumerate(rows) if number not in lost]
+        fix=f"cutoff_len: {longest} keeps all whole."))
+    return kept
 
 
 def _without_oldest_turns(talk: Conversation, tokenizer: PreTrainedTokenizerBase, config: Config) -> Rendered | None:
@@ -151,18 +158,29 @@ def _template_findings(tokenizer: PreTrainedTokenizerBase, config: Config) -> li
 
 
 def _turn_findings(rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
-    """The end of an answer must be learned, or generation never stops."""
-    ends = set(stop_ids(tokenizer))
-    unending = [row.where for row in rows if row.spans and int(row.ids[row.spans[-1][1] - 1]) not in ends]
-    if not unending:
-        return []
-    return [Finding("no-end-of-turn", "warn", f"in {len(unending)} rows the answer has no end-of-turn token, so the "
-                    "model does not learn to stop.", option="dataset", where=unending[0],
-                    fix="The model's chat template writes none; choose an Instruct version.")]
+    """The end of an answer must be learned, or generation never stops; and nowhere else, or it stops too early."""
+    ends = stop_ids(tokenizer)
+    unending, early, glued = [], [], [row.where for row in rows if row.glued]
+    for row in rows:
+        stops = np.isin(row.ids, ends)
+        if any(not stops[last - 1] for _, last in row.spans):
+            unending.append(row.where)
+        if any(stops[first : last - 1].any() for first, last in row.spans):
+            early.append(row.where)
+    told = (
+        ("no-end-of-turn", unending, "the answer has no end-of-turn token, so the model does not learn to stop.",
+         "The model's chat template writes none; choose an Instruct version."),
+        ("early-end", early, "the words of an answer hold an end-of-turn token, so the model learns to stop there.",
+         f"Take {' and '.join(map(repr, tokenizer.convert_ids_to_tokens(ends)))} out of the answers."),
+        ("glued", glued, "a token joins the prompt to the first white space of the answer, which chat never sends so.",
+         "Begin the answers with a word."),
+    )
+    return [Finding(id, "warn", f"in {len(places)} of {len(rows)} rows {what}", option="dataset", where=places[0],
+                    fix=fix) for id, places, what, fix in told if places]
 
 
 def _step_findings(plan: Plan, config: Config) -> list[Finding]:
-    if not config.do_train:
+    if not config.do_train or not plan.rows:
         return []
     findings = []
     total = plan.total_steps

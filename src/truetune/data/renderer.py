@@ -1,15 +1,15 @@
 """The one renderer: a conversation becomes token ids and a weight for each, here and nowhere else.
 
-The whole conversation is rendered by the tokenizer's own chat template and tokenised in one piece, so the ids are those
-of `tokenizer.apply_chat_template`. Which tokens are learned comes from positions: an answer begins where the prompt that
-chat would send ends (rendered with its generation prompt), and ends with its end-of-turn token. That these pieces really
-are prefixes of the rendered conversation is proven for every row; where a template makes that untrue, the row is
-refused instead of guessed at.
+The whole conversation is rendered by the tokenizer's own chat template and tokenised in one piece, so the ids are
+those of `tokenizer.apply_chat_template`. Which tokens are learned comes from positions: an answer begins where the
+prompt that chat would send ends (rendered with its generation prompt), and ends with its end-of-turn token. That these
+pieces really are prefixes of the rendered conversation is proven for every row; where a template makes that untrue, the
+row is refused instead of guessed at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +27,16 @@ _CHUNK = 1000
 class Rendered:
     """A conversation as the model sees it.
 
-    ids: (T,) int64. weights: (T,) float32, 0 where nothing is learned. spans: for each answer the tokens
-    [start, end) that it is, end-of-turn token included. where: the row it came from.
+    ids: (T,) int64. weights: (T,) float32, 0 where nothing is learned. spans: for each answer to learn the
+    tokens [start, end) that it is, end-of-turn token included. where: the row it came from. glued: some token holds
+    characters of both a prompt and its answer (line feeds, mostly), so chat would send other ids there.
     """
 
     ids: np.ndarray
     weights: np.ndarray
     spans: tuple[tuple[int, int], ...]
     where: str
+    glued: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,43 +47,48 @@ def render(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizer
     """Each conversation as ids and weights, in order; `BadRow` where the template does not allow exact masks.
 
     Args:
-        mask_history: weigh only the last answer.
+        mask_history: learn only the last answer.
         train_on_prompt: weigh every token.
     """
     rendered: list[Rendered | BadRow] = []
+    special = _special_ids(tokenizer)
     for start in range(0, len(conversations), _CHUNK):
-        texts, answers = [], []
-        for talk in conversations[start : start + _CHUNK]:
-            try:
-                text, spans = _render_text(talk, tokenizer)
-            except BadRow as error:
-                text, spans = "", error
-            texts.append(text)
-            answers.append(spans)
-        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        for number, found in enumerate(answers):
-            if isinstance(found, BadRow):
-                rendered.append(found)
+        talks = conversations[start : start + _CHUNK]
+        texts = [_render_text(talk, tokenizer, mask_history) for talk in talks]
+        encoded = tokenizer([text.whole for text in texts if isinstance(text, _Text)], add_special_tokens=False,
+                            return_offsets_mapping=True, verbose=False) if texts else {}
+        tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        for talk, text in zip(talks, texts, strict=True):
+            if isinstance(text, BadRow):
+                rendered.append(text)
                 continue
-            ids = np.asarray(encoded["input_ids"][number], dtype=np.int64)
-            spans = _token_spans(ids, np.asarray(encoded["offset_mapping"][number]), found, tokenizer)
+            ids, offsets = (np.asarray(numbers, dtype=np.int64) for numbers in next(tokens))
+            spans = _token_spans(text, ids, offsets, special)
             weights = np.full(len(ids), float(train_on_prompt), dtype=np.float32)
-            for first, last in spans[-1:] if mask_history else spans:
+            for first, last in spans:
                 weights[first:last] = 1.0
-            rendered.append(Rendered(ids, weights, spans, conversations[start + number].where))
+            glued = any(((offsets[:, 0] < begin) & (begin < offsets[:, 1])).any() for begin, _ in text.answers)
+            rendered.append(Rendered(ids, weights, spans, talk.where, glued))
     return rendered
 
 
 def render_prompt(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that ask the model for the next answer: what chat sends and what `render` puts before an answer."""
-    text = _apply(messages, tokenizer, generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    """The ids that ask the model for the next answer: what chat sends and what `render` puts before an answer.
+
+    Raises:
+        Problem: the template refuses these messages (a system message where it knows none, for instance).
+    """
+    try:
+        text = _apply(messages, tokenizer, generation_prompt=True)
+    except BadRow as error:
+        raise problem("refused-by-template", f"{error}.") from None
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an answer: end-of-text, and the one the template puts after an answer."""
     probe = render([Conversation((Message("user", "Hi"), Message("assistant", "Hi")))], tokenizer)[0]
-    ends = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
+    ends = {tokenizer.eos_token_id} if isinstance(tokenizer.eos_token_id, int) else set()
     if isinstance(probe, Rendered):
         ends |= {int(probe.ids[probe.spans[-1][1] - 1])} & _special_ids(tokenizer)
     return sorted(ends)
@@ -96,21 +103,35 @@ def require_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
                       option="model_name_or_path", fix="Choose its Instruct or Chat version.")
 
 
-def _render_text(talk: Conversation, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[tuple[int, int]]]:
-    """The conversation as text, and for each answer the characters [start, end) that the template gives it."""
+@dataclass(frozen=True)
+class _Text:
+    """A conversation as its template writes it. answers: the characters [start, end) of each that is learned."""
+
+    whole: str
+    answers: list[tuple[int, int]]
+
+
+def _render_text(talk: Conversation, tokenizer: PreTrainedTokenizerBase, only_last: bool) -> _Text | BadRow:
+    """The conversation as text, or why no exact mask of it can be made."""
     messages = talk.as_dicts()
-    text = _apply(messages, tokenizer)
-    spans = []
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt = _apply(messages[:number], tokenizer, generation_prompt=True)
-        through = text if number + 1 == len(messages) else _apply(messages[: number + 1], tokenizer)
-        if not (text.startswith(through) and through.startswith(prompt)):
-            raise BadRow(f"the chat template writes turn {number + 1} differently once more turns follow, so it is "
-                         "not known which tokens are the answer")
-        spans.append((len(prompt), len(through)))
-    return text, spans
+    answers: list[tuple[int, int]] = []
+    try:
+        whole = _apply(messages, tokenizer)
+        for number, message in enumerate(messages, start=1):
+            if message["role"] != "assistant" or (only_last and number < len(messages)):
+                continue
+            prompt = _apply(messages[: number - 1], tokenizer, generation_prompt=True)
+            through = whole if number == len(messages) else _apply(messages[:number], tokenizer)
+            if not whole.startswith(through):
+                raise BadRow(f"the chat template writes answer {len(answers) + 1} differently once more turns follow, "
+                             "so it cannot be learned here (mask_history: true learns only the last)")
+            if not through.startswith(prompt):
+                raise BadRow(f"the chat template asks for answer {len(answers) + 1} with a prompt that it does not "
+                             "write before the answer itself")
+            answers.append((len(prompt), len(through)))
+    except BadRow as error:
+        return error
+    return _Text(whole, answers)
 
 
 def _apply(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, *,
@@ -122,8 +143,7 @@ def _apply(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBas
         raise BadRow(f"the chat template refuses it: {error}") from None
 
 
-def _token_spans(ids: np.ndarray, offsets: np.ndarray, spans: Sequence[tuple[int, int]],
-                 tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, int], ...]:
+def _token_spans(text: _Text, ids: np.ndarray, offsets: np.ndarray, special: Set[int]) -> tuple[tuple[int, int], ...]:
     """Character spans as token spans, each cut after its end-of-turn token.
 
     What a template writes behind the end-of-turn token (a line feed, mostly) is never generated, so it is not learned.
@@ -133,15 +153,14 @@ def _token_spans(ids: np.ndarray, offsets: np.ndarray, spans: Sequence[tuple[int
     Args:
         ids: (T,). offsets: (T, 2), the characters of each token.
     """
-    special = _special_ids(tokenizer)
     found = []
-    for begin, end in spans:
+    for begin, end in text.answers:
         inside = np.flatnonzero((offsets[:, 0] >= begin) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0]))
         if not len(inside):
             continue
         first, last = int(inside[0]), int(inside[-1]) + 1
         stop = last
-        while stop > first and int(ids[stop - 1]) not in special and not tokenizer.decode(ids[stop - 1 : stop]).strip():
+        while stop > first and int(ids[stop - 1]) not in special and not text.whole[slice(*offsets[stop - 1])].strip():
             stop -= 1
         found.append((first, stop if stop > first and int(ids[stop - 1]) in special else last))
     return tuple(found)

@@ -1,6 +1,7 @@
 """Where data comes from: a name in dataset_info.json (read as LLaMA-Factory reads it) or simply a file.
 
-Every row keeps the line it stood on, so that whatever is wrong with it later can be told as `file:line`.
+Every row keeps the line it stood on, so that whatever is wrong with it later can be told as `file:line`. Problems are
+raised without an option; the caller knows whether `dataset` or `eval_dataset` asked.
 """
 
 from __future__ import annotations
@@ -12,12 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from truetune.data.formats import Layout, layout_from_info
+from pydantic import BaseModel, PositiveInt, ValidationError
+
+from truetune.data.formats import Formatting, Layout, described_layout
 from truetune.findings import Finding, Problem, problem
 
 INFO = "dataset_info.json"
 _HUB_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 _SUFFIXES = (".json", ".jsonl")
+
+
+class InfoEntry(BaseModel):
+    """What an entry of dataset_info.json may say; other keys (subset, split, …) concern hubs and are passed over."""
+
+    file_name: str | None = None
+    formatting: Formatting = "alpaca"
+    columns: dict[str, str | None] | None = None
+    tags: dict[str, str | None] | None = None
+    ranking: bool = False
+    num_samples: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class RawRow:
     where: str
 
 
-def find_sources(names: Sequence[str], dataset_dir: str, option: str = "dataset") -> list[Source]:
+def find_sources(names: Sequence[str], dataset_dir: str) -> list[Source]:
     """The data sets called `names`.
 
     Raises:
@@ -47,7 +61,7 @@ def find_sources(names: Sequence[str], dataset_dir: str, option: str = "dataset"
     sources, findings = [], []
     for name in names:
         try:
-            sources.append(_find(name, folder, info, option))
+            sources.append(_find(name, folder, info))
         except Problem as error:
             findings += error.findings
     if findings:
@@ -55,49 +69,67 @@ def find_sources(names: Sequence[str], dataset_dir: str, option: str = "dataset"
     return sources
 
 
-def _find(name: str, folder: Path, info: Mapping[str, Any], option: str) -> Source:
+def _find(name: str, folder: Path, info: Mapping[str, Any]) -> Source:
     if name in info:
         return _from_info(name, info[name], folder)
-    for path in (Path(name), folder / name):
-        if path.is_file() and path.suffix in _SUFFIXES:
-            return Source(name, path)
-    if Path(name).suffix in _SUFFIXES:
-        raise problem("no-data-file", f"there is no file {name}.", option=option,
-                      fix="Check the path; a relative one starts at the current folder or at dataset_dir.")
-    near = difflib.get_close_matches(name, info, n=1)
-    known = f"Did you mean {near[0]}?" if near else (
-        f"It holds: {', '.join(sorted(info)) or 'nothing'}." if info else f"There is no {folder / INFO}.")
-    raise problem("no-data-set", f"{name!r} is neither in {folder / INFO} nor a .json or .jsonl file.",
-                  option=option, fix=known)
+    path = Path(name).expanduser()
+    for candidate in (path, folder / path):
+        if candidate.is_file() and candidate.suffix.lower() in _SUFFIXES:
+            return Source(name, candidate)
+    if path.suffix.lower() in _SUFFIXES:
+        raise problem("no-data-file", f"there is no file {name}.", fix=_near(path, folder) or
+                      f"A relative path starts at the current folder or at dataset_dir ({folder}).")
+    if not info:
+        known = f"There is no {folder / INFO}."
+    else:
+        near = difflib.get_close_matches(name, info, n=1)
+        known = f"Did you mean {near[0]}?" if near else f"It holds: {', '.join(sorted(info))}."
+    raise problem("no-data-set", f"{name!r} is neither in {folder / INFO} nor a .json or .jsonl file.", fix=known)
 
 
-def _from_info(name: str, entry: Mapping[str, Any], folder: Path) -> Source:
+def _near(path: Path, folder: Path) -> str:
+    """`Did you mean …?` with the data file whose name is nearest to that of `path`; empty if none is near."""
+    for parent in (path.parent, (folder / path).parent):
+        files = {file.name: file for file in parent.glob("*.json*")}
+        for name in difflib.get_close_matches(path.name, files, n=1):
+            return f"Did you mean {files[name]}?"
+    return ""
+
+
+def _from_info(name: str, values: Any, folder: Path) -> Source:
     where = f"{folder / INFO}, {name}"
+    try:
+        entry = InfoEntry.model_validate(values)
+    except ValidationError as error:
+        raise Problem(Finding("bad-info", "error", f"{'.'.join(map(str, slip['loc'])) or 'it'}: {slip['msg']}.",
+                              where=where) for slip in error.errors()) from None
     for key in _HUB_KEYS:
-        if key in entry:
-            raise problem("remote-data", f"{key} is not read yet.", option="dataset", where=where,
+        if key in values:
+            raise problem("remote-data", f"{key} is not read yet.", where=where,
                           fix="Download the file and name it with file_name, or give its path as dataset.")
-    if "file_name" not in entry:
-        raise problem("no-file-name", "has no file_name.", option="dataset", where=where)
-    if entry.get("ranking"):
-        raise problem("wrong-stage", "holds preference pairs (ranking: true), and stage sft learns from answers.",
-                      option="dataset", where=where, fix="Choose another data set.")
-    path = folder / entry["file_name"]
-    if not path.is_file() or path.suffix not in _SUFFIXES:
-        raise problem("no-data-file", f"there is no .json or .jsonl file {path}.", option="dataset", where=where)
-    return Source(name, path, layout_from_info(entry, where), entry.get("num_samples"))
+    if entry.ranking or (entry.columns and entry.columns.get("kto_tag")):
+        raise problem("wrong-stage", "holds preferences (ranking or kto_tag), and stage sft learns from answers.",
+                      where=where, fix="Choose another data set.")
+    if entry.file_name is None:
+        raise problem("no-file-name", "has no file_name.", where=where)
+    path = folder / entry.file_name
+    if not path.is_file() or path.suffix.lower() not in _SUFFIXES:
+        raise problem("no-data-file", f"there is no .json or .jsonl file {path}.", where=where,
+                      fix=_near(Path(entry.file_name), folder) or None)
+    return Source(name, path, described_layout(entry.formatting, entry.columns, entry.tags, where), entry.num_samples)
 
 
 def _read_info(path: Path) -> Mapping[str, Any]:
     """dataset_info.json; empty where there is none, since a file can be named directly."""
     if not path.is_file():
         return {}
-    text = _read_text(path)
     try:
-        return json.loads(text)
+        info = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
-        raise problem("bad-json", f"not valid JSON: {error.msg}.", option="dataset_dir",
-                      where=f"{path}:{error.lineno}") from None
+        raise problem("bad-json", f"not valid JSON: {error.msg}.", where=f"{path}:{error.lineno}") from None
+    if not isinstance(info, dict):
+        raise problem("bad-info", "it must be an object of data sets by name.", where=str(path))
+    return info
 
 
 def read_rows(path: Path) -> Iterator[RawRow]:
@@ -107,30 +139,30 @@ def read_rows(path: Path) -> Iterator[RawRow]:
         Problem: the file is not UTF-8 or not JSON, with the line; or a row is not an object.
     """
     text = _read_text(path)
-    start = len(text) - len(text.lstrip())
-    rows = _array(text, start) if text[start : start + 1] == "[" else _lines(text)
+    rows = _array(text) if text.lstrip()[:1] == "[" else _lines(text)
     try:
         for value, line in rows:
             if not isinstance(value, dict):
-                raise problem("bad-row", f"a row must be an object {{…}}, not {value!r:.40}.",
-                              option="dataset", where=f"{path}:{line}")
+                raise problem("bad-row", f"a row must be an object {{…}}, not {value!r:.40}.", where=f"{path}:{line}")
             yield RawRow(value, f"{path}:{line}")
     except json.JSONDecodeError as error:
-        line = text.count("\n", 0, error.pos) + 1
-        raise problem("bad-json", f"not valid JSON: {error.msg}.", option="dataset",
-                      where=f"{path}:{line}", fix="Mend this line; nothing was read past it.") from None
+        raise problem("bad-json", f"not valid JSON: {error.msg}.", where=f"{path}:{error.lineno}",
+                      fix="A file holds one array of objects, or one object on each line.") from None
 
 
-def _array(text: str, start: int) -> Iterator[tuple[Any, int]]:
+def _array(text: str) -> Iterator[tuple[Any, int]]:
     """Rows of a JSON array one by one, since only so each one's line is known."""
     decode = json.JSONDecoder().raw_decode
-    position, line, counted = _skip(text, start + 1), 1, 0
-    while text[position : position + 1] != "]":
+    position = _skip(text, text.index("[") + 1)
+    line, counted = 1, 0
+    more = text[position : position + 1] != "]"
+    while more:
         line, counted = line + text.count("\n", counted, position), position
         value, end = decode(text, position)
         yield value, line
         position = _skip(text, end)
-        if text[position : position + 1] == ",":
+        more = text[position : position + 1] == ","
+        if more:
             position = _skip(text, position + 1)
         elif text[position : position + 1] != "]":
             raise json.JSONDecodeError("Expecting ',' or ']' after a row", text, position)
@@ -158,20 +190,21 @@ def _lines(text: str) -> Iterator[tuple[Any, int]]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes().count(b"\n", 0, error.start) + 1
-        raise problem("not-utf8", "the file is not UTF-8.", option="dataset", where=f"{path}:{line}",
-                      fix=f"Convert it, for instance: iconv -f gb18030 -t utf-8 {path.name}") from None
+        raw = path.read_bytes()
     except OSError as error:
-        raise problem("data-unreadable", f"cannot be read: {error.strerror}.", option="dataset",
-                      where=str(path)) from None
+        raise problem("data-unreadable", f"cannot be read: {error.strerror}.", where=str(path)) from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        likely = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "gb18030"
+        raise problem("not-utf8", "the file is not UTF-8.", where=f"{path}:{line}",
+                      fix=f"Convert it, for instance: iconv -f {likely} -t utf-8 {path.name}") from None
 
 
 def describe_bad_rows(bad: Sequence[tuple[str, str]], total: int) -> list[Finding]:
     """Findings for rows that cannot be learned from: the first ten by line, the rest as a number."""
-    findings = [Finding("bad-row", "error", f"{reason}.", option="dataset", where=where) for where, reason in bad[:10]]
+    findings = [Finding("bad-row", "error", f"{reason}.", where=where) for where, reason in bad[:10]]
     if len(bad) > 10:
-        findings.append(Finding("bad-row", "error", f"{len(bad) - 10} more of {total} rows are wrong.",
-                                option="dataset"))
+        findings.append(Finding("bad-row", "error", f"{len(bad) - 10} more of {total} rows are wrong."))
     return findings

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from truetune.data.renderer import stop_ids
 from truetune.files import write_folder
 from truetune.findings import WRONG_OPTIONS, problem
-from truetune.model.load import find_model, fingerprint, load_model, load_tokenizer, require_base
+from truetune.model.load import cast_weights, find_model, fingerprint, load_model, load_tokenizer, put_adapter, require_base
 from truetune.options import Config
 from truetune.report import write_card
 from truetune.serve.engine import inference_dtype
@@ -31,22 +31,20 @@ def export(config: Config, say: Callable[[str], None]) -> Path:
     assert config.model_name_or_path is not None and config.export_dir is not None  # rules have made sure
     target = Path(config.export_dir)
     if target.exists() and any(target.iterdir()):
-        raise problem("export-in-use", f"{target} is not empty.", option="export_dir",
-                      where=config.origin("export_dir"), fix="Choose another folder, or empty it.", status=WRONG_OPTIONS)
+        raise problem("export-in-use", f"{target} is not empty.", option="export_dir", status=WRONG_OPTIONS,
+                      where=config.origin("export_dir"), fix="Choose another folder, or empty it.")
     base = find_model(config.model_name_or_path, config, say)
     adapters = [Path(adapter) for adapter in config.adapter_name_or_path]
     for adapter in adapters:
-        require_base(adapter, base)
+        require_base(adapter, base)  # before minutes are spent on loading the base
     start = time.perf_counter()
     dtype = inference_dtype(config, base)
     model = load_model(base, torch.float32, torch.device("cpu"))
     tokenizer = load_tokenizer(base)
     for adapter in adapters:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # pyright: ignore
+        model = put_adapter(model, adapter, base).merge_and_unload()  # pyright: ignore[reportCallIssue]
         tokenizer = load_tokenizer(adapter) if (adapter / "tokenizer.json").is_file() else tokenizer
-    torch.nn.Module.to(model, dtype)
+    cast_weights(model, dtype)
     model.config.use_cache = True
     if model.generation_config is not None:
         model.generation_config.eos_token_id = stop_ids(tokenizer)

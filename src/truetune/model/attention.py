@@ -1,9 +1,9 @@
 """Attention over rows that lie end to end, each seeing only itself.
 
 Registered with transformers' `AttentionInterface`, so no model class is touched. The rows' borders come in as the
-keyword argument `row_starts` of the forward call. On the CPU each row is
-one SDPA call: a mask over all rows costs 3.6 times as much in bf16 and 8 times in fp32 (2048 tokens, 8 rows). On CUDA
-it is one variable-length kernel call (`torch.nn.attention.varlen`) where that kernel takes the number format.
+keyword argument `row_starts` of the forward call. On the CPU each row is one SDPA call: a mask over all rows costs 3.6
+times as much in bf16 and 8 times in fp32 (2048 tokens, 8 rows). On CUDA it is one variable-length kernel call
+(`torch.nn.attention.varlen`) where that kernel takes the number format.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def _attend_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sca
         dtype = query.dtype
         if query.device.type == "cpu" and length <= _SHORT:
             query, key, value = query.float(), key.float(), value.float()
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None,
-                                            scale=scaling, enable_gqa=query.shape[1] != key.shape[1]).to(dtype)
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1]).to(dtype)
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = (query @ key.transpose(2, 3)).float() * (scaling or query.shape[-1] ** -0.5)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -23,6 +25,9 @@ from transformers.utils import logging
 from truetune.findings import problem
 from truetune.model.bundled import BUNDLED, bundled_folder
 from truetune.options import Config
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 MANIFEST = "truetune.json"
 """Beside an adapter: what base it was trained on."""
@@ -77,8 +82,11 @@ def load_model_config(folder: Path) -> Any:
                       fix="A newer transformers may know it.") from None
 
 
-def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def load_model(folder: Path, dtype: torch.dtype | str, device: torch.device) -> PreTrainedModel:
     """The causal language model in `folder`, in evaluation mode, without a KV cache.
+
+    Args:
+        dtype: of the weights; `auto` is the one they were saved in.
 
     Raises:
         Problem: there are no safetensors weights, or the architecture is not known.
@@ -94,6 +102,13 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTra
     model.config.use_cache = False
     torch.nn.Module.to(model, device)  # transformers' own `to` hides its signature from type checkers
     return model.eval()
+
+
+def cast_weights(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Parameters in `dtype`; buffers stay. `model.to(dtype)` would also round the rotary frequencies, which transformers
+    keeps in float32: at position 2000 an angle is then off by several radians."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def fingerprint(folder: Path) -> str:
@@ -117,6 +132,27 @@ def write_manifest(folder: Path, base_name: str, base: Path) -> None:
     """Note beside an adapter which base it belongs to."""
     manifest = {"base_model": base_name, "base_fingerprint": fingerprint(base)}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def put_adapter(model: PreTrainedModel, adapter: Path, base: Path, trained: bool = False) -> PeftModel:
+    """`model`, loaded from `base`, with an adapter on it.
+
+    Raises:
+        Problem: `adapter` is no adapter, or another base's.
+    """
+    from peft import PeftModel
+
+    require_base(adapter, base)
+    with quiet_peft():
+        return PeftModel.from_pretrained(model, adapter, is_trainable=trained, autocast_adapter_dtype=False)
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """PEFT 0.21 asks transformers 5.23 by a name that 6 will drop, and users would read that with every model."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        yield
 
 
 def require_base(adapter: Path, base: Path) -> None:

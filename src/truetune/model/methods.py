@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from truetune.findings import problem
-from truetune.model.load import require_base
+from truetune.findings import WRONG_OPTIONS, problem
+from truetune.model.load import put_adapter, quiet_peft
 from truetune.options import Config
 
 
@@ -26,20 +26,21 @@ class Method:
 
 def add_lora(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Module:
     """LoRA (Hu et al. 2021, arXiv:2106.09685): W x + (alpha / r) B A x, with A and B trained, B = 0 at first."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     if config.adapter_name_or_path:
-        adapter = Path(config.adapter_name_or_path[0])
-        require_base(adapter, base)
-        return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=False)
-    targets = "all-linear" if config.lora_target == ("all",) else list(config.lora_target)
-    if targets != "all-linear":
-        _require_modules(config.lora_target, model, "lora_target", config)
-    _require_modules(config.additional_target, model, "additional_target", config)
+        return put_adapter(model, Path(config.adapter_name_or_path[0]), base, trained=True)
+    targets: str | list[str] = "all-linear"
+    if config.lora_target != ("all",):
+        _find_modules(config.lora_target, model, "lora_target", config)
+        targets = list(config.lora_target)
+    # PEFT takes every module whose name ends in the same letters (norm: input_layernorm too), so whole names are given.
+    whole = _find_modules(config.additional_target, model, "additional_target", config)
     settings = LoraConfig(
         task_type="CAUSAL_LM", r=config.lora_rank, lora_alpha=config.lora_alpha or 2 * config.lora_rank,
-        lora_dropout=config.lora_dropout, target_modules=targets, modules_to_save=list(config.additional_target) or None)
-    return get_peft_model(model, settings, autocast_adapter_dtype=False)
+        lora_dropout=config.lora_dropout, target_modules=targets, modules_to_save=whole or None)
+    with quiet_peft():
+        return get_peft_model(model, settings, autocast_adapter_dtype=False)
 
 
 def train_all(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Module:
@@ -56,17 +57,13 @@ def train_layers(model: PreTrainedModel, config: Config, base: Path) -> torch.nn
         raise problem("too-many-layers", f"{count} layers are asked for, the model has {len(layers)}.",
                       option="freeze_trainable_layers", where=config.origin("freeze_trainable_layers"))
     chosen = list(layers)[-count:] if count > 0 else list(layers)[: -count]
-    wanted = config.freeze_trainable_modules
-    if wanted != ("all",):
-        _require_modules(wanted, chosen[0], "freeze_trainable_modules", config)
     for layer in chosen:
-        for name, parameter in layer.named_parameters():
-            parameter.requires_grad_(wanted == ("all",) or bool(set(wanted) & set(name.split("."))))
-    _require_modules(config.freeze_extra_modules, model, "freeze_extra_modules", config)
-    inside = {id(parameter) for parameter in layers.parameters()}
-    for name, parameter in model.named_parameters():
-        if set(config.freeze_extra_modules) & set(name.split(".")) and id(parameter) not in inside:
-            parameter.requires_grad_(True)
+        parts = config.freeze_trainable_modules
+        names = _find_modules(parts, layer, "freeze_trainable_modules", config) if parts != ("all",) else [""]
+        for name in names:
+            layer.get_submodule(name).requires_grad_(True)
+    for name in _find_modules(config.freeze_extra_modules, model, "freeze_extra_modules", config):
+        model.get_submodule(name).requires_grad_(True)
     return model
 
 
@@ -99,13 +96,17 @@ def _layers(model: PreTrainedModel) -> torch.nn.ModuleList:
                   option="finetuning_type", fix="Use lora or full.")
 
 
-def _require_modules(names: tuple[str, ...], model: torch.nn.Module, option: str, config: Config) -> None:
-    """Each name must be a part of some module's dotted name, or end one."""
-    dotted = [name for name, _ in model.named_modules()]
-    parts = {part for name in dotted for part in name.split(".") if part and not part.isdigit()}
+def _find_modules(names: tuple[str, ...], model: torch.nn.Module, option: str, config: Config) -> list[str]:
+    """The full names of the modules called `names`: `norm` is `model.norm`, and not `input_layernorm`."""
+    dotted = [name for name, _ in model.named_modules() if name]
+    found = []
     for wanted in names:
-        if wanted not in parts and not any(name.endswith(wanted) for name in dotted):
+        mine = [name for name in dotted if name == wanted or name.endswith(f".{wanted}")]
+        if not mine:
+            parts = {part for name in dotted for part in name.split(".") if not part.isdigit()}
             near = difflib.get_close_matches(wanted, parts, n=1)
             raise problem("no-module", f"the model has no module {wanted!r}.", option=option,
-                          where=config.origin(option),
+                          where=config.origin(option), status=WRONG_OPTIONS,
                           fix=f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(parts))}.")
+        found += mine
+    return found

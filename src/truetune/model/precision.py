@@ -1,7 +1,7 @@
 """In which number format a run computes, and on which device.
 
-Left to itself the faster safe format is taken, measured by a short matrix product: bfloat16 has the range of float32, so
-it is safe wherever the hardware computes it natively; float16 is not, and is only taken when asked for.
+Left to itself the faster safe format is taken, measured by a short matrix product: bfloat16 has the range of float32,
+so it is safe wherever the hardware computes it natively; float16 is not, and is only taken when asked for.
 """
 
 from __future__ import annotations

@@ -22,8 +22,10 @@ class GenerateOptions(Group):
         "Only the likeliest words that together have this probability.", "只在累计概率达到该值的最可能的词里取。",
         level="basic", free_on_resume=True)] = 0.7
     top_k: Annotated[int, Field(ge=0), Text(
-        "Only the so many likeliest words; 0: no limit.", "只在最可能的若干个词里取；0 不限。", free_on_resume=True)] = 50
+        "Only the so many likeliest words; 0: no limit.", "只在最可能的若干个词里取；0 不限。",
+        free_on_resume=True)] = 50
     max_new_tokens: Annotated[int, Field(gt=0), Text(
         "Longest answer, in tokens.", "回答最多的 token 数。", level="basic", free_on_resume=True)] = 1024
     repetition_penalty: Annotated[float, Field(gt=0), Text(
-        "Above 1: words already said become less likely.", "大于 1：说过的词更不可能再出现。", free_on_resume=True)] = 1.0
+        "Above 1: words already said become less likely.", "大于 1：说过的词更不可能再出现。",
+        free_on_resume=True)] = 1.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+
 from truetune.options import GROUPS, OPTIONS
 from truetune.options.schema import LEVELS, Option
 
@@ -12,7 +15,8 @@ def options_help(groups: tuple[str, ...], everything: bool, language: str) -> st
     """The options of the groups titled `groups` (English titles).
 
     Args:
-        everything: all levels, not only the basic one. language: `zh`, or English.
+        everything: all levels, not only the basic one.
+        language: `zh` or `en`.
     """
     chinese = language == "zh"
     lines: list[str] = []
@@ -28,10 +32,14 @@ def options_help(groups: tuple[str, ...], everything: bool, language: str) -> st
 
 
 def _entry(option: Option, chinese: bool) -> list[str]:
-    default = option.default
-    if isinstance(default, tuple):
-        default = ",".join(default)
-    takes = option.takes + (f"; default {default}" if default not in (None, "", {}) else "")
-    also = f" (= {', '.join(option.text.also)})" if option.text.also else ""
-    text = option.text.zh if chinese else option.text.en
-    return [f"  --{option.name}{also}  [{takes}]", f"      {text}"]
+    takes = option.takes(chinese)
+    if option.default_text:
+        takes += f"；默认 {option.default_text}" if chinese else f"; default {option.default_text}"
+    also = [name + (f" {'|'.join(values)}" if values else "") for name, values in option.text.also.items()]
+    names = f"{option.name} (= {', '.join(also)})" if also else option.name
+    head = f"  --{names}  [{takes}]"
+    if chinese:  # has no spaces to break lines at; a terminal breaks it anywhere
+        return [head, f"      {option.text.zh}{'在这里不起作用。' if option.text.no_effect else ''}"]
+    text = f"{option.text.en} No effect here: {option.text.no_effect}." if option.text.no_effect else option.text.en
+    width = min(shutil.get_terminal_size((120, 24)).columns, 120)
+    return [head, *textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)]

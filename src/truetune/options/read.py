@@ -1,4 +1,4 @@
-"""From what a person typed to a `Config`: a YAML or JSON file, `key=value`, `--flag value`, all their slips told at once.
+"""From what a person typed to a `Config`: a YAML or JSON file, `key=value`, `--flag value`, all slips told at once.
 
 Values stay text until pydantic reads them by the type of their option. So `save_strategy: no` is the word no,
 `learning_rate: 1e-4` is a number (YAML 1.1 would read false and a string), and `${HOME}` is never expanded.
@@ -7,7 +7,8 @@ Values stay text until pydantic reads them by the type of their option. So `save
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from truetune.findings import WRONG_OPTIONS, Finding, problem
+from truetune.findings import WRONG_OPTIONS, Finding, Problem, problem
 from truetune.options import OPTIONS, Config
+from truetune.options.schema import LEVELS
 
 COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True)
 class Given:
-    """One option as it was typed: its text (or list, or mapping) and the place."""
+    """One option as it was typed: its text (or list, or mapping; None for null) and the place."""
 
     name: str
     value: Any
@@ -37,17 +39,31 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, list[Finding]]:
     of the rest and a person sees every problem at once.
 
     Args:
-        arguments: an optional YAML or JSON file, then `key=value`, `--key value`, `--key=value` or `--switch`.
+        arguments: an optional YAML or JSON file, then `key=value`, `--key value`, `--key=value` or `--switch`. What
+            stands later wins, and `key=null` takes back what the file says.
 
     Raises:
-        Problem: the file cannot be read at all, or a word on the command line has no meaning.
+        Problem: the file cannot be read at all.
     """
-    givens: list[Given] = []
-    rest = list(arguments)
-    if rest and not rest[0].startswith("-") and "=" not in rest[0]:
-        givens += read_file(Path(rest.pop(0)))
-    givens += _read_words(rest)
-    return _build(givens)
+    words, findings = list(arguments), []
+    chosen: dict[str, Given] = {}
+    if words and _names_file(words[0]):
+        chosen |= _settle(read_file(Path(words.pop(0))), findings, once=True)
+    chosen |= _settle(_read_words(words, findings), findings, once=False)
+    return _build({name: given for name, given in chosen.items() if given.value is not None}, findings), findings
+
+
+def _names_file(word: str) -> bool:
+    """Whether the first word is a file rather than an option: `saves/lr=1e-4/config.yaml` is one."""
+    return Path(word).is_file() or not (word.startswith("-") or "=" in word)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number: YAML 1.1 asks for a dot and a sign in the exponent (1.0e-4)."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+                              list("-+0123456789"))
 
 
 def read_file(path: Path) -> list[Given]:
@@ -56,45 +72,67 @@ def read_file(path: Path) -> list[Given]:
     Raises:
         Problem: no such file, not YAML or JSON, or not a mapping of names to values.
     """
-    if path.suffix not in (".yaml", ".yml", ".json"):
+    json = path.suffix.lower() == ".json"
+    if not json and path.suffix.lower() not in (".yaml", ".yml"):
         raise problem("not-a-config", "is neither an option (--name value) nor a .yaml, .yml or .json file.",
                       option=str(path), status=WRONG_OPTIONS)
+    text = _read_text(path)
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
-    except FileNotFoundError:
-        raise problem("no-config-file", "there is no such file.", option=str(path),
-                      status=WRONG_OPTIONS) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise problem("config-unreadable", f"cannot be read: {error}.", option=str(path),
-                      status=WRONG_OPTIONS) from None
+        # JSON is YAML but for tabs, which stand only between its values.
+        root = yaml.compose(text.replace("\t", " ") if json else text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise problem("config-syntax", f"not valid YAML: {error.problem}.", option=f"{path}{line}",
-                      status=WRONG_OPTIONS) from None
+        line = error.problem_mark.line if error.problem_mark else 0
+        raise _malformed(path, line, error.problem or "", "JSON" if json else "YAML") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position)
+        raise _malformed(path, line, f"the character {chr(error.character)!r} is not allowed", "YAML") from None
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
         raise problem("config-shape", "must hold options as `name: value` lines.", option=str(path),
                       status=WRONG_OPTIONS)
     return [
-        Given(key.value.replace("-", "_"), _plain(value), f"{path.name}:{key.start_mark.line + 1}")
+        Given(_text(key.value).replace("-", "_"), _plain(value), f"{path.name}:{key.start_mark.line + 1}")
         for key, value in root.value
-        if _plain(value) is not None
     ]
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise problem("no-config-file", "there is no such file.", option=str(path), status=WRONG_OPTIONS) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise problem("config-encoding", "not UTF-8.", option=f"{path}:{line}", status=WRONG_OPTIONS,
+                      fix="Save the file as UTF-8.") from None
+    except OSError as error:
+        raise problem("config-unreadable", f"cannot be read: {error.strerror}.", option=str(path),
+                      status=WRONG_OPTIONS) from None
+
+
+def _malformed(path: Path, line: int, what: str, language: str) -> Problem:
+    return problem("config-syntax", f"not valid {language}: {what}.", option=f"{path}:{line + 1}",
+                   status=WRONG_OPTIONS)
+
+
 def _plain(node: yaml.Node) -> Any:
-    """A YAML node as text, list or mapping of text; None where the file says null or nothing."""
+    """A YAML node as text, list or mapping; None where the file says null or nothing."""
     if isinstance(node, yaml.ScalarNode):
         empty = node.style is None and node.value in ("", "~", "null", "Null", "NULL")
-        return None if empty else node.value
-    if isinstance(node, yaml.SequenceNode):
+        return None if empty else _text(node.value)
+    if isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value):
         return [_plain(item) for item in node.value]
     # Inside a mapping (lr_scheduler_kwargs) no option gives the types: YAML's own are taken.
-    return yaml.safe_load(yaml.serialize(node))
+    return _Loader("").construct_document(node)
 
 
-def _read_words(words: Sequence[str]) -> list[Given]:
+def _text(value: object) -> str:
+    """JSON writes an emoji as two escapes, which PyYAML leaves as two halves."""
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _read_words(words: Sequence[str], findings: list[Finding]) -> list[Given]:
     givens, position = [], 0
     while position < len(words):
         word = words[position]
@@ -102,39 +140,40 @@ def _read_words(words: Sequence[str]) -> list[Given]:
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals:
             if not word.startswith("--"):
-                raise problem("stray-word", "is not an option. Write --name value or name=value.",
-                              option=word, where=COMMAND_LINE, status=WRONG_OPTIONS)
+                findings.append(Finding("stray-word", "error", "is not an option.", option=word, where=COMMAND_LINE,
+                                        fix="Write --name value or name=value."))
+                continue
             value = "true"
             if position < len(words) and not words[position].startswith("--"):
                 value = words[position]
                 position += 1
-        givens.append(Given(name.replace("-", "_"), value, COMMAND_LINE))
+        givens.append(Given(name.replace("-", "_"), None if value == "null" else value, COMMAND_LINE))
     return givens
 
 
-def _build(givens: list[Given]) -> tuple[Config, list[Finding]]:
-    findings: list[Finding] = []
+def _settle(givens: Iterable[Given], findings: list[Finding], once: bool) -> dict[str, Given]:
+    """What one source says, by the options' own names. once: it may say each only once; else the last one wins."""
     chosen: dict[str, Given] = {}
     for given in givens:
-        canonical = _canonical(given, findings)
-        if canonical is None:
+        settled = _canonical(given, findings)
+        if settled is None:
             continue
-        before = chosen.get(canonical.name)
-        if before and before.where != COMMAND_LINE and canonical.where != COMMAND_LINE:
-            findings.append(Finding("given-twice", "error", f"already given at {before.where}.",
+        if once and settled.name in chosen:
+            findings.append(Finding("given-twice", "error", f"already given at {chosen[settled.name].where}.",
                                     option=given.name, where=given.where, fix="Keep one of the two."))
-        chosen[canonical.name] = canonical
+        chosen[settled.name] = settled
+    return chosen
 
-    values = {given.name: given.value for given in chosen.values()}
+
+def _build(chosen: dict[str, Given], findings: list[Finding]) -> Config:
     try:
-        config = Config.model_validate(values)
+        config = Config.model_validate({name: given.value for name, given in chosen.items()})
     except ValidationError as error:
         bad = {str(detail["loc"][0]) for detail in error.errors()}
-        findings += [_unreadable(chosen[name]) for name in values if name in bad]
-        chosen = {name: given for name, given in chosen.items() if name not in bad}
-        config = Config.model_validate({given.name: given.value for given in chosen.values()})
+        findings += [_unreadable(given) for name, given in chosen.items() if name in bad]
+        return _build({name: given for name, given in chosen.items() if name not in bad}, findings)
     config._origins.update({name: given.where for name, given in chosen.items()})
-    return config, findings
+    return config
 
 
 _OTHER_NAMES = {
@@ -147,24 +186,29 @@ def _canonical(given: Given, findings: list[Finding]) -> Given | None:
     if given.name in OPTIONS:
         return given
     if given.name not in _OTHER_NAMES:
-        near = difflib.get_close_matches(given.name, [*OPTIONS, *_OTHER_NAMES], n=1)
-        fix = f"Did you mean {near[0]}?" if near else "See `truetune train --help all`."
-        findings.append(Finding("unknown-option", "error", "unknown option.", option=given.name,
-                                where=given.where, fix=fix))
+        findings.append(Finding("unknown-option", "error", "unknown option.", option=given.name, where=given.where,
+                                fix=_near(given.name)))
         return None
     name, values = _OTHER_NAMES[given.name]
-    if values is None:
-        return Given(name, given.value, given.where)
-    value = values.get(str(given.value).lower())
-    if value is None:
-        findings.append(Finding("bad-value", "error", f"{given.value!r} is not a value it takes.",
-                                option=given.name, where=given.where, fix=f"It takes {'|'.join(values)}."))
-        return None
-    return Given(name, value, given.where)
+    value = given.value
+    if values is not None and value is not None:
+        value = values.get(str(value).lower())
+        if value is None:
+            findings.append(Finding("bad-value", "error", f"{given.value!r:.80} is not a value it takes.",
+                                    option=given.name, where=given.where, fix=f"It takes {'|'.join(values)}."))
+            return None
+    return Given(name, value, f"{given.where}, as {given.name}")
+
+
+def _near(name: str) -> str:
+    """What may have been meant: a name spelt much the same, else one that has the typed word in it (`batch_size`)."""
+    known = [*sorted(OPTIONS, key=lambda other: LEVELS.index(OPTIONS[other].text.level)), *_OTHER_NAMES]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or [other for other in known if name in other][:1]
+    return f"Did you mean {near[0]}?" if near and len(name) > 2 else "See `truetune train --help all`."
 
 
 def _unreadable(given: Given) -> Finding:
     option = OPTIONS[given.name]
-    default = f" (default {option.default})" if option.default not in (None, ()) else ""
-    return Finding("bad-value", "error", f"{given.value!r} is not a value it takes.", option=given.name,
-                   where=given.where, fix=f"It takes {option.takes}{default}.")
+    default = f" (default {option.default_text})" if option.default_text else ""
+    return Finding("bad-value", "error", f"{given.value!r:.80} is not a value it takes.", option=given.name,
+                   where=given.where, fix=f"It takes {option.takes()}{default}.")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.fields import FieldInfo
 
@@ -53,7 +54,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 class Group(BaseModel):
     """A module's worth of options. Frozen: after the rules have passed nothing changes a configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True,
+                              allow_inf_nan=False)
     title: ClassVar[tuple[str, str]]
 
 
@@ -71,29 +73,53 @@ class Option:
         return self.info.get_default(call_default_factory=True)
 
     @property
-    def takes(self) -> str:
+    def default_text(self) -> str:
+        """The default as a person would type it; empty where there is none."""
+        default = self.default
+        if isinstance(default, bool):
+            return str(default).lower()
+        if isinstance(default, tuple):
+            return ",".join(default)
+        if isinstance(default, float):
+            return f"{default:g}"
+        return "" if default in (None, {}) else str(default)
+
+    def takes(self, chinese: bool = False) -> str:
         """The values it takes, in words: `lora|full|freeze`, `true|false`, `a number > 0`."""
-        bounds = " and ".join(
-            f"{sign} {getattr(mark, attribute)}"
-            for mark in self.info.metadata
-            for attribute, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-            if hasattr(mark, attribute)
-        )
-        return " ".join(part for part in (_words(self.info.annotation), bounds) if part)
+        bounds = (" 且 " if chinese else " and ").join(filter(None, map(_bound, self.info.metadata)))
+        return " ".join(part for part in (_words(self.info.annotation, chinese), bounds) if part)
 
 
-def _words(annotation: Any) -> str:
+_WORDS: Mapping[type, tuple[str, str]] = {
+    bool: ("true|false", "true|false"), int: ("a whole number", "整数"), float: ("a number", "数"),
+    str: ("text", "文本"), tuple: ("a comma list", "逗号分隔的列表"), dict: ("a mapping", "映射"),
+}
+
+
+def _words(annotation: Any, chinese: bool) -> str:
+    """A type in words."""
     if get_origin(annotation) is Annotated:
-        return _words(get_args(annotation)[0])
+        return _words(get_args(annotation)[0], chinese)
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(_words(part) for part in get_args(annotation) if part is not type(None))
-    if get_origin(annotation) is tuple:
-        return "a comma list"
-    return {bool: "true|false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}[
-        get_origin(annotation) or annotation
-    ]
+        parts = [_words(part, chinese) for part in get_args(annotation) if part is not type(None)]
+        return (" 或 " if chinese else " or ").join(parts)
+    return _WORDS[get_origin(annotation) or annotation][chinese]
+
+
+def _bound(mark: object) -> str:
+    """`> 0` for a bound among a field's marks, nothing for other marks."""
+    match mark:
+        case Gt(gt=bound):
+            return f"> {bound}"
+        case Ge(ge=bound):
+            return f">= {bound}"
+        case Lt(lt=bound):
+            return f"< {bound}"
+        case Le(le=bound):
+            return f"<= {bound}"
+    return ""
 
 
 def facts(groups: tuple[type[Group], ...]) -> Iterator[Option]:

@@ -25,7 +25,8 @@ class TrainOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Training", "训练")
 
     stage: Annotated[Literal["sft"], Text(
-        "What is trained for. sft: answer as the data answers.", "训练目标。sft：像数据那样回答。", level="basic")] = "sft"
+        "What is trained for. sft: answer as the data answers.", "训练目标。sft：像数据那样回答。",
+        level="basic")] = "sft"
     do_train: Annotated[bool, Text("Train. Off, with do_eval on: only evaluate.",
                                    "进行训练。关闭且开启 do_eval 时只做评估。", free_on_resume=True)] = True
     do_eval: Annotated[bool, Text("Evaluate at the end.", "结束时评估。", free_on_resume=True)] = False
@@ -42,7 +43,7 @@ class TrainOptions(Group):
     num_train_epochs: Annotated[float, Field(gt=0), Text(
         "How often all rows are seen. Higher: learned better, then by heart.",
         "全部数据看几遍。调高：先是学得更好，之后变成死记。", level="basic")] = 3.0
-    max_steps: Annotated[int, Text(
+    max_steps: Annotated[int, Field(ge=-1), Text(
         "Stop after so many optimizer steps; -1: num_train_epochs decides.",
         "优化器走多少步后停止；-1 表示由 num_train_epochs 决定。")] = -1
     per_device_train_batch_size: Annotated[int, Field(gt=0), Text(
@@ -56,9 +57,9 @@ class TrainOptions(Group):
         "步长。调高：学得更快，过高会发散。LoRA 大约需要 full 的 10 倍。", level="basic")] = 5e-5
     lr_scheduler_type: Annotated[Schedule, Text(
         "How the learning rate moves during the run.", "学习率随训练如何变化。")] = "linear"
-    lr_scheduler_kwargs: Annotated[dict[str, Any], BeforeValidator(_mapping), Text(
+    lr_scheduler_kwargs: Annotated[dict[str, Any], Field(default_factory=dict), BeforeValidator(_mapping), Text(
         "Settings of the schedule, as YAML or JSON, such as {\"num_cycles\": 2}.",
-        "调度器的参数，YAML 或 JSON，如 {\"num_cycles\": 2}。", level="expert")] = {}
+        "调度器的参数，YAML 或 JSON，如 {\"num_cycles\": 2}。", level="expert")]
     warmup_steps: Annotated[float, Field(ge=0), Text(
         "Steps over which the learning rate rises from 0; below 1: a share of all steps.",
         "学习率从 0 升起所用的步数；小于 1 时为总步数的比例。")] = 0
@@ -129,7 +130,8 @@ class TrainOptions(Group):
     save_strategy: Annotated[Literal["no", "steps", "epoch"], Text(
         "When checkpoints are written.", "何时写检查点。", free_on_resume=True)] = "steps"
     save_steps: Annotated[float, Field(gt=0), Text(
-        "Steps between two checkpoints; below 1: a share of all steps.", "每多少步写一个检查点；小于 1 为总步数的比例。",
+        "Steps between two checkpoints; below 1: a share of all steps.",
+        "每多少步写一个检查点；小于 1 为总步数的比例。",
         free_on_resume=True)] = 500
     save_total_limit: Annotated[int | None, Field(gt=0), Text(
         "Keep only the newest so many checkpoints.", "只保留最新的若干个检查点。", free_on_resume=True)] = None

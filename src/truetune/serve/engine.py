@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from truetune.data.renderer import render_prompt, require_template, stop_ids
-from truetune.model.load import find_model, load_model, load_tokenizer, require_base
+from truetune.model.load import find_model, load_model, load_tokenizer, put_adapter
 from truetune.model.precision import pick_device
 from truetune.options import Config
 
@@ -92,11 +92,9 @@ def load_engine(config: Config, say: Callable[[str], None]) -> Engine:
     tokenizer = load_tokenizer(base)
     device = pick_device(config)
     model = load_model(base, inference_dtype(config, base), device)
-    for adapter in map(Path, config.adapter_name_or_path):
-        from peft import PeftModel
-
-        require_base(adapter, base)
-        model = PeftModel.from_pretrained(model, adapter).eval()
+    if config.adapter_name_or_path:
+        adapter = Path(config.adapter_name_or_path[0])
+        model = put_adapter(model, adapter, base).eval()
         tokenizer = load_tokenizer(adapter) if (adapter / "tokenizer.json").is_file() else tokenizer
     require_template(tokenizer, config.model_name_or_path)
     return Engine(model, tokenizer, sampling(config, tokenizer))

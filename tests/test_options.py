@@ -1,0 +1,410 @@
+"""Options: what is declared, what a person may type, what is said when it is wrong. Needs no torch and no model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from truetune.findings import Problem, status_of
+from truetune.options import GROUPS, OPTIONS, Config
+from truetune.options.help import options_help
+from truetune.options.read import read_config
+from truetune.rules import RULES, apply_rules
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is declared
+
+SAME_AS_THERE = {
+    # LLaMA-Factory's own options
+    "model_name_or_path": None, "adapter_name_or_path": (), "template": None, "model_revision": "main",
+    "cache_dir": None, "flash_attn": "auto", "infer_dtype": "auto", "trust_remote_code": False,
+    "use_fast_tokenizer": True, "low_cpu_mem_usage": True, "disable_gradient_checkpointing": False,
+    "dataset": (), "eval_dataset": (), "dataset_dir": "data", "cutoff_len": 2048, "val_size": 0.0,
+    "max_samples": None, "mask_history": False, "train_on_prompt": False, "default_system": None, "packing": None,
+    "preprocessing_num_workers": None, "overwrite_cache": False,
+    "stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "lora_alpha": None, "lora_dropout": 0.0,
+    "lora_target": ("all",), "additional_target": (), "freeze_trainable_layers": 2,
+    "freeze_trainable_modules": ("all",), "freeze_extra_modules": (), "pure_bf16": False,
+    "disable_shuffling": False, "early_stopping_steps": None, "overwrite_output_dir": False,
+    "do_sample": True, "temperature": 0.95, "top_p": 0.7, "top_k": 50, "max_new_tokens": 1024,
+    "repetition_penalty": 1.0,
+    "export_dir": None, "export_size": 5, "export_device": "cpu", "export_legacy_format": False,
+    # Hugging Face's TrainingArguments, which LLaMA-Factory inherits
+    "output_dir": None, "do_eval": False, "resume_from_checkpoint": None, "num_train_epochs": 3.0, "max_steps": -1,
+    "per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "gradient_accumulation_steps": 1,
+    "learning_rate": 5e-5, "lr_scheduler_type": "linear", "warmup_steps": 0, "warmup_ratio": 0.0,
+    "optim": "adamw_torch", "weight_decay": 0.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0, "seed": 42, "data_seed": None, "tf32": None, "use_cpu": False,
+    "gradient_checkpointing": False, "logging_first_step": False, "run_name": None, "report_to": ("none",),
+    "eval_strategy": "no", "eval_steps": None, "save_strategy": "steps", "save_steps": 500,
+    "save_total_limit": None, "save_only_model": False, "ddp_timeout": 1800, "dataloader_num_workers": 0,
+}
+"""Defaults of LLaMA-Factory 0.9.6 and transformers 5, written down by hand. Several names there are None or a comma
+string, here a tuple. (gradient_checkpointing is off in transformers and here; LLaMA-Factory turns it on unless
+disable_gradient_checkpointing is given. Here it costs a third of the speed only where it is asked for.)"""
+
+DIFFERENT_ON_PURPOSE = {
+    "do_train": (False, True),  # `truetune train` trains
+    "plot_loss": (False, True),  # a run without a picture of its loss helps nobody
+    "logging_steps": (500, 10),  # most fine-tuning runs have fewer than 500 steps, and would log nothing
+    "bf16": (False, None),  # unset: the faster safe precision is measured
+    "fp16": (False, None),
+    "lr_scheduler_kwargs": (None, {}),  # none and empty are the same
+    "include_num_input_tokens_seen": (False, True),  # tokens are always counted
+    "preprocessing_batch_size": (1000, None),  # has no effect here
+}
+OURS = {"excess_length_strategy": "drop", "identity_name": None, "identity_author": None}
+
+
+def test_defaults_are_those_people_know():
+    """A command line from LLaMA-Factory means the same here. A new option has to be entered in one of the tables."""
+    expected = {**SAME_AS_THERE, **{name: ours for name, (_, ours) in DIFFERENT_ON_PURPOSE.items()}, **OURS}
+    assert {name: option.default for name, option in OPTIONS.items()} == expected
+    assert Config().model_dump() == expected
+
+
+def test_every_option_is_explained_in_both_languages():
+    chinese = {character for option in OPTIONS.values() for character in option.text.zh}
+    assert "的" in chinese
+    for name, option in OPTIONS.items():
+        assert len(option.text.en) > 8 and option.text.en.isascii() and option.text.en.endswith("."), name
+        assert any("一" <= letter <= "鿿" for letter in option.text.zh) and option.text.zh.endswith("。"), name
+        assert option.takes() and option.takes(chinese=True), name
+        assert not option.text.no_effect or not option.text.no_effect.endswith("."), name  # the finding adds the stop
+
+
+def test_help_is_drawn_from_the_schema():
+    titles = tuple(group.title[0] for group in GROUPS)
+    everything, chinese, basic = (options_help(titles, *how) for how in ((True, "en"), (True, "zh"), (False, "en")))
+    for name, option in OPTIONS.items():
+        assert f"  --{name} " in everything and f"  --{name} " in chinese
+        assert (f"  --{name} " in basic) == (option.text.level == "basic")
+        assert option.text.zh in chinese
+    assert "--learning_rate  [a number > 0; default 5e-05]" in basic
+    assert "--learning_rate  [数 > 0；默认 5e-05]" in chinese
+    assert "--top_p  [a number > 0 and <= 1; default 0.7]" in everything
+    assert "--finetuning_type (= use_lora true|false)  [lora|full|freeze; default lora]" in basic
+    assert "--dataloader_num_workers  [a whole number; default 0]" in everything
+    assert "No effect here: this run is one process." in everything
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a person may type
+
+
+def read(*words: str) -> Config:
+    """A configuration that must be read without a finding."""
+    config, findings = read_config(words)
+    assert not findings, [finding.line() for finding in findings]
+    return config
+
+
+def complaints(*words: str) -> list[str]:
+    return [finding.line() for finding in read_config(words)[1]]
+
+
+@pytest.fixture
+def yaml(tmp_path: Path):
+    """Write `run.yaml` and give its name."""
+
+    def write(text: str | bytes, name: str = "run.yaml") -> str:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+        return str(path)
+
+    return write
+
+
+def test_the_four_ways_to_write_a_flag():
+    for words in (["--lora_rank", "4"], ["--lora_rank=4"], ["lora_rank=4"], ["--lora-rank", "4"]):
+        assert read(*words).lora_rank == 4
+    assert read("--bf16").bf16 is True  # a switch
+    assert read("--bf16", "--lora_rank", "4").bf16 is True
+    assert read("--freeze_trainable_layers", "-3").freeze_trainable_layers == -3  # not taken for a flag
+    assert read("--output_dir", "saves/lr=1").output_dir == "saves/lr=1"
+    assert read("--lora_rank", "4", "--lora_rank", "16").lora_rank == 16  # the last one wins, so scripts can add
+    for word, value in {"True": True, "false": False, "yes": True, "no": False, "1": True, "off": False}.items():
+        assert read("--bf16", word).bf16 is value
+
+
+def test_yaml_values_are_read_by_the_type_of_their_option(yaml):
+    """YAML 1.1 would make `no` false, `1e-4` text and `on` true; here the option decides."""
+    config = read(yaml("""
+        save_strategy: no
+        learning_rate: 1e-4
+        weight_decay: 0
+        num_train_epochs: 2
+        run_name: on
+        identity_name: 0x10
+        identity_author: 2024-01-01
+        max_samples: null
+        eval_steps: ~
+        default_system:
+        output_dir: ${HOME}/$USER
+        template: "null"
+        seed: '7'
+        lr_scheduler_kwargs: {num_cycles: 2, min_lr: 1e-6, name: "1e-6"}
+    """))
+    assert config.save_strategy == "no"
+    assert config.learning_rate == 0.0001
+    assert config.num_train_epochs == 2.0
+    assert (config.run_name, config.identity_name, config.identity_author) == ("on", "0x10", "2024-01-01")
+    assert config.max_samples is config.eval_steps is config.default_system is None
+    assert not config.given("max_samples")
+    assert config.output_dir == "${HOME}/$USER"  # never expanded
+    assert config.template == "null"  # quoted, so a word
+    assert config.seed == 7
+    assert config.lr_scheduler_kwargs == {"num_cycles": 2, "min_lr": 0.000001, "name": "1e-6"}
+
+
+def test_several_values_as_comma_text_or_list(yaml):
+    for text in ("dataset: a, b.json,", "dataset: [a, b.json]", "dataset:\n- a\n- b.json"):
+        assert read(yaml(text)).dataset == ("a", "b.json")
+    assert read("--dataset", "a,b.json").dataset == ("a", "b.json")
+    assert read("--dataset", "").dataset == ()
+
+
+def test_a_mapping_on_the_command_line_is_json():
+    assert read("--lr_scheduler_kwargs", '{"num_cycles": 2}').lr_scheduler_kwargs == {"num_cycles": 2}
+    assert "It takes a mapping" in complaints("--lr_scheduler_kwargs", "num_cycles=2")[0]
+
+
+def test_other_names_of_tutorials():
+    config = read("--data_path", "belle.json", "--model_max_length", "512", "--use_lora", "False",
+                  "--evaluation_strategy", "epoch", "--no_cuda", "--lora_r", "4", "--neat_packing", "true")
+    assert (config.dataset, config.cutoff_len, config.finetuning_type) == (("belle.json",), 512, "full")
+    assert (config.eval_strategy, config.use_cpu, config.lora_rank, config.packing) == ("epoch", True, 4, True)
+    assert config.origin("cutoff_len") == "command line, as model_max_length"
+    assert read("--use_lora", "True").finetuning_type == read("--use_lora").finetuning_type == "lora"
+    assert complaints("--use_lora", "maybe") == [
+        "error  use_lora (command line): 'maybe' is not a value it takes. It takes true|false."]
+
+
+def test_the_command_line_wins_over_the_file_and_null_takes_back(yaml):
+    path = yaml("lora_rank: 4\nlora_alpha: 32\ncutoff_len: 64\n")
+    config = read(path, "lora_rank=16", "--model_max_length", "128", "lora_alpha=null")
+    assert (config.lora_rank, config.cutoff_len, config.lora_alpha) == (16, 128, None)
+    assert config.origin("lora_rank") == "command line"
+    assert config.origin("lora_alpha") is None
+    assert read(path).origin("lora_rank") == "run.yaml:1"
+    assert read(path).origin("learning_rate") is None
+
+
+def test_json_config(yaml):
+    """As Python writes it: true, null, tabs, and an emoji as two escapes."""
+    text = json.dumps({"bf16": True, "lora_alpha": None, "dataset": ["a", "b"], "learning_rate": 1e-5,
+                       "default_system": "你好 😀\n", "lr_scheduler_kwargs": {"num_cycles": 2}}, indent="\t")
+    config = read(yaml(text, "run.json"))
+    assert (config.bf16, config.lora_alpha, config.dataset, config.learning_rate) == (True, None, ("a", "b"), 1e-5)
+    assert config.default_system == "你好 😀\n"
+    assert config.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert config.origin("bf16") == "run.json:2"
+
+
+def test_a_file_below_a_folder_with_an_equals_sign(tmp_path):
+    """Sweeps name folders like this; the word is a file and not `lr = …/run.yaml`."""
+    (tmp_path / "lr=1e-4").mkdir()
+    path = tmp_path / "lr=1e-4" / "run.yaml"
+    path.write_text("lora_rank: 4\n", encoding="utf-8")
+    assert read(str(path)).lora_rank == 4
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_or_be_empty(yaml):
+    assert read(yaml(b"\xef\xbb\xbflora_rank: 4\r\n")).lora_rank == 4
+    assert read(yaml("# nothing\n")) == Config()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is said when it is wrong
+
+
+def test_all_slips_are_told_at_once_with_their_places(yaml):
+    path = yaml("learning_rte: 1\nlora_rank: many\ncutoff_len: 1\nfinetuning_type: lorra\nbatch-size: 2\nzzz: null\n")
+    assert complaints(path, "--lr", "3", "--bf16", "maybe", "stray", "--data_path=x", "--save_steps", "0") == [
+        "error  learning_rte (run.yaml:1): unknown option. Did you mean learning_rate?",
+        "error  batch_size (run.yaml:5): unknown option. Did you mean per_device_train_batch_size?",
+        "error  zzz (run.yaml:6): unknown option. See `truetune train --help all`.",
+        "error  stray (command line): is not an option. Write --name value or name=value.",
+        "error  lr (command line): unknown option. See `truetune train --help all`.",
+        "error  lora_rank (run.yaml:2): 'many' is not a value it takes. It takes a whole number > 0 (default 8).",
+        "error  cutoff_len (run.yaml:3): '1' is not a value it takes. It takes a whole number >= 4 (default 2048).",
+        "error  finetuning_type (run.yaml:4): 'lorra' is not a value it takes. It takes lora|full|freeze "
+        "(default lora).",
+        "error  bf16 (command line): 'maybe' is not a value it takes. It takes true|false.",
+        "error  save_steps (command line): '0' is not a value it takes. It takes a number > 0 (default 500).",
+    ]
+
+
+def test_what_is_wrong_keeps_its_default_and_the_rest_its_value():
+    config, _ = read_config(["--lora_rank", "many", "--seed", "7"])
+    assert (config.lora_rank, config.seed) == (8, 7)
+    assert (config.given("lora_rank"), config.given("seed")) == (False, True)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-1e-4", "1e-4x", "[1]"])
+def test_a_learning_rate_is_a_finite_positive_number(value):
+    assert "learning_rate" in complaints("--learning_rate", value)[0]
+
+
+@pytest.mark.parametrize(("name", "meant"), [
+    ("learning_rte", "learning_rate"), ("lora_rnk", "lora_rank"), ("epochs", "num_train_epochs"),
+    ("model", "model_name_or_path"), ("output", "output_dir"), ("warmup_step", "warmup_steps"),
+    ("evaluation_stategy", "evaluation_strategy"), ("eval_batch_size", "per_device_eval_batch_size"),
+])
+def test_near_names(name, meant):
+    assert complaints(f"--{name}=1") == [f"error  {name} (command line): unknown option. Did you mean {meant}?"]
+
+
+def test_given_twice_in_one_file(yaml):
+    """Also by two names. Two different values in one file are a slip; on a command line the later one is an override."""
+    assert complaints(yaml("cutoff_len: 64\nseed: 1\nmodel_max_length: 128\n")) == [
+        "error  model_max_length (run.yaml:3): already given at run.yaml:1. Keep one of the two."]
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("run.yaml", "a: 1\nb: [1, 2\nc: 3\n", "run.yaml:3: not valid YAML: expected ',' or ']'"),
+    ("run.yaml", "seed: 1\n\tlora_rank: 4\n", "run.yaml:2: not valid YAML: found character '\\t'"),
+    ("run.yaml", "seed: 1\nrun_name: a\x00b\n", "run.yaml:2: not valid YAML: the character '\\x00' is not allowed"),
+    ("run.yaml", "seed: 1\n---\nseed: 2\n", "run.yaml:2: not valid YAML: but found another document"),
+    ("run.json", '{"seed": 1,\n "lora_rank" 4}', "run.json:2: not valid JSON: "),
+    ("run.yaml", "- seed\n", "run.yaml: must hold options as `name: value` lines"),
+    ("run.yaml", "just a sentence", "run.yaml: must hold options as `name: value` lines"),
+    ("run.yaml", "seed: 1\nrun_name: 你好\n".encode("gb18030"), "run.yaml:2: not UTF-8"),
+    ("run.yaml", "seed: 1\n".encode("utf-16"), "run.yaml:1: not UTF-8"),
+    ("run.txt", "seed: 1\n", "run.txt: is neither an option (--name value) nor a .yaml, .yml or .json file"),
+])
+def test_a_file_that_cannot_be_read(yaml, name, text, said):
+    with pytest.raises(Problem) as caught:
+        read_config([yaml(text, name)])
+    assert said in str(caught.value)
+    assert caught.value.status == 2
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    for name, said in (("no.yaml", "there is no such file"), (".yaml", "cannot be read: Is a directory")):
+        folder = tmp_path / "x.yaml"
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(Problem, match=said):
+            read_config([str(folder if name == ".yaml" else tmp_path / name)])
+
+
+def test_odd_yaml_is_refused_without_a_traceback(yaml):
+    """A list that holds itself, a list as a name, a mapping where a number belongs."""
+    found = complaints(yaml("dataset: &a [*a]\n? [x, y]\n: 1\nseed: {a: 1}\n"))
+    assert len(found) == 3
+    assert all(line.startswith("error") for line in found)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Configurations
+
+
+def test_with_values_keeps_where_the_others_came_from(yaml):
+    before = read(yaml("seed: 1\nlora_rank: 4\n"))
+    after = before.with_values("rule: tests", lora_rank=2, bf16="true")
+    assert (after.seed, after.lora_rank, after.bf16) == (1, 2, True)
+    assert (after.origin("seed"), after.origin("lora_rank")) == ("run.yaml:1", "rule: tests")
+    assert (before.lora_rank, before.origin("lora_rank"), before.bf16) == (4, "run.yaml:2", None)
+    with pytest.raises(ValueError, match="lora_rank"):
+        before.with_values("rule: tests", lora_rank="many")
+    with pytest.raises(ValueError, match="frozen"):
+        before.seed = 2  # pyright: ignore
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
+def test_every_example_is_in_order(path):
+    """Read without a slip, no rule broken, and explained in both languages."""
+    config = read(str(path))
+    assert status_of(apply_rules(config, "train")) == "ok"
+    text = path.read_text(encoding="utf-8")
+    assert any("一" <= letter <= "鿿" for letter in text)
+    for name in config.dataset:
+        assert name in json.loads((ROOT / "data" / "dataset_info.json").read_text(encoding="utf-8"))
+
+
+def test_there_is_an_example_for_each_method():
+    assert {read(str(path)).finetuning_type for path in EXAMPLES} == {"lora", "full", "freeze"}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rules
+
+MODEL, DATA, FOLDER = "model_name_or_path=m", "dataset=d.json", "output_dir=o"
+RUN = f"{MODEL} {DATA} {FOLDER}"
+
+RULE_CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
+    ("model-missing", "model_name_or_path", "train", f"{DATA} {FOLDER}", RUN),
+    ("model-missing", "model_name_or_path", "chat", "", MODEL),
+    ("model-missing", "model_name_or_path", "export", "export_dir=e", f"{MODEL} export_dir=e"),
+    ("data-missing", "dataset", "train", f"{MODEL} {FOLDER}", RUN),
+    ("data-missing", "dataset", "train", f"{MODEL} {FOLDER} do_train=false do_eval=true val_size=0.1",
+     f"{MODEL} {FOLDER} do_train=false do_eval=true eval_dataset=e"),
+    ("output-missing", "output_dir", "train", f"{MODEL} {DATA}", RUN),
+    ("export-missing", "export_dir", "export", MODEL, f"{MODEL} export_dir=e"),
+    ("nothing-to-do", "do_train", "train", f"{RUN} do_train=false", f"{RUN} do_train=true"),
+    ("eval-without-data", "do_eval", "train", f"{RUN} do_eval=true", f"{RUN} do_eval=true val_size=0.1"),
+    ("eval-without-data", "eval_strategy", "train", f"{RUN} eval_strategy=epoch",
+     f"{RUN} eval_strategy=epoch eval_dataset=e"),
+    ("eval-twice", "val_size", "train", f"{RUN} eval_strategy=epoch val_size=0.1 eval_dataset=e",
+     f"{RUN} eval_strategy=epoch val_size=0.1"),
+    ("eval-late", "eval_strategy", "train", f"{RUN} val_size=0.1", f"{RUN} val_size=0.1 eval_strategy=steps"),
+    ("stop-without-eval", "early_stopping_steps", "train", f"{RUN} early_stopping_steps=3",
+     f"{RUN} early_stopping_steps=3 val_size=0.1 eval_strategy=steps"),
+    ("plateau-without-eval", "lr_scheduler_type", "train", f"{RUN} lr_scheduler_type=reduce_lr_on_plateau",
+     f"{RUN} lr_scheduler_type=reduce_lr_on_plateau val_size=0.1 eval_strategy=steps"),
+    ("mask-both", "mask_history", "train", f"{RUN} mask_history=true train_on_prompt=true", f"{RUN} mask_history=true"),
+    ("two-precisions", "fp16", "train", f"{RUN} bf16=true fp16=true", f"{RUN} bf16=true fp16=false"),
+    ("warmup-twice", "warmup_ratio", "train", f"{RUN} warmup_steps=5 warmup_ratio=0.1", f"{RUN} warmup_ratio=0.1"),
+    ("resume-overwrite", "overwrite_output_dir", "train", f"{RUN} overwrite_output_dir=true resume_from_checkpoint=true",
+     f"{RUN} overwrite_output_dir=true resume_from_checkpoint=FALSE"),
+    ("no-layers", "freeze_trainable_layers", "train", f"{RUN} finetuning_type=freeze freeze_trainable_layers=0",
+     f"{RUN} finetuning_type=freeze freeze_trainable_layers=0 freeze_extra_modules=norm"),
+    ("adapter-without-lora", "adapter_name_or_path", "train", f"{RUN} finetuning_type=full adapter_name_or_path=a",
+     f"{RUN} finetuning_type=lora adapter_name_or_path=a"),
+    ("many-adapters", "adapter_name_or_path", "chat", f"{MODEL} adapter_name_or_path=a,b",
+     f"{MODEL} adapter_name_or_path=a"),
+    ("no-tracker", "report_to", "train", f"{RUN} report_to=wandb", f"{RUN} report_to=none"),
+    ("lora-option", "finetuning_type", "train", f"{RUN} finetuning_type=full lora_rank=16",
+     f"{RUN} finetuning_type=full lora_rank=8"),  # 8 is the default: a run's config.yaml holds it, and nobody chose it
+    ("high-rate", "learning_rate", "train", f"{RUN} finetuning_type=full learning_rate=2e-4",
+     f"{RUN} finetuning_type=full learning_rate=2e-5"),
+    ("low-rate", "learning_rate", "train", f"{RUN} learning_rate=1e-5", f"{RUN} learning_rate=2e-5"),
+    ("model-only-checkpoints", "save_strategy", "train", f"{RUN} save_only_model=true",
+     f"{RUN} save_only_model=true save_strategy=no"),
+    ("not-expanded", "model_name_or_path", "chat", "model_name_or_path=~/m", MODEL),
+    ("not-expanded", "dataset_dir", "train", f"{RUN} dataset_dir=$HOME/d", f"{RUN} dataset_dir=d$"),
+    ("not-expanded", "cache_dir", "train", f"{RUN} cache_dir=~/c", f"{RUN} cache_dir=/c"),
+    ("not-expanded", "output_dir", "train", f"{MODEL} {DATA} output_dir=${{HOME}}/o", RUN),
+    ("not-expanded", "export_dir", "export", f"{MODEL} export_dir=~/e", f"{MODEL} export_dir=e"),
+]
+
+
+@pytest.mark.parametrize(("rule", "option", "verb", "broken", "mended"), RULE_CASES)
+def test_a_rule_speaks_when_it_is_broken_and_only_then(rule, option, verb, broken, mended):
+    found = [(finding.id, finding.option) for finding in apply_rules(read(*broken.split()), verb)]
+    assert (rule, option) in found
+    assert apply_rules(read(*mended.split()), verb) == []
+
+
+def test_every_rule_has_a_case():
+    assert {(rule.id, rule.option) for rule in RULES} == {case[:2] for case in RULE_CASES}
+
+
+def test_rules_fill_in_values_and_say_where(yaml):
+    path = yaml("model_name_or_path: m\ndataset: d.json\noutput_dir: o\nfinetuning_type: full\nlearning_rate: 2e-4\n")
+    (finding,) = apply_rules(read(path), "train")
+    assert finding.line() == ("warn   learning_rate (run.yaml:5): 0.0002 is a LoRA rate; full fine-tuning usually "
+                              "wants a tenth of it. Try 1e-5 to 5e-5.")
+
+
+def test_errors_come_first_and_unheard_options_are_told():
+    """A known name that does nothing here is accepted and says so, unless it asks for what is done anyway."""
+    found = apply_rules(read(*f"{RUN} packing=true ddp_timeout=1800 bf16=true fp16=true".split()), "train")
+    assert [(finding.severity, finding.option) for finding in found] == [("error", "fp16"), ("info", "packing")]
+    assert "no effect: rows are always laid end to end" in found[1].line()
