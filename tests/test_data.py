@@ -1,4 +1,4 @@
-"""Data as people have it: every format and kind of file becomes the same conversations, and every slip is told by line."""
+"""Data as people have it: every format and kind of file becomes the same conversations; every slip is told by line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from truetune.data.messages import Conversation
 from truetune.findings import Finding, Problem
 from truetune.options import Config
 
-ALPACA = [{"instruction": "Add.", "input": "1 and 2", "output": "3"}, {"instruction": "你好", "input": "", "output": "您好！"}]
+ALPACA = [{"instruction": "Add.", "input": "1 and 2", "output": "3"},
+          {"instruction": "你好", "input": "", "output": "您好！"}]
 SHAREGPT = [{"conversations": [{"from": "human", "value": row["instruction"] + ("\n" + row["input"]).rstrip()},
                                {"from": "gpt", "value": row["output"]}]} for row in ALPACA]
 OPENAI = [{"messages": [{"role": "user", "content": row["conversations"][0]["value"]},
@@ -197,7 +198,8 @@ def test_entries_that_cannot_be_used(tmp_path: Path, entry: dict[str, Any], word
 
 def test_broken_dataset_info(tmp_path: Path) -> None:
     info = tmp_path / "dataset_info.json"
-    for text, words, where in (('{\n "a": {},\n}', "not valid JSON", f"{info}:3"), ("[]", "must be an object", str(info)),
+    for text, words, where in (('{\n "a": {},\n}', "not valid JSON", f"{info}:3"),
+                               ("[]", "must be an object", str(info)),
                                ('{"mine": "x.json"}', "should be a valid dictionary", f"{info}, mine")):
         info.write_text(text, encoding="utf-8")
         (finding,) = refused("mine", dataset_dir=str(tmp_path))
@@ -246,10 +248,11 @@ def test_malformed_json(tmp_path: Path, text: str, line: int, words: str) -> Non
 def test_other_encodings(tmp_path: Path) -> None:
     """A file in the usual encoding of Chinese Windows: the first line that is not UTF-8, and how to convert it."""
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"instruction": "a", "output": "b"}\n' + '{"instruction": "你好", "output": "您"}\n'.encode("gb18030"))
+    chinese = '{"instruction": "你好", "output": "您"}\n'
+    path.write_bytes(b'{"instruction": "a", "output": "b"}\n' + chinese.encode("gb18030"))
     (finding,) = refused(path)
     assert finding.where == f"{path}:2" and "iconv -f gb18030 -t utf-8 rows.jsonl" in str(finding.fix)
-    path.write_bytes('{"instruction": "你好", "output": "您"}'.encode("utf-16"))
+    path.write_bytes(chinese.encode("utf-16"))
     (finding,) = refused(path)
     assert finding.where == f"{path}:1" and "iconv -f utf-16" in str(finding.fix)
 
@@ -258,7 +261,7 @@ U, A, S = ({"role": role, "content": role[0]} for role in ("user", "assistant", 
 
 
 @pytest.mark.parametrize(("row", "words"), [
-    ({"messages": [U, A | {"role": "bot"}]}, "turn 2 has the role 'bot'; it must be one of 'system', 'user', 'assistant'"),
+    ({"messages": [U, A | {"role": "bot"}]}, "turn 2 has the role 'bot'; it must be one of 'system', 'user', "),
     ({"messages": [U, A | {"role": None}]}, "turn 2 has the role None"),
     ({"messages": [U, U, A]}, "turn 2 is from user, but assistant should speak"),
     ({"messages": [A, U]}, "turn 1 is from assistant, but user should speak"),
@@ -309,7 +312,7 @@ def test_unknown_columns(tmp_path: Path) -> None:
     assert "alpaca (instruction, input, output)" in str(finding.fix)
 
 
-# ------------------------------------------------------------------------------------------- placeholders, held-out rows
+# ------------------------------------------------------------------------------------------ placeholders, held-out rows
 
 
 def test_placeholders_are_filled_or_refused(tmp_path: Path, truetune: Truetune) -> None:
@@ -322,15 +325,16 @@ def test_placeholders_are_filled_or_refused(tmp_path: Path, truetune: Truetune) 
                           [("system", "You are 小墨."), ("user", "你是谁？"), ("assistant", "我是 小墨。")]]
 
     (finding,) = refused(path, identity_name="Quill")
-    assert finding.message == "{{author}} is not filled in 1 rows." and "identity_author" in str(finding.fix)
+    assert finding.message == "{{author}} is not filled (1 of 2 rows)." and "identity_author" in str(finding.fix)
     name, _ = refused(path)
-    assert name.message == "{{name}} is not filled in 2 rows."
+    assert name.message == "{{name}} is not filled (2 of 2 rows)."
     kept = load(path, identity_name="{{name}}", identity_author="x").train  # who teaches templates says so
     assert kept[1].messages[-1].content == "我是 {{name}}。"
 
-    done = truetune("check", "--model_name_or_path=bundled/smollm2-135m-instruct", "--dataset=me.json", "--output_dir=o")
+    done = truetune("check", "--model_name_or_path=bundled/smollm2-135m-instruct", "--dataset=me.json",
+                    "--output_dir=o")
     assert done.returncode == 1
-    assert "error  dataset (me.json:1): {{name}} is not filled in 2 rows. Set identity_name" in done.stderr
+    assert "error  dataset (me.json:1): {{name}} is not filled (2 of 2 rows). Set identity_name" in done.stdout + done.stderr
 
 
 def test_val_size_holds_rows_out(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_no_learned_tokens_in_a_batch() -> None:
 
 
 def test_casting_leaves_the_rotary_frequencies(tiny: Path) -> None:
-    """The highest frequencies of the position code turn by hundreds of radians: in bfloat16 they would be wrong by some."""
+    """The fastest rotary angles turn by hundreds of radians: with bfloat16 frequencies they would be wrong by some."""
     model = load_model(tiny, torch.float32, CPU)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     cast_weights(model, torch.bfloat16)

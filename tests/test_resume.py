@@ -1,4 +1,4 @@
-"""A run that is stopped, killed or refused loses nothing: the same command goes on, bit for bit, as if nothing had been.
+"""A run that is stopped, killed or refused loses nothing: the same command goes on, bit for bit, as if left in peace.
 
 Deaths are real: a process of its own gets a real signal, or a disk that is really full. What needs no death is asked of
 the command line inside this process, which is quicker.

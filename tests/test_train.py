@@ -46,8 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_grouping_into_batches_changes_nothing(tiny: Path, data: Path, tmp_path: Path) -> None:
-    """8 x 1, 4 x 2, 1 x 8 rows a step: the same losses and gradients to rounding, although the learned tokens of a batch
-    differ with its rows (invariant I2). A mean over batch means would be wrong here."""
+    """8 x 1, 4 x 2, 1 x 8 rows a step: the same losses and gradients to rounding, although batches differ in how many
+    tokens they learn (invariant I2). A mean over batch means would be wrong here."""
     for batch, accumulation in ((8, 1), (4, 2), (1, 8)):
         run(tmp_path / f"{batch}", tiny, data, per_device_train_batch_size=batch, lora_rank=4,
             gradient_accumulation_steps=accumulation, num_train_epochs=2)

@@ -153,7 +153,8 @@ def _as_yaml(name: str, value: Any) -> str:
     if isinstance(value, str) and len(value.splitlines()) > 1:
         quoted = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))
         return f"{name}: {quoted.strip()}"
-    return yaml.safe_dump({name: value}, allow_unicode=True, default_flow_style=None, width=float("inf")).strip()
+    braced = yaml.safe_dump({name: value}, allow_unicode=True, default_flow_style=True, width=float("inf"))
+    return braced.strip()[1:-1]
 
 
 def _read_described(path: Path) -> Config:

@@ -55,14 +55,14 @@ def render(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizer
     for start in range(0, len(conversations), _CHUNK):
         talks = conversations[start : start + _CHUNK]
         texts = [_render_text(talk, tokenizer, mask_history) for talk in talks]
-        encoded = tokenizer([text.whole for text in texts if isinstance(text, _Text)], add_special_tokens=False,
-                            return_offsets_mapping=True, verbose=False) if texts else {}
+        encoded = tokenizer([text.whole if isinstance(text, _Text) else "" for text in texts], add_special_tokens=False,
+                            return_offsets_mapping=True, verbose=False)
         tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        for talk, text in zip(talks, texts, strict=True):
+        for talk, text, pair in zip(talks, texts, tokens, strict=True):
             if isinstance(text, BadRow):
                 rendered.append(text)
                 continue
-            ids, offsets = (np.asarray(numbers, dtype=np.int64) for numbers in next(tokens))
+            ids, offsets = (np.asarray(numbers, dtype=np.int64) for numbers in pair)
             spans = _token_spans(text, ids, offsets, special)
             weights = np.full(len(ids), float(train_on_prompt), dtype=np.float32)
             for first, last in spans:

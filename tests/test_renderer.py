@@ -1,0 +1,291 @@
+"""The one renderer: ids are `apply_chat_template`'s, and exactly the assistant's words and their end are learned."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from conftest import DATA
+from tokenizers import AddedToken
+
+from truetune.data.conversations import load_data
+from truetune.data.messages import BadRow, Conversation, Message, conversation
+from truetune.data.renderer import Rendered, render, render_prompt, require_template, stop_ids
+from truetune.findings import Problem
+from truetune.options import Config
+
+ROLES = {"s": "system", "u": "user", "a": "assistant"}
+
+
+def talk(*turns: tuple[str, str], where: str = "") -> Conversation:
+    """`talk(("u", "Hi"), ("a", "Hello"))`."""
+    return conversation([Message(ROLES[role], text) for role, text in turns], where)  # type: ignore[arg-type]
+
+
+def one(talk: Conversation, tokenizer: Any, **options: bool) -> Rendered:
+    (row,) = render([talk], tokenizer, **options)
+    assert isinstance(row, Rendered), row
+    return row
+
+
+def learned(row: Rendered, tokenizer: Any) -> list[str]:
+    """The text of each span that is learned, special tokens and all."""
+    spans, start = [], None
+    for place, weight in enumerate([*row.weights.tolist(), 0.0]):
+        if weight and start is None:
+            start = place
+        elif not weight and start is not None:
+            spans.append(tokenizer.decode(row.ids[start:place], clean_up_tokenization_spaces=False))
+            start = None
+    return spans
+
+
+def template_ids(talk: Conversation, tokenizer: Any) -> list[int]:
+    """What transformers itself makes of the conversation."""
+    return tokenizer.apply_chat_template(talk.as_dicts(), tokenize=True, return_dict=False)
+
+
+def prove(talk: Conversation, row: Rendered, tokenizer: Any, end: str = "<|im_end|>") -> None:
+    """Everything that is promised of a row in a template that writes words as they are."""
+    answers = [message.content for message in talk.messages if message.role == "assistant"]
+    assert row.ids.tolist() == template_ids(talk, tokenizer)
+    assert learned(row, tokenizer) == [answer + end for answer in answers]
+    assert [tokenizer.decode(row.ids[first:last], clean_up_tokenization_spaces=False)
+            for first, last in row.spans] == [answer + end for answer in answers]
+    places = [number for number, message in enumerate(talk.messages) if message.role == "assistant"]
+    for place, (first, _) in zip(places, row.spans, strict=True):
+        prompt = render_prompt([message.as_dict() for message in talk.messages[:place]], tokenizer)
+        assert row.ids[:first].tolist() == prompt  # what chat would send stands before the answer, and is not learned
+
+
+HARD = ["plain", "🎂🐶👨‍👩‍👧 emoji", "中文，全角标点。“引号”", "digits 1234567890 3.14", "  two leading spaces", "trailing  ",
+        "a\nb\n\n\nc", "tab\tand\t\ttabs", "```python\nfor i in range(3):\n    print(i)\n```", "é è ñ",
+        "naïve café résumé", "\u00a0no-break\u00a0", "\u200bzero width\u200d", "العربية עברית", "𝕏 𓀀", "x" * 300, "\\n \\t {{name}} {% if %}",
+        "<|im_start|> as text", "</s> [INST] <unk>", "\r\nWindows", "a\r\nb", "trailing line feed\n", "!", "0"]
+"""Answers and questions that trip tokenizers. `<|im_end|>` as text has its own test."""
+
+
+def test_shipped_data_is_proven_row_by_row(tokenizer: Any) -> None:
+    """All 48 sample rows and all 96 identity rows: ids, learned words, and the prompt as prefix."""
+    names = [f"sample_{name}{kind}" for name in ("alpaca", "sharegpt", "openai") for kind in ("", "_jsonl")]
+    talks = load_data(Config(dataset=(*names, "identity"), dataset_dir=str(DATA), identity_name="Quill",
+                             identity_author="Inkwell Labs")).train
+    rows = render(talks, tokenizer)
+    assert len(rows) == 6 * 8 + 96
+    for source, row in zip(talks, rows, strict=True):
+        assert isinstance(row, Rendered) and row.where == source.where and not row.glued
+        prove(source, row, tokenizer)
+
+
+@pytest.mark.parametrize("text", HARD, ids=lambda text: ascii(text)[:30])
+def test_hard_strings(tokenizer: Any, text: str) -> None:
+    """As a question, as an answer, as system message, as the last and as a middle turn."""
+    whole = talk(("s", text), ("u", text), ("a", text), ("u", text + "?"), ("a", "ok " + text))
+    if text[0] not in "\r\n":
+        prove(whole, one(whole, tokenizer), tokenizer)
+    assert one(whole, tokenizer).ids.tolist() == template_ids(whole, tokenizer)
+
+
+def test_an_answer_that_begins_with_line_feeds(tokenizer: Any) -> None:
+    """The template ends its prompt with a line feed, and the tokenizer joins it to those of the answer. The joined
+    token is the prompt's; the row says that chat would send other ids."""
+    row = one(talk(("u", "Hi"), ("a", "\n\nHello")), tokenizer)
+    assert row.glued
+    assert learned(row, tokenizer) == ["\nHello<|im_end|>"]  # of "\n" + "\n\n" + Hello the first two are one token
+    single = one(talk(("u", "Hi"), ("a", "\nHello")), tokenizer)
+    assert not single.glued and learned(single, tokenizer) == ["\nHello<|im_end|>"]
+
+
+def test_end_of_turn_as_text(tokenizer: Any) -> None:
+    """Words that spell a special token become that token, here as in apply_chat_template: what serves is what trained."""
+    row = one(talk(("u", "What is <|im_end|>?"), ("a", "<|im_end|> ends a turn.")), tokenizer)
+    assert row.ids.tolist() == template_ids(talk(("u", "What is <|im_end|>?"), ("a", "<|im_end|> ends a turn.")), tokenizer)
+    assert learned(row, tokenizer) == ["<|im_end|> ends a turn.<|im_end|>"]
+    assert row.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 5  # system, user + 1, answer + 1
+
+
+def test_weights_by_hand(tokenizer: Any) -> None:
+    """`<s>system..<e>\\n <s>user\\nHi<e>\\n <s>assistant\\nHello there<e>\\n`: three tokens are learned."""
+    row = one(talk(("s", "S"), ("u", "Hi"), ("a", "Hello there")), tokenizer)
+    assert tokenizer.convert_ids_to_tokens(row.ids.tolist()) == [
+        "<|im_start|>", "system", "Ċ", "S", "<|im_end|>", "Ċ",
+        "<|im_start|>", "user", "Ċ", "Hi", "<|im_end|>", "Ċ",
+        "<|im_start|>", "ass", "istant", "Ċ", "Hello", "Ġthere", "<|im_end|>", "Ċ"]
+    assert row.weights.tolist() == [0.0] * 16 + [1.0] * 3 + [0.0]
+    assert row.spans == ((16, 19),)
+    assert (str(row.ids.dtype), str(row.weights.dtype), len(row)) == ("int64", "float32", 20)
+
+
+def test_mask_history_and_train_on_prompt(tokenizer: Any) -> None:
+    three = talk(("u", "1"), ("a", "one"), ("u", "2"), ("a", "two"), ("u", "3"), ("a", "three"))
+    every, last, all_tokens = (one(three, tokenizer, **options) for options in (
+        {}, {"mask_history": True}, {"train_on_prompt": True}))
+    assert learned(every, tokenizer) == ["one<|im_end|>", "two<|im_end|>", "three<|im_end|>"]
+    assert learned(last, tokenizer) == ["three<|im_end|>"]
+    assert last.spans == every.spans[-1:]
+    assert all_tokens.weights.tolist() == [1.0] * len(all_tokens)
+    assert every.ids.tolist() == last.ids.tolist() == all_tokens.ids.tolist()
+
+
+def test_order_is_kept_over_chunks(tokenizer: Any) -> None:
+    """2,500 rows are tokenised in chunks of 1,000; each stays in its place with its own length and origin."""
+    talks = [talk(("u", f"{number}"), ("a", "word " * (number % 7) + f"= {number}"), where=f"f:{number}")
+             for number in range(2500)]
+    rows = render(talks, tokenizer)
+    assert [row.where for row in rows if isinstance(row, Rendered)] == [f"f:{number}" for number in range(2500)]
+    for number in (0, 999, 1000, 1001, 1999, 2000, 2499):
+        row = rows[number]
+        assert isinstance(row, Rendered)
+        prove(talks[number], row, tokenizer)
+    assert render([], tokenizer) == []
+
+
+def test_random_conversations(tokenizer: Any) -> None:
+    """300 conversations of one to five exchanges, with and without system, of pieces that meet in odd ways."""
+    draw = random.Random(20)
+    pieces = ["a", "Z", "你", "。", " ", "  ", "\n", "\t", "7", "42", "🐶", "é", "-", "...", "'s", "(", "\u3000", "the ", "<", "|", ">"]
+
+    def text() -> str:
+        return draw.choice("xY你7🐶") + "".join(draw.choices(pieces, k=draw.randint(0, 20)))
+
+    talks = []
+    for _ in range(300):
+        turns = [("s", text())] if draw.random() < 0.4 else []
+        for _ in range(draw.randint(1, 5)):
+            turns += [("u", text()), ("a", text())]
+        talks.append(talk(*turns))
+    rows = render(talks, tokenizer)
+    for source, row in zip(talks, rows, strict=True):
+        assert isinstance(row, Rendered)
+        prove(source, row, tokenizer)
+
+
+# ------------------------------------------------------------------------------------------------------ other families
+
+
+def family(tokenizer: Any, template: str, special: Sequence[str | AddedToken] = (), eos: str | None = None) -> Any:
+    """A copy of the real tokenizer that speaks another family's template, its marks added as special tokens."""
+    other = copy.deepcopy(tokenizer)
+    other.add_special_tokens({"additional_special_tokens": list(special)})
+    if eos:
+        other.eos_token = eos
+    other.chat_template = template
+    return other
+
+
+CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+          "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+LLAMA3 = ("{{ '<|begin_of_text|>' }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' "
+          "+ m['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+          "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
+GEMMA = ("{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+         "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
+         "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}")
+MISTRAL = ("{{ '<s>' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+           "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + '</s>' }}"
+           "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}")
+LLAMA2 = ("{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = messages[0]['content'] %}"
+          "{% else %}{% set rest = messages %}{% set system = '' %}{% endif %}{% for m in rest %}"
+          "{% if loop.index0 == 0 and system %}{% set content = '<<SYS>>\n' + system + '\n<</SYS>>\n\n' + m['content'] %}"
+          "{% else %}{% set content = m['content'] %}{% endif %}{% if m['role'] == 'user' %}"
+          "{{ '<s>' + '[INST] ' + content + ' [/INST]' }}{% else %}{{ ' ' + content + ' ' + '</s>' }}{% endif %}{% endfor %}")
+PHI3 = ("{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}")
+PLAIN = ("{% for m in messages %}{{ m['role'] | upper + ': ' + m['content'] + '\n' }}{% endfor %}"
+         "{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}")
+REASONING = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' and not loop.last %}"
+             "{{ m['content'].split('</think>')[-1] }}{% else %}{{ m['content'] }}{% endif %}{{ '<|im_end|>\n' }}"
+             "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+OTHER_PROMPT = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+                "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}")
+
+PHI_MARKS = [AddedToken(mark, rstrip=True, special=True, normalized=False) for mark in
+             ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")]
+FAMILIES = {
+    # template, its special tokens, end of text, has a system role, what is learned of "Hello." and "12."
+    "chatml": (CHATML, (), None, True, ["Hello.<|im_end|>", "12.<|im_end|>"]),
+    "llama3": (LLAMA3, ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), None, True,
+               ["Hello.<|eot_id|>", "12.<|eot_id|>"]),
+    "gemma": (GEMMA, ("<bos>", "<start_of_turn>", "<end_of_turn>"), None, False,
+              ["Hello.<end_of_turn>", "12.<end_of_turn>"]),
+    "mistral": (MISTRAL, ("<s>", "</s>"), "</s>", False, [" Hello.</s>", " 12.</s>"]),
+    "llama2": (LLAMA2, ("<s>", "</s>"), "</s>", True, [" Hello. </s>", " 12. </s>"]),
+    "phi3": (PHI3, PHI_MARKS, None, True, ["Hello.<|end|>", "12.<|end|>"]),
+    "no end of turn": (PLAIN, (), None, True, ["Hello.\n", "12.\n"]),
+}
+TWO = (("u", "Hi"), ("a", "Hello."), ("u", "7 + 5?"), ("a", "12."))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families(tokenizer: Any, name: str) -> None:
+    """Ids are the template's; the words and the family's own end of turn are learned; the prompt is never learned."""
+    template, special, eos, has_system, expected = FAMILIES[name]
+    other = family(tokenizer, template, special, eos)
+    openings: list[tuple[tuple[str, str], ...]] = [(), (("s", "Be kind."),)] if has_system else [()]
+    for opening in openings:
+        source = talk(*opening, *TWO)
+        row = one(source, other)
+        assert row.ids.tolist() == template_ids(source, other)
+        assert learned(row, other) == expected
+        for place, (first, _) in zip((1, 3), row.spans, strict=True):
+            messages = source.as_dicts()[: place + len(opening)]
+            assert row.ids[:first].tolist() == render_prompt(messages, other)
+    end = expected[0].removeprefix(" ").removeprefix("Hello.").strip()
+    stops = {other.eos_token_id} | ({other.convert_tokens_to_ids(end)} if end else set())
+    assert stop_ids(other) == sorted(stops)
+
+
+@pytest.mark.parametrize(("name", "reason"), [
+    ("gemma", "System role not supported"), ("mistral", "Only user and assistant roles are supported!")])
+def test_a_template_without_system_role_says_so(tokenizer: Any, name: str, reason: str) -> None:
+    """The row with a system message is refused in the template's words, its neighbours are not; chat says the same."""
+    template, special, eos, *_ = FAMILIES[name]
+    other = family(tokenizer, template, special, eos)
+    first, second, third = render([talk(*TWO), talk(("s", "Be kind."), *TWO), talk(*TWO[:2])], other)
+    assert isinstance(second, BadRow) and str(second) == f"the chat template refuses it: {reason}"
+    assert isinstance(first, Rendered) and isinstance(third, Rendered)
+    assert first.ids.tolist() == template_ids(talk(*TWO), other)
+    assert third.ids.tolist() == template_ids(talk(*TWO[:2]), other)
+    with pytest.raises(Problem, match=reason):
+        render_prompt([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}], other)
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
+    """Reasoning models drop the thoughts of earlier answers, so those cannot be learned in place. The last one can."""
+    other = family(tokenizer, REASONING)
+    thought = talk(("u", "Hi"), ("a", "<think>greet</think>Hello."), ("u", "7 + 5?"), ("a", "<think>add</think>12."))
+    (refusal,) = render([thought], other)
+    assert isinstance(refusal, BadRow)
+    assert "writes answer 1 differently once more turns follow" in str(refusal) and "mask_history" in str(refusal)
+    last = one(thought, other, mask_history=True)
+    assert last.ids.tolist() == template_ids(thought, other)
+    assert learned(last, other) == ["<think>add</think>12.<|im_end|>"]
+    assert learned(one(talk(*TWO), other), other) == ["Hello.<|im_end|>", "12.<|im_end|>"]  # nothing to drop: exact
+
+
+def test_a_generation_prompt_that_is_not_written_before_answers_is_refused(tokenizer: Any) -> None:
+    """The proof is of every row: where the prompt is no prefix of it, nobody guesses where the answer begins."""
+    other = family(tokenizer, OTHER_PROMPT)
+    plain, thoughtful = render([talk(*TWO[:2]), talk(("u", "Hi"), ("a", "<think>\nhm</think>Hello."))], other)
+    assert isinstance(plain, BadRow) and "does not write before the answer" in str(plain)
+    assert isinstance(thoughtful, Rendered)
+    assert learned(thoughtful, other) == ["hm</think>Hello.<|im_end|>"]  # `<think>\n` the prompt supplies
+
+
+def test_a_default_system_message_is_the_templates_own(tokenizer: Any) -> None:
+    """SmolLM2's template adds a system message of its own; a ChatML without one does not. Both are rendered as is."""
+    source = talk(*TWO)
+    assert tokenizer.decode(one(source, tokenizer).ids).startswith("<|im_start|>system\nYou are a helpful AI assistant")
+    assert tokenizer.decode(one(source, family(tokenizer, CHATML)).ids).startswith("<|im_start|>user\nHi<|im_end|>")
+
+
+def test_a_base_model_is_refused(tokenizer: Any) -> None:
+    base = copy.deepcopy(tokenizer)
+    base.chat_template = None
+    with pytest.raises(Problem, match=r"my/base brings no chat template: it is a base model\. .*Instruct"):
+        require_template(base, "my/base")
+    require_template(tokenizer, "my/chat")
