@@ -61,10 +61,10 @@ def prove(talk: Conversation, row: Rendered, tokenizer: Any, end: str = "<|im_en
         assert row.ids[:first].tolist() == prompt  # what chat would send stands before the answer, and is not learned
 
 
-HARD = ["plain", "🎂🐶👨‍👩‍👧 emoji", "中文，全角标点。“引号”", "digits 1234567890 3.14", "  two leading spaces", "trailing  ",
-        "a\nb\n\n\nc", "tab\tand\t\ttabs", "```python\nfor i in range(3):\n    print(i)\n```", "é è ñ",
-        "naïve café résumé", "\u00a0no-break\u00a0", "\u200bzero width\u200d", "العربية עברית", "𝕏 𓀀", "x" * 300, "\\n \\t {{name}} {% if %}",
-        "<|im_start|> as text", "</s> [INST] <unk>", "\r\nWindows", "a\r\nb", "trailing line feed\n", "!", "0"]
+HARD = ["plain", "🎂🐶👨‍👩‍👧 emoji", "中文，全角标点。“引号”", "digits 1234567890 3.14", " leading space", "trailing  ",
+        "a\nb\n\n\nc", "tab\tand\t\ttabs", "```python\nfor i in range(3):\n    print(i)\n```", "e\u0301 combining", "naïve café",
+        "no-break\u00a0", "\u200bzero width\u200d", "العربية עברית", "𝕏 𓀀", "x" * 300, "{{name}} {% if %}", "\\n \\t",
+        "<|im_start|> as text", "</s> [INST] <unk>", "\nleading line feed", "a\r\nb", "trailing line feed\n", "!", "0"]
 """Answers and questions that trip tokenizers. `<|im_end|>` as text has its own test."""
 
 
@@ -76,33 +76,38 @@ def test_shipped_data_is_proven_row_by_row(tokenizer: Any) -> None:
     rows = render(talks, tokenizer)
     assert len(rows) == 6 * 8 + 96
     for source, row in zip(talks, rows, strict=True):
-        assert isinstance(row, Rendered) and row.where == source.where and not row.glued
+        assert isinstance(row, Rendered) and row.where == source.where and not row.drifts
         prove(source, row, tokenizer)
 
 
 @pytest.mark.parametrize("text", HARD, ids=lambda text: ascii(text)[:30])
 def test_hard_strings(tokenizer: Any, text: str) -> None:
-    """As a question, as an answer, as system message, as the last and as a middle turn."""
+    """As a system message, a question, an answer, a middle and a last turn."""
     whole = talk(("s", text), ("u", text), ("a", text), ("u", text + "?"), ("a", "ok " + text))
-    if text[0] not in "\r\n":
-        prove(whole, one(whole, tokenizer), tokenizer)
-    assert one(whole, tokenizer).ids.tolist() == template_ids(whole, tokenizer)
+    row = one(whole, tokenizer)
+    prove(whole, row, tokenizer)
+    assert not row.drifts
 
 
-def test_an_answer_that_begins_with_line_feeds(tokenizer: Any) -> None:
-    """The template ends its prompt with a line feed, and the tokenizer joins it to those of the answer. The joined
-    token is the prompt's; the row says that chat would send other ids."""
-    row = one(talk(("u", "Hi"), ("a", "\n\nHello")), tokenizer)
-    assert row.glued
-    assert learned(row, tokenizer) == ["\nHello<|im_end|>"]  # of "\n" + "\n\n" + Hello the first two are one token
-    single = one(talk(("u", "Hi"), ("a", "\nHello")), tokenizer)
-    assert not single.glued and learned(single, tokenizer) == ["\nHello<|im_end|>"]
+@pytest.mark.parametrize(("answer", "taught"), [
+    ("\n\nHello", "\nHello"), ("  Hello", " Hello"), ("\tHello", "\tHello")])
+def test_an_answer_that_begins_with_white_space(tokenizer: Any, answer: str, taught: str) -> None:
+    """The template ends its prompt with a line feed, and the tokenizer may join it to white space of the answer. What
+    was joined is the prompt's, and the row says that chat would send other ids. The ids are the template's all along.
+    """
+    source = talk(("u", "Hi"), ("a", answer))
+    row = one(source, tokenizer)
+    assert row.ids.tolist() == template_ids(source, tokenizer)
+    assert learned(row, tokenizer) == [taught + "<|im_end|>"]
+    prompt = render_prompt(source.as_dicts()[:1], tokenizer)
+    assert row.drifts == (row.ids[: len(prompt)].tolist() != prompt) == (answer != taught)
 
 
 def test_end_of_turn_as_text(tokenizer: Any) -> None:
-    """Words that spell a special token become that token, here as in apply_chat_template: what serves is what trained."""
-    row = one(talk(("u", "What is <|im_end|>?"), ("a", "<|im_end|> ends a turn.")), tokenizer)
-    assert row.ids.tolist() == template_ids(talk(("u", "What is <|im_end|>?"), ("a", "<|im_end|> ends a turn.")), tokenizer)
+    """Words that spell a special token become that token, as in apply_chat_template: what serves is what trained."""
+    source = talk(("u", "What is <|im_end|>?"), ("a", "<|im_end|> ends a turn."))
+    row = one(source, tokenizer)
+    assert row.ids.tolist() == template_ids(source, tokenizer)
     assert learned(row, tokenizer) == ["<|im_end|> ends a turn.<|im_end|>"]
     assert row.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 5  # system, user + 1, answer + 1
 
@@ -146,7 +151,8 @@ def test_order_is_kept_over_chunks(tokenizer: Any) -> None:
 def test_random_conversations(tokenizer: Any) -> None:
     """300 conversations of one to five exchanges, with and without system, of pieces that meet in odd ways."""
     draw = random.Random(20)
-    pieces = ["a", "Z", "你", "。", " ", "  ", "\n", "\t", "7", "42", "🐶", "é", "-", "...", "'s", "(", "\u3000", "the ", "<", "|", ">"]
+    pieces = ["a", "Z", "你", "。", " ", "  ", "\n", "\t", "7", "42", "🐶", "é", "-", "...", "'s", "(", "\u3000",
+              "the ", "<", "|", ">"]
 
     def text() -> str:
         return draw.choice("xY你7🐶") + "".join(draw.choices(pieces, k=draw.randint(0, 20)))
@@ -176,32 +182,39 @@ def family(tokenizer: Any, template: str, special: Sequence[str | AddedToken] = 
     return other
 
 
-CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
-          "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-LLAMA3 = ("{{ '<|begin_of_text|>' }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' "
-          "+ m['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
-          "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
-GEMMA = ("{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-         "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
-         "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}")
-MISTRAL = ("{{ '<s>' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
-           "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + '</s>' }}"
-           "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}")
-LLAMA2 = ("{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = messages[0]['content'] %}"
-          "{% else %}{% set rest = messages %}{% set system = '' %}{% endif %}{% for m in rest %}"
-          "{% if loop.index0 == 0 and system %}{% set content = '<<SYS>>\n' + system + '\n<</SYS>>\n\n' + m['content'] %}"
-          "{% else %}{% set content = m['content'] %}{% endif %}{% if m['role'] == 'user' %}"
-          "{{ '<s>' + '[INST] ' + content + ' [/INST]' }}{% else %}{{ ' ' + content + ' ' + '</s>' }}{% endif %}{% endfor %}")
-PHI3 = ("{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}")
-PLAIN = ("{% for m in messages %}{{ m['role'] | upper + ': ' + m['content'] + '\n' }}{% endfor %}"
-         "{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}")
-REASONING = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' and not loop.last %}"
-             "{{ m['content'].split('</think>')[-1] }}{% else %}{{ m['content'] }}{% endif %}{{ '<|im_end|>\n' }}"
-             "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-OTHER_PROMPT = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-                "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}")
+CHATML = """
+{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+LLAMA3 = """{{ '<|begin_of_text|>' }}
+{%- for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}
+{{- m['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
+GEMMA = """{{ '<bos>' }}
+{%- if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
+{%- for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}
+{{- '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
+MISTRAL = """{{ '<s>' }}
+{%- for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}
+{%- elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + '</s>' }}
+{%- else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"""
+LLAMA2 = """
+{%- set system = messages[0]['content'] if messages[0]['role'] == 'system' else '' %}
+{%- for m in (messages[1:] if system else messages) %}
+{%- set content = '<<SYS>>\n' + system + '\n<</SYS>>\n\n' + m['content'] if loop.first and system else m['content'] %}
+{%- if m['role'] == 'user' %}{{ '<s>[INST] ' + content + ' [/INST]' }}{% else %}{{ ' ' + content + ' </s>' }}{% endif %}
+{%- endfor %}"""
+PHI3 = """
+{%- for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"""
+PLAIN = """
+{%- for m in messages %}{{ m['role'] | upper + ': ' + m['content'] + '\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"""
+REASONING = """
+{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}
+{%- if m['role'] == 'assistant' and not loop.last %}{{ m['content'].split('</think>')[-1] }}{% else %}{{ m['content'] }}
+{%- endif %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+OTHER_PROMPT = CHATML.replace("assistant\n", "assistant\n<think>\n")
+OPEN_SPACE = PLAIN.replace("'ASSISTANT:'", "'ASSISTANT: '")
 
 PHI_MARKS = [AddedToken(mark, rstrip=True, special=True, normalized=False) for mark in
              ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")]
@@ -215,7 +228,7 @@ FAMILIES = {
     "mistral": (MISTRAL, ("<s>", "</s>"), "</s>", False, [" Hello.</s>", " 12.</s>"]),
     "llama2": (LLAMA2, ("<s>", "</s>"), "</s>", True, [" Hello. </s>", " 12. </s>"]),
     "phi3": (PHI3, PHI_MARKS, None, True, ["Hello.<|end|>", "12.<|end|>"]),
-    "no end of turn": (PLAIN, (), None, True, ["Hello.\n", "12.\n"]),
+    "no end of turn": (PLAIN, (), None, True, [" Hello.\n", " 12.\n"]),
 }
 TWO = (("u", "Hi"), ("a", "Hello."), ("u", "7 + 5?"), ("a", "12."))
 
@@ -231,9 +244,10 @@ def test_families(tokenizer: Any, name: str) -> None:
         row = one(source, other)
         assert row.ids.tolist() == template_ids(source, other)
         assert learned(row, other) == expected
-        for place, (first, _) in zip((1, 3), row.spans, strict=True):
-            messages = source.as_dicts()[: place + len(opening)]
-            assert row.ids[:first].tolist() == render_prompt(messages, other)
+        prompts = [render_prompt(source.as_dicts()[: place + len(opening)], other) for place in (1, 3)]
+        alike = [row.ids[:first].tolist() for first, _ in row.spans] == prompts
+        assert alike == (name != "llama3")  # this tokenizer joins two line feeds, but not before a word; Llama's does
+        assert row.drifts == (not alike)
     end = expected[0].removeprefix(" ").removeprefix("Hello.").strip()
     stops = {other.eos_token_id} | ({other.convert_tokens_to_ids(end)} if end else set())
     assert stop_ids(other) == sorted(stops)
@@ -274,6 +288,13 @@ def test_a_generation_prompt_that_is_not_written_before_answers_is_refused(token
     assert isinstance(plain, BadRow) and "does not write before the answer" in str(plain)
     assert isinstance(thoughtful, Rendered)
     assert learned(thoughtful, other) == ["hm</think>Hello.<|im_end|>"]  # `<think>\n` the prompt supplies
+
+
+def test_a_prompt_that_ends_with_a_space_drifts(tokenizer: Any) -> None:
+    """`ASSISTANT: ` asks for `Hello`, and in training there is one token ` Hello`: a fault of the template, shown."""
+    row = one(talk(*TWO[:2]), family(tokenizer, OPEN_SPACE))
+    assert row.drifts
+    assert learned(row, tokenizer) == [".\n"]
 
 
 def test_a_default_system_message_is_the_templates_own(tokenizer: Any) -> None:

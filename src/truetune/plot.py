@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from truetune.events import Event
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Exponential moving average without the pull of its start (as in Adam: Kingma and Ba 2015, arXiv:1412.6980,
-    section 3). It looks back over about a tenth of the values, and over 2 at least."""
-    keep = min(0.99, max(0.5, 1 - 10 / max(len(values), 1)))
-    average, smoothed = 0.0, []
-    for number, value in enumerate(values, start=1):
-        average = keep * average + (1 - keep) * value
-        smoothed.append(average / (1 - keep**number))
-    return smoothed
+    """A mean around each value in which one that is n steps away counts keep^n. It reaches a thirtieth of the values to
+    both sides (2 to 50): a moving average that only looks back lies above a falling loss."""
+    keep = min(0.98, max(0.5, 1 - 30 / max(len(values), 1)))
+    sums, counts = _decaying(values, keep), _decaying([1.0] * len(values), keep)
+    return [total / count for total, count in zip(sums, counts, strict=True)]
+
+
+def _decaying(values: Sequence[float], keep: float) -> list[float]:
+    """Of each place i, the sum over j of keep^|i - j| values[j]: a running sum from the left and one from the right."""
+
+    def run(ordered: Iterable[float]) -> list[float]:
+        return list(accumulate(ordered, lambda total, value: keep * total + value))
+
+    left, right = run(values), run(reversed(values))[::-1]
+    return [a + b - value for a, b, value in zip(left, right, values, strict=True)]
 
 
 def plot_loss(events: Sequence[Event], path: Path) -> None:

@@ -1,10 +1,11 @@
-"""What a run says of itself: lines on the console, and the files about it (results, environment, model card, picture)."""
+"""What a run says of itself: lines on the console, and the files about it (results, environment, model card)."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
 import resource
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from truetune.findings import Finding
 from truetune.options import Config
 
 _COLOURS = {"error": "bold red", "warn": "yellow", "info": "dim"}
+_HUB_ID = re.compile(r"(?!bundled/)[\w.-]+/[\w.-]+")
 _PACKAGES = ("truetune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
@@ -57,7 +59,8 @@ def environment() -> dict[str, str]:
 
 
 def write_environment(folder: Path, device: str) -> None:
-    write_json(folder / "environment.json", {**environment(), "device": device, "command": sys.argv})
+    """environment.json: what is needed to compute the same again, or to explain why it is not the same."""
+    write_json(folder / "environment.json", {**environment(), **machine(), "device": device, "command": sys.argv})
 
 
 def peak_memory() -> float:
@@ -80,15 +83,19 @@ def write_results(folder: Path, results: dict[str, float]) -> None:
 
 
 def write_card(folder: Path, name: str, config: Config, results: dict[str, float]) -> None:
-    """README.md: what the model is, as hubs read it."""
-    base, method, data = config.model_name_or_path, config.finetuning_type, list(config.dataset)
-    learned = f" on {', '.join(data)}" if data else ""
-    header = {"base_model": base, "tags": ["truetune", method], "datasets": data, "library_name": "transformers"}
-    lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in header.items() if value),
-             "---", "", f"# {name}", "",
-             f"`{base}`, fine-tuned ({method}){learned} with truetune.", ""]
+    """README.md: what the model is. In its header hubs take ids only, so a folder or file of this machine stays out."""
+    base, method = config.model_name_or_path or "", config.finetuning_type
+    learned = f" on {', '.join(config.dataset)}" if config.dataset else ""
+    adapter = (folder / "adapter_config.json").is_file()
+    header = {"base_model": base if _HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+              "library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation",
+              "tags": ["truetune", method]}
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items() if value), "---", "",
+             f"# {name}", "", f"`{base}`, fine-tuned ({method}){learned} with truetune.", ""]
     if results:
-        lines += ["| result | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in results.items()), "",
+        lines += ["| result | value |", "|---|---|",
+                  *(f"| {key} | {f'{value:,}' if isinstance(value, int) else f'{value:.4g}'} |"
+                    for key, value in results.items()), "",
                   "`config.yaml` holds every option; `truetune train config.yaml output_dir=…` runs it again.", ""]
     write_text(folder / "README.md", "\n".join(lines))
 

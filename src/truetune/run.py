@@ -36,7 +36,7 @@ _WRITTEN = (EVENTS, LOG, "training_loss.png", "all_results.json", "train_results
             "merges.txt", "added_tokens.json")
 """What a run writes besides checkpoints: what overwriting deletes, and nothing else (config.yaml, state and check.json
 are replaced)."""
-_HEARTBEAT, _SILENCE = 5.0, 60.0  # seconds between signs of life; seconds without one that mean death
+_SILENCE = 60.0  # seconds without a heartbeat that mean death, where the process itself cannot be asked
 
 
 @dataclass
@@ -44,7 +44,8 @@ class Run:
     """A claimed run folder.
 
     config: with what a resumed run takes over from before. resume: the checkpoint to go on from. overwrite: the run in
-    it is deleted once this one is sure that it can start. step: optimizer steps so far.
+    it is deleted once this one is sure that it can start. step: optimizer steps so far. heartbeat: seconds between two
+    signs of life.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Run:
     resume: Path | None = None
     overwrite: bool = False
     step: int = 0
+    heartbeat: float = 5.0
     _frozen: bool = False
     _state: dict[str, Any] = field(default_factory=dict)
 
@@ -108,7 +110,7 @@ class Run:
         write_text(self.folder / CONFIG, describe(config))
 
     def _beat_until(self, ended: Event) -> None:
-        while not ended.wait(_HEARTBEAT):
+        while not ended.wait(self.heartbeat):
             with suppress(OSError):  # a full disk ends the run where it writes what matters
                 self._write_state()
 

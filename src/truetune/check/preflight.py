@@ -160,7 +160,7 @@ def _template_findings(tokenizer: PreTrainedTokenizerBase, config: Config) -> li
 def _turn_findings(rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
     """The end of an answer must be learned, or generation never stops; and nowhere else, or it stops too early."""
     ends = stop_ids(tokenizer)
-    unending, early, glued = [], [], [row.where for row in rows if row.glued]
+    unending, early, drifting = [], [], [row.where for row in rows if row.drifts]
     for row in rows:
         stops = np.isin(row.ids, ends)
         if any(not stops[last - 1] for _, last in row.spans):
@@ -172,8 +172,8 @@ def _turn_findings(rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase)
          "The model's chat template writes none; choose an Instruct version."),
         ("early-end", early, "the words of an answer hold an end-of-turn token, so the model learns to stop there.",
          f"Take {' and '.join(map(repr, tokenizer.convert_ids_to_tokens(ends)))} out of the answers."),
-        ("glued", glued, "a token joins the prompt to the first white space of the answer, which chat never sends so.",
-         "Begin the answers with a word."),
+        ("drift", drifting, "tokens join the first white space of an answer to that of the prompt, so chat sends other "
+         "ids there.", "Begin the answers with a word."),
     )
     return [Finding(id, "warn", f"in {len(places)} of {len(rows)} rows {what}", option="dataset", where=places[0],
                     fix=fix) for id, places, what, fix in told if places]

@@ -117,8 +117,9 @@ def _unfilled(conversations: Sequence[Conversation], config: Config) -> list[Fin
         for name in {hit for message in talk.messages for hit in _PLACEHOLDER.findall(message.content)} & places.keys():
             places[name].append(talk.where)
     return [
-        Finding("unfilled-placeholder", "error", f"{{{{{name}}}}} is not filled ({len(where)} of {len(conversations)} rows).",
-                where=where[0], fix=f"Set identity_{name} (to '{{{{{name}}}}}' itself, to keep the rows as they are).")
+        Finding("unfilled-placeholder", "error",
+                f"{{{{{name}}}}} is not filled ({len(where)} of {len(conversations)} rows).", where=where[0],
+                fix=f"Set identity_{name} (to '{{{{{name}}}}}' itself, to keep the rows as they are).")
         for name, where in places.items() if where
     ]
 

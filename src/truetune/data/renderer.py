@@ -9,8 +9,9 @@ row is refused instead of guessed at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jinja2 import TemplateError
@@ -28,15 +29,15 @@ class Rendered:
     """A conversation as the model sees it.
 
     ids: (T,) int64. weights: (T,) float32, 0 where nothing is learned. spans: for each answer to learn the
-    tokens [start, end) that it is, end-of-turn token included. where: the row it came from. glued: some token holds
-    characters of both a prompt and its answer (line feeds, mostly), so chat would send other ids there.
+    tokens [start, end) that it is, end-of-turn token included. where: the row it came from. drifts: before some
+    answer stand other ids than chat would send, since tokens join its first white space to that of the prompt.
     """
 
     ids: np.ndarray
     weights: np.ndarray
     spans: tuple[tuple[int, int], ...]
     where: str
-    glued: bool = False
+    drifts: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,10 +52,15 @@ def render(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizer
         train_on_prompt: weigh every token.
     """
     rendered: list[Rendered | BadRow] = []
-    special = _special_ids(tokenizer)
+    special, closing = _special_ids(tokenizer), _closing(tokenizer)
+
+    @cache
+    def served(prompt: str) -> list[int]:
+        return tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+
     for start in range(0, len(conversations), _CHUNK):
         talks = conversations[start : start + _CHUNK]
-        texts = [_render_text(talk, tokenizer, mask_history) for talk in talks]
+        texts = [_render_text(talk, tokenizer, closing, mask_history) for talk in talks]
         encoded = tokenizer([text.whole if isinstance(text, _Text) else "" for text in texts], add_special_tokens=False,
                             return_offsets_mapping=True, verbose=False)
         tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
@@ -67,8 +73,8 @@ def render(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizer
             weights = np.full(len(ids), float(train_on_prompt), dtype=np.float32)
             for first, last in spans:
                 weights[first:last] = 1.0
-            glued = any(((offsets[:, 0] < begin) & (begin < offsets[:, 1])).any() for begin, _ in text.answers)
-            rendered.append(Rendered(ids, weights, spans, talk.where, glued))
+            drifts = any(_drifts(text.whole, begin, ids, offsets, special, served) for begin, _ in text.answers)
+            rendered.append(Rendered(ids, weights, spans, talk.where, drifts))
     return rendered
 
 
@@ -111,7 +117,20 @@ class _Text:
     answers: list[tuple[int, int]]
 
 
-def _render_text(talk: Conversation, tokenizer: PreTrainedTokenizerBase, only_last: bool) -> _Text | BadRow:
+def _closing(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the template writes behind a conversation that ends, and nowhere else: Phi-3 adds end-of-text there, after
+    its end-of-turn token. It ends no answer, so it is not learned."""
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi"}]
+    eos = str(tokenizer.eos_token or "")
+    try:
+        ended, going_on = _apply(talk, tokenizer), _apply([*talk, talk[0]], tokenizer)
+    except BadRow:
+        return ""
+    return eos if not going_on.startswith(ended) and going_on.startswith(ended.removesuffix(eos)) else ""
+
+
+def _render_text(talk: Conversation, tokenizer: PreTrainedTokenizerBase, closing: str,
+                 only_last: bool) -> _Text | BadRow:
     """The conversation as text, or why no exact mask of it can be made."""
     messages = talk.as_dicts()
     answers: list[tuple[int, int]] = []
@@ -122,6 +141,7 @@ def _render_text(talk: Conversation, tokenizer: PreTrainedTokenizerBase, only_la
                 continue
             prompt = _apply(messages[: number - 1], tokenizer, generation_prompt=True)
             through = whole if number == len(messages) else _apply(messages[:number], tokenizer)
+            through = through.removesuffix(closing)
             if not whole.startswith(through):
                 raise BadRow(f"the chat template writes answer {len(answers) + 1} differently once more turns follow, "
                              "so it cannot be learned here (mask_history: true learns only the last)")
@@ -164,6 +184,18 @@ def _token_spans(text: _Text, ids: np.ndarray, offsets: np.ndarray, special: Set
             stop -= 1
         found.append((first, stop if stop > first and int(ids[stop - 1]) in special else last))
     return tuple(found)
+
+
+def _drifts(whole: str, begin: int, ids: np.ndarray, offsets: np.ndarray, special: Set[int],
+            served: Callable[[str], list[int]]) -> bool:
+    """Whether the ids before character `begin` are other than those of the text before it alone.
+
+    Tokens never reach over a special token, so what follows the last one is enough to compare, and it is the same few
+    words (`<|im_start|>assistant`) in every row.
+    """
+    first = int(np.searchsorted(offsets[:, 0], begin))
+    anchor = next((place for place in range(first - 1, -1, -1) if int(ids[place]) in special), 0)
+    return ids[anchor:first].tolist() != served(whole[offsets[anchor, 0] : begin])
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -50,6 +50,9 @@ def find_model(name: str, config: Config, say: Callable[[str], None]) -> Path:
             raise problem("not-a-model", f"{folder} has no config.json, so it is not a model.",
                           option="model_name_or_path", where=config.origin("model_name_or_path"))
         return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise problem("no-model", f"there is no folder {folder}.", option="model_name_or_path",
+                      where=config.origin("model_name_or_path"))
     try:
         patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
         return Path(snapshot_download(name, revision=config.model_revision, cache_dir=config.cache_dir,

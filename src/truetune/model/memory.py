@@ -1,0 +1,57 @@
+"""Whether activations fit: measured on a few rows, before the first step.
+
+What the backward pass needs of the forward pass is counted as autograd keeps it, so every architecture, adapter and
+number format is counted as it is. It grows with the tokens of a batch and not with padding, since there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psutil
+import torch
+
+from truetune.data.batches import collate
+from truetune.data.renderer import Rendered
+from truetune.model.policy import Policy
+
+SHARE = 0.7
+"""Of the memory that is free once the model is loaded: the rest is for gradients, optimizer state and temporaries."""
+
+
+def activation_bytes(policy: Policy, rows: Sequence[Rendered], device: torch.device) -> float:
+    """Bytes that one forward pass over `rows` keeps for the backward pass, per token."""
+    batch = collate(rows).to(device)
+    known = {weight.untyped_storage().data_ptr() for weight in policy.causal.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    was_training = policy.causal.training
+    policy.causal.train()
+    random = torch.get_rng_state()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = policy.log_probabilities(batch).sum()
+    del loss
+    torch.set_rng_state(random)
+    policy.causal.train(was_training)
+    return sum(kept.values()) / batch.tokens
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def fits(policy: Policy, rows: Sequence[Rendered], batch_size: int, device: torch.device) -> tuple[bool, str]:
+    """Whether the largest batch that can come fits without gradient checkpointing, and the numbers in words."""
+    longest = sorted((len(row) for row in rows), reverse=True)[:batch_size]
+    needed = activation_bytes(policy, sorted(rows, key=len)[:2], device) * sum(longest)
+    free = free_bytes(device)
+    return needed < SHARE * free, f"activations of up to {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free"

@@ -1,0 +1,278 @@
+"""What is known before training: findings with their reasons, facts by hand arithmetic, and the batches to come."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Truetune, write_rows
+
+from truetune.check import Preflight, preflight
+from truetune.data.batches import Plan, collate
+from truetune.data.renderer import Rendered
+from truetune.findings import Finding, Problem
+from truetune.options import Config
+
+
+def ready(model: Path, dataset: Path, **options: Any) -> Preflight:
+    return preflight(Config(model_name_or_path=str(model), dataset=(str(dataset),), **{"do_train": True, **options}),
+                     lambda text: None)
+
+
+def refused(model: Path, dataset: Path, **options: Any) -> list[Finding]:
+    with pytest.raises(Problem) as caught:
+        ready(model, dataset, **options)
+    return caught.value.findings
+
+
+def found(run: Preflight, id: str) -> Finding:
+    (finding,) = [finding for finding in run.findings if finding.id == id]
+    return finding
+
+
+def save(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+# --------------------------------------------------------------------------------------------------------- facts
+
+
+def test_facts_by_hand(bundled: Path, tmp_path: Path) -> None:
+    """Three rows. `<s>system·\\n·S<e>\\n` is 6 tokens, the question `<s>user\\nHi<e>\\n` 6, `<s>assistant\\n` 4 (ass, istant);
+    the answer n times `ha` and its end and a line feed n + 2. So the rows have 16 + n + 2 tokens and learn n + 1."""
+    path = save(tmp_path / "rows.jsonl", [{"system": "S", "instruction": "Hi", "output": " ".join(["ha"] * count)}
+                                          for count in (1, 4, 10)])
+    run = ready(bundled, path, per_device_train_batch_size=1, gradient_accumulation_steps=2, num_train_epochs=3)
+    assert run.facts == {
+        "rows": 3, "rows_held_out": 0, "rows_left_out": 0,
+        "tokens": 19 + 22 + 28, "tokens_learned": 2 + 5 + 11,
+        "length_median": 22, "length_longest": 28, "learned_median": 5,
+        "steps_per_epoch": 2, "steps": 6,  # 3 rows in steps of 1 x 2: one whole and one of what is left
+    }
+    assert run.as_dict()["status"] == "warn"  # six steps are few
+    split = ready(bundled, path, val_size=1)
+    assert (split.facts["rows"], split.facts["rows_held_out"], len(split.held_out)) == (2, 1, 1)
+    assert json.loads(json.dumps(run.as_dict()))["facts"] == run.facts
+
+
+# ------------------------------------------------------------------------------------------------------ long rows
+
+
+def long_rows(tmp_path: Path) -> Path:
+    """Row 2 is one long exchange; row 3 has three exchanges, of which the last alone is short."""
+    return save(tmp_path / "rows.jsonl", [
+        {"instruction": "Hi", "output": "Hello."},
+        {"instruction": "Hi", "output": "word " * 100 + "end."},
+        {"instruction": "c", "output": "last words.", "system": "S",
+         "history": [["a", "first " * 60], ["b", "second " * 20]]},
+    ])
+
+
+def test_too_long_is_dropped_and_told(bundled: Path, tmp_path: Path) -> None:
+    path = long_rows(tmp_path)
+    run = ready(bundled, path, cutoff_len=64)
+    assert [row.where for row in run.train] == [f"{path}:1"]
+    assert run.facts["rows_left_out"] == 2
+    finding = found(run, "too-long")
+    assert (finding.severity, finding.option) == ("warn", "cutoff_len")
+    longest = max(len(row) for row in ready(bundled, path).train)
+    assert finding.message == (f"2 of 3 rows are longer than 64 tokens (the longest has {longest}); 2 are left out "
+                               f"({path}:2, {path}:3).")
+    assert finding.fix == f"cutoff_len: {longest} keeps all whole."
+    assert not [f for f in ready(bundled, path, cutoff_len=longest).findings if f.id == "too-long"]  # just so long fits
+
+
+def test_truncate_drops_the_oldest_turns_and_never_the_end(bundled: Path, tmp_path: Path, tokenizer: Any) -> None:
+    """Row 3 keeps its system message, its last exchanges and every end; row 2 has nothing to give up and goes."""
+    path = long_rows(tmp_path)
+    run = ready(bundled, path, cutoff_len=64, excess_length_strategy="truncate")
+    texts = [tokenizer.decode(row.ids) for row in run.train]
+    assert [row.where for row in run.train] == [f"{path}:1", f"{path}:3"]
+    assert texts[1].startswith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nb<|im_end|>")
+    assert texts[1].endswith("<|im_start|>assistant\nlast words.<|im_end|>\n") and "first" not in texts[1]
+    assert [tokenizer.decode(run.train[1].ids[first:last]) for first, last in run.train[1].spans] == [
+        "second " * 20 + "<|im_end|>", "last words.<|im_end|>"]
+    assert f"; 1 are shortened by their oldest turns and 1 are left out ({path}:2)." in found(run, "too-long").message
+    shorter = ready(bundled, path, cutoff_len=30, excess_length_strategy="truncate")
+    assert tokenizer.decode(shorter.train[-1].ids) == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\nlast words.<|im_end|>\n")
+
+
+def test_raise_refuses_long_rows(bundled: Path, tmp_path: Path) -> None:
+    path = long_rows(tmp_path)
+    (finding,) = refused(bundled, path, cutoff_len=64, excess_length_strategy="raise")
+    assert (finding.id, finding.severity) == ("too-long", "error")
+    assert f"2 of 3 rows are longer than 64 tokens" in finding.message and f"({path}:2, {path}:3)" in finding.message
+    (told,) = refused(bundled, path, cutoff_len=8)[-1:]
+    assert (told.id, told.message, told.fix) == ("no-rows-left", "no row is left to learn from.", "cutoff_len is 8.")
+
+
+# ------------------------------------------------------------------------------------------- what would be mislearned
+
+
+def with_template(model: Path, folder: Path, tokenizer: Any, template: str) -> Path:
+    """The model's configuration and tokenizer with another chat template; preflight reads no weights."""
+    import copy
+    import shutil
+
+    folder.mkdir()
+    shutil.copy(model / "config.json", folder)
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    other.save_pretrained(folder)
+    return folder
+
+
+def test_templates_that_teach_no_end_or_nothing(bundled: Path, tmp_path: Path, tokenizer: Any) -> None:
+    """No end-of-turn token: a warning with the row. No word of an answer: nothing could be learned, so it is refused."""
+    rows = write_rows(tmp_path / "rows.json", 3)
+    plain = with_template(bundled, tmp_path / "plain", tokenizer,
+                          "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+                          "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}")
+    finding = found(ready(plain, rows), "no-end-of-turn")
+    assert (finding.severity, finding.where) == ("warn", f"{rows}:2")
+    assert finding.message.startswith("in 3 of 3 rows the answer has no end-of-turn token")
+
+    silent = with_template(bundled, tmp_path / "silent", tokenizer,
+                           "{% for m in messages if m['role'] == 'user' %}{{ m['content'] + '\n' }}{% endfor %}")
+    (finding,) = refused(silent, rows)
+    assert (finding.id, finding.message) == ("nothing-learned", "3 of 3 rows have no token that is learned.")
+
+    no_system = with_template(bundled, tmp_path / "no-system", tokenizer,
+                              "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+                              "{% for m in messages %}{{ m['content'] + '<|im_end|>' }}{% endfor %}")
+    (finding,) = refused(no_system, save(tmp_path / "s.jsonl", [
+        {"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b", "system": "S"}]))
+    assert finding.where == f"{tmp_path / 's.jsonl'}:2" and "the chat template refuses it: no system here" in finding.message
+
+    base = with_template(bundled, tmp_path / "base", tokenizer, "")
+    (finding,) = refused(base, rows)
+    assert finding.id == "no-chat-template"
+
+
+def test_answers_that_would_teach_a_slip(bundled: Path, tmp_path: Path) -> None:
+    """An end-of-turn token among the words, and white space that joins the prompt's: a warning with the row."""
+    path = save(tmp_path / "rows.jsonl", [
+        {"instruction": "a", "output": "b"},
+        {"instruction": "a", "output": "stop <|im_end|> here"},
+        {"instruction": "What is <|im_end|>?", "output": "A mark."},  # in a question it teaches nothing
+        {"instruction": "a", "output": "\n\nHello"},
+    ])
+    run = ready(bundled, path)
+    early, drift = found(run, "early-end"), found(run, "drift")
+    assert (early.where, early.fix) == (f"{path}:2", "Take '<|im_end|>' out of the answers.")
+    assert early.message.startswith("in 1 of 4 rows") and early.severity == "warn"
+    assert (drift.where, drift.severity) == (f"{path}:4", "warn")
+
+
+def test_a_named_template_is_told_apart_from_the_models_own(bundled: Path, tmp_path: Path) -> None:
+    run = ready(bundled, write_rows(tmp_path / "rows.json", 3), template="llama3")
+    finding = found(run, "template")
+    assert "'llama3' is not applied" in finding.message and f"{bundled} brings (<|im_start|>, <|im_end|>)" in finding.message
+    assert finding.severity == "warn"
+
+
+# ------------------------------------------------------------------------------------------------------------- steps
+
+
+def test_few_steps_and_all_warmup(bundled: Path, tmp_path: Path) -> None:
+    """12 rows in batches of 4: 3 steps an epoch. 6 epochs make 18, 7 make 21, and 20 are enough."""
+    rows = write_rows(tmp_path / "rows.json", 12)
+    few = ready(bundled, rows, per_device_train_batch_size=4, gradient_accumulation_steps=1, num_train_epochs=6)
+    assert found(few, "few-steps").message.startswith("12 rows make 18 optimizer steps in all")
+    enough = ready(bundled, rows, per_device_train_batch_size=4, gradient_accumulation_steps=1, num_train_epochs=7)
+    assert enough.findings == [] and enough.as_dict()["status"] == "ok"
+    warm = ready(bundled, rows, per_device_train_batch_size=4, gradient_accumulation_steps=1, num_train_epochs=7,
+                 warmup_steps=21)
+    assert found(warm, "all-warmup").message.startswith("warmup takes all 21 steps")
+    assert ready(bundled, rows, do_train=False).findings == []
+
+
+def test_model_and_data_errors_come_together(tmp_path: Path, truetune: Truetune) -> None:
+    """A model that is no model and a data set with a broken row: both lines, one run. As JSON the same findings."""
+    (tmp_path / "model").mkdir()
+    save(tmp_path / "rows.jsonl", [{"instruction": "a", "output": ""}])
+    words = ("check", "--model_name_or_path=model", "--dataset=rows.jsonl", "--eval_dataset=no.json", "--output_dir=o",
+             "--eval_strategy=steps")
+    done = truetune(*words)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error")]
+    assert done.returncode == 1 and len(lines) == 3
+    assert lines[0].startswith("error  model_name_or_path (command line): model has no config.json")
+    assert lines[1] == "error  dataset (rows.jsonl:1): turn 2 (assistant) is empty."
+    assert lines[2].startswith("error  eval_dataset: there is no file no.json.")
+    report = json.loads(truetune(*words, "--json").stdout)
+    assert report["status"] == "error"
+    assert [(f["option"], f["where"]) for f in report["findings"] if f["severity"] == "error"] == [
+        ("model_name_or_path", "command line"), ("dataset", "rows.jsonl:1"), ("eval_dataset", None)]
+
+
+# ----------------------------------------------------------------------------------------------------------- batches
+
+
+def test_collate_by_hand() -> None:
+    """Rows `7 8 9` (learns 9) and `4 5 6 2` (learns 4, 6, 2) end to end:
+
+    place       0  1  2 | 3  4  5  6
+    id          7  8  9 | 4  5  6  2
+    position    0  1  2 | 0  1  2  3
+    learned           9 | -     6  2     4 is the first of its row: nothing stands before it to predict it from
+    source         1    |    4  5        the place before each
+    """
+    rows = [Rendered(np.array([7, 8, 9]), np.array([0, 0, 1], dtype=np.float32), ((2, 3),), "f:1"),
+            Rendered(np.array([4, 5, 6, 2]), np.array([1, 0, 1, 0.5], dtype=np.float32), ((2, 4),), "f:2")]
+    batch = collate(rows)
+    assert batch.ids.tolist() == [[7, 8, 9, 4, 5, 6, 2]]
+    assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 2, 3]]
+    assert batch.starts == (0, 3, 7) and batch.tokens == 7
+    assert batch.sources.tolist() == [1, 4, 5]
+    assert batch.targets.tolist() == [9, 6, 2]
+    assert batch.weights.tolist() == [1.0, 1.0, 0.5]
+    assert batch.places == ("f:1", "f:2")
+    assert [str(tensor.dtype) for tensor in (batch.ids, batch.positions, batch.sources, batch.targets, batch.weights)] == [
+        "torch.int64"] * 4 + ["torch.float32"]
+    assert rows[1].weights[0] == 1.0  # the rows themselves stay as they are
+    alone = collate(rows[1:])
+    assert (alone.starts, alone.sources.tolist(), alone.targets.tolist()) == ((0, 4), [1, 2], [6, 2])
+
+
+def plan(**values: Any) -> Plan:
+    return Plan(**{"rows": 10, "batch_size": 2, "accumulation": 2, "epochs": 3.0, "max_steps": -1, "seed": 1,
+                   "shuffle": True, **values})
+
+
+def epoch(plan: Plan, number: int) -> list[int]:
+    first = number * plan.steps_per_epoch
+    return [row for step in range(first, first + plan.steps_per_epoch) for batch in plan.batches(step) for row in batch]
+
+
+@pytest.mark.parametrize(("rows", "batch_size", "accumulation"), [(10, 2, 2), (12, 4, 1), (7, 3, 2), (1, 8, 4), (5, 1, 1)])
+def test_an_epoch_has_every_row_once(rows: int, batch_size: int, accumulation: int) -> None:
+    some = plan(rows=rows, batch_size=batch_size, accumulation=accumulation)
+    for number in range(3):
+        assert sorted(epoch(some, number)) == list(range(rows))
+    sizes = [len(batch) for step in range(some.steps_per_epoch) for batch in some.batches(step)]
+    assert max(sizes) <= batch_size and all(len(some.batches(step)) <= accumulation for step in range(9))
+
+
+def test_order_of_rows() -> None:
+    """Another order each epoch, the same for the same seed, from any step on; unshuffled it is the file's."""
+    first = plan()
+    assert epoch(first, 0) != epoch(first, 1)
+    assert [first.batches(step) for step in range(9)] == [plan().batches(step) for step in range(9)]
+    assert epoch(first, 0) != epoch(plan(seed=2), 0)
+    assert plan(shuffle=False).batches(0) == [[0, 1], [2, 3]]
+    assert plan(shuffle=False).batches(2) == plan(shuffle=False).batches(5) == [[8, 9]]
+
+
+def test_how_many_steps() -> None:
+    """10 rows in steps of 2 x 2 are 3 steps (4, 4, 2 rows). 3 epochs: 9. Half an epoch: 2. max_steps says it outright."""
+    assert (plan().steps_per_epoch, plan().total_steps) == (3, 9)
+    assert plan(epochs=0.5).total_steps == 2
+    assert plan(epochs=1.1).total_steps == 4
+    assert plan(max_steps=5).total_steps == 5
+    assert plan(max_steps=100).total_steps == 100
+    assert plan(rows=0).total_steps == 0
