@@ -28,6 +28,10 @@ def refused(model: Path, dataset: Path, **options: Any) -> list[Finding]:
     return caught.value.findings
 
 
+def errors(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.severity == "error"]
+
+
 def found(run: Preflight, id: str) -> Finding:
     (finding,) = [finding for finding in run.findings if finding.id == id]
     return finding
@@ -42,8 +46,8 @@ def save(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def test_facts_by_hand(bundled: Path, tmp_path: Path) -> None:
-    """Three rows. `<s>system·\\n·S<e>\\n` is 6 tokens, the question `<s>user\\nHi<e>\\n` 6, `<s>assistant\\n` 4 (ass, istant);
-    the answer n times `ha` and its end and a line feed n + 2. So the rows have 16 + n + 2 tokens and learn n + 1."""
+    """Three rows. `<s>system\\nS<e>\\n` is 6 tokens, the question `<s>user\\nHi<e>\\n` 6, `<s>assistant\\n` 4 (ass,
+    istant), n times `ha` with its end and a line feed n + 2. So a row has 18 + n tokens and learns n + 1."""
     path = save(tmp_path / "rows.jsonl", [{"system": "S", "instruction": "Hi", "output": " ".join(["ha"] * count)}
                                           for count in (1, 4, 10)])
     run = ready(bundled, path, per_device_train_batch_size=1, gradient_accumulation_steps=2, num_train_epochs=3)
@@ -79,11 +83,12 @@ def test_too_long_is_dropped_and_told(bundled: Path, tmp_path: Path) -> None:
     assert run.facts["rows_left_out"] == 2
     finding = found(run, "too-long")
     assert (finding.severity, finding.option) == ("warn", "cutoff_len")
-    longest = max(len(row) for row in ready(bundled, path).train)
+    *_, second, longest = sorted(len(row) for row in ready(bundled, path).train)
     assert finding.message == (f"2 of 3 rows are longer than 64 tokens (the longest has {longest}); 2 are left out "
                                f"({path}:2, {path}:3).")
     assert finding.fix == f"cutoff_len: {longest} keeps all whole."
     assert not [f for f in ready(bundled, path, cutoff_len=longest).findings if f.id == "too-long"]  # just so long fits
+    assert len(ready(bundled, path, cutoff_len=second).train) == 2
 
 
 def test_truncate_drops_the_oldest_turns_and_never_the_end(bundled: Path, tmp_path: Path, tokenizer: Any) -> None:
@@ -99,16 +104,18 @@ def test_truncate_drops_the_oldest_turns_and_never_the_end(bundled: Path, tmp_pa
     assert f"; 1 are shortened by their oldest turns and 1 are left out ({path}:2)." in found(run, "too-long").message
     shorter = ready(bundled, path, cutoff_len=30, excess_length_strategy="truncate")
     assert tokenizer.decode(shorter.train[-1].ids) == (
-        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\nlast words.<|im_end|>\n")
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
+        "<|im_start|>assistant\nlast words.<|im_end|>\n")
 
 
 def test_raise_refuses_long_rows(bundled: Path, tmp_path: Path) -> None:
     path = long_rows(tmp_path)
-    (finding,) = refused(bundled, path, cutoff_len=64, excess_length_strategy="raise")
-    assert (finding.id, finding.severity) == ("too-long", "error")
-    assert f"2 of 3 rows are longer than 64 tokens" in finding.message and f"({path}:2, {path}:3)" in finding.message
-    (told,) = refused(bundled, path, cutoff_len=8)[-1:]
-    assert (told.id, told.message, told.fix) == ("no-rows-left", "no row is left to learn from.", "cutoff_len is 8.")
+    (finding,) = errors(refused(bundled, path, cutoff_len=64, excess_length_strategy="raise"))
+    assert finding.id == "too-long" and finding.message.startswith("2 of 3 rows are longer than 64 tokens")
+    assert f"({path}:2, {path}:3)" in finding.message
+    _, finding = told = refused(bundled, path, cutoff_len=8)
+    assert [each.id for each in told] == ["too-long", "no-rows-left"]  # and no talk of steps where no row is left
+    assert finding.fix == "cutoff_len is 8."
 
 
 # ------------------------------------------------------------------------------------------- what would be mislearned
@@ -128,7 +135,7 @@ def with_template(model: Path, folder: Path, tokenizer: Any, template: str) -> P
 
 
 def test_templates_that_teach_no_end_or_nothing(bundled: Path, tmp_path: Path, tokenizer: Any) -> None:
-    """No end-of-turn token: a warning with the row. No word of an answer: nothing could be learned, so it is refused."""
+    """No end-of-turn token: a warning with the row. No word of an answer: nothing to learn, so it is refused."""
     rows = write_rows(tmp_path / "rows.json", 3)
     plain = with_template(bundled, tmp_path / "plain", tokenizer,
                           "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
@@ -139,15 +146,17 @@ def test_templates_that_teach_no_end_or_nothing(bundled: Path, tmp_path: Path, t
 
     silent = with_template(bundled, tmp_path / "silent", tokenizer,
                            "{% for m in messages if m['role'] == 'user' %}{{ m['content'] + '\n' }}{% endfor %}")
-    (finding,) = refused(silent, rows)
+    (finding,) = errors(refused(silent, rows))
     assert (finding.id, finding.message) == ("nothing-learned", "3 of 3 rows have no token that is learned.")
 
     no_system = with_template(bundled, tmp_path / "no-system", tokenizer,
-                              "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
-                              "{% for m in messages %}{{ m['content'] + '<|im_end|>' }}{% endfor %}")
-    (finding,) = refused(no_system, save(tmp_path / "s.jsonl", [
-        {"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b", "system": "S"}]))
-    assert finding.where == f"{tmp_path / 's.jsonl'}:2" and "the chat template refuses it: no system here" in finding.message
+                              "{% for m in messages %}{% if m['role'] == 'system' %}"
+                              "{{ raise_exception('no system here') }}{% endif %}"
+                              "{{ m['content'] + '<|im_end|>' }}{% endfor %}")
+    (finding,) = errors(refused(no_system, save(tmp_path / "s.jsonl", [
+        {"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b", "system": "S"}])))
+    assert finding.where == f"{tmp_path / 's.jsonl'}:2"
+    assert finding.message == "the chat template refuses it: no system here."
 
     base = with_template(bundled, tmp_path / "base", tokenizer, "")
     (finding,) = refused(base, rows)
@@ -172,7 +181,8 @@ def test_answers_that_would_teach_a_slip(bundled: Path, tmp_path: Path) -> None:
 def test_a_named_template_is_told_apart_from_the_models_own(bundled: Path, tmp_path: Path) -> None:
     run = ready(bundled, write_rows(tmp_path / "rows.json", 3), template="llama3")
     finding = found(run, "template")
-    assert "'llama3' is not applied" in finding.message and f"{bundled} brings (<|im_start|>, <|im_end|>)" in finding.message
+    assert finding.message.startswith("'llama3' is not applied")
+    assert f"{bundled} brings (<|im_start|>, <|im_end|>)" in finding.message
     assert finding.severity == "warn"
 
 
@@ -232,8 +242,8 @@ def test_collate_by_hand() -> None:
     assert batch.targets.tolist() == [9, 6, 2]
     assert batch.weights.tolist() == [1.0, 1.0, 0.5]
     assert batch.places == ("f:1", "f:2")
-    assert [str(tensor.dtype) for tensor in (batch.ids, batch.positions, batch.sources, batch.targets, batch.weights)] == [
-        "torch.int64"] * 4 + ["torch.float32"]
+    tensors = (batch.ids, batch.positions, batch.sources, batch.targets, batch.weights)
+    assert [str(tensor.dtype) for tensor in tensors] == ["torch.int64"] * 4 + ["torch.float32"]
     assert rows[1].weights[0] == 1.0  # the rows themselves stay as they are
     alone = collate(rows[1:])
     assert (alone.starts, alone.sources.tolist(), alone.targets.tolist()) == ((0, 4), [1, 2], [6, 2])
@@ -249,7 +259,8 @@ def epoch(plan: Plan, number: int) -> list[int]:
     return [row for step in range(first, first + plan.steps_per_epoch) for batch in plan.batches(step) for row in batch]
 
 
-@pytest.mark.parametrize(("rows", "batch_size", "accumulation"), [(10, 2, 2), (12, 4, 1), (7, 3, 2), (1, 8, 4), (5, 1, 1)])
+@pytest.mark.parametrize(("rows", "batch_size", "accumulation"), [
+    (10, 2, 2), (12, 4, 1), (7, 3, 2), (1, 8, 4), (5, 1, 1)])
 def test_an_epoch_has_every_row_once(rows: int, batch_size: int, accumulation: int) -> None:
     some = plan(rows=rows, batch_size=batch_size, accumulation=accumulation)
     for number in range(3):
@@ -269,7 +280,7 @@ def test_order_of_rows() -> None:
 
 
 def test_how_many_steps() -> None:
-    """10 rows in steps of 2 x 2 are 3 steps (4, 4, 2 rows). 3 epochs: 9. Half an epoch: 2. max_steps says it outright."""
+    """10 rows in steps of 2 x 2 are 3 steps (4, 4, 2 rows). 3 epochs: 9. Half an epoch: 2. max_steps has its way."""
     assert (plan().steps_per_epoch, plan().total_steps) == (3, 9)
     assert plan(epochs=0.5).total_steps == 2
     assert plan(epochs=1.1).total_steps == 4

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Truetune, events, write_rows
+from conftest import Truetune, events, options, write_rows
 
+from truetune.cli import main
 from truetune.options.read import read_config
 
 HEAVY = ("torch", "transformers", "numpy", "peft", "tokenizers", "matplotlib")
@@ -44,7 +45,8 @@ def test_what_needs_no_model_imports_nothing_heavy(words):
 
 def test_the_names_of_heavy_packages_would_be_seen(tiny, tmp_path):
     """The test above can fail: a whole check does import them."""
-    loaded, _ = imports("check", "--json", f"--model_name_or_path={tiny}", f"--dataset={write_rows(tmp_path / 'a.json')}")
+    rows = write_rows(tmp_path / "rows.json")
+    loaded, _ = imports("check", "--json", f"--model_name_or_path={tiny}", f"--dataset={rows}")
     assert {"torch", "transformers", "numpy"} <= loaded
 
 
@@ -54,7 +56,7 @@ def test_help_in_english_and_chinese(truetune: Truetune):
     for verb in ("train", "check", "chat", "export", "env", "version"):
         assert f"\n  {verb} " in english.stdout and f"\n  {verb} " in chinese.stdout
     assert "talk to a model" in english.stdout and "对话" in chinese.stdout
-    assert truetune("train", "--help", "--lang=zh").stdout.count("学习") > 3
+    assert truetune("train", "--help", "--lang=zh").stdout.count("调高") > 3
     assert truetune("train", "--help", LC_ALL="", LC_MESSAGES="", LANG="zh_CN.UTF-8").stdout.startswith(
         "truetune train: 先检查")  # the terminal's language, whether or not the system has that locale installed
     assert truetune("train", "--help", "--lang", "en", LC_ALL="zh_CN.UTF-8").stdout.startswith("truetune train: check")
@@ -120,29 +122,24 @@ def test_everything_wrong_with_the_options_is_told_at_once_and_nothing_is_writte
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
-def test_missing_model_and_missing_data_are_told_together(truetune: Truetune, tmp_path):
-    """Not the options are wrong but what they name: exit 1. `train` and `check` say the same."""
-    words = ["--model_name_or_path", "./no-model", "--dataset", "no-rows.json", "--output_dir", "out"]
-    for verb in ("train", "check"):
-        done = truetune(verb, *words)
-        assert done.returncode == 1
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("error")]
-        assert len(said) == 2
-        assert "./no-model" in said[0] and said[0].startswith("error  model_name_or_path")
-        assert "no-rows.json" in said[1] and said[1].startswith("error  dataset")
-        assert "Traceback" not in done.stderr
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # check
 
 
-def checked(truetune: Truetune, *words: str) -> tuple[int, dict]:
-    done = truetune("check", "--json", *words)
-    return done.returncode, json.loads(done.stdout)
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path):
+    """The command line called in this process, which saves importing torch a dozen times: status, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main(words)
+        return status, *capsys.readouterr()
+
+    return call
 
 
-def test_check_as_json_always_has_the_same_shape(truetune: Truetune, tiny, tmp_path):
+def test_check_as_json_always_has_the_same_shape(here, tiny, tmp_path):
     """Options wrong, data wrong, warnings, nothing to say: standard output is one JSON object each time."""
     write_rows(tmp_path / "rows.json", 24)
     good = [f"--model_name_or_path={tiny}", "--dataset=rows.json", "--per_device_train_batch_size=1"]
@@ -157,33 +154,44 @@ def test_check_as_json_always_has_the_same_shape(truetune: Truetune, tiny, tmp_p
         (["none.yaml"], 2, "error", ["no-config-file"]),
     ]
     for words, exit_status, status, ids in cases:
-        returned, told = checked(truetune, *words)
+        returned, output, _ = here("check", "--json", *words)
+        told = json.loads(output)
         assert (returned, told["status"]) == (exit_status, status), words
         assert list(told) == ["status", "findings", "facts"]
         assert [finding["id"] for finding in told["findings"]] == ids, words
         for finding in told["findings"]:
-            assert list(finding) == ["id", "severity", "option", "where", "message", "fix", "source"]
+            assert list(finding) == ["id", "severity", "message", "option", "where", "fix", "source"]
         assert bool(told["facts"]) == (exit_status == 0 and "--static" not in words)
-    facts = checked(truetune, *good, "--val_size=4")[1]["facts"]
+    facts = json.loads(here("check", "--json", *good, "--val_size=4")[1])["facts"]
     assert (facts["rows"], facts["rows_held_out"]) == (20, 4)
     assert facts["steps"] == 20 * 3  # one row a step, three epochs
 
 
-def test_check_in_words(truetune: Truetune, tiny, tmp_path):
+def test_missing_model_and_missing_data_are_told_together(here):
+    """Not the options are wrong but what they name: exit 1. `train` and `check` say the same."""
+    words = ["--model_name_or_path", "./no-model", "--dataset", "no-rows.json", "--output_dir", "out"]
+    for verb in ("train", "check"):
+        status, output, errors = here(verb, *words)
+        assert status == 1
+        said = [line for line in (output + errors).splitlines() if line.startswith("error")]
+        assert len(said) == 2
+        assert "no-model" in said[0] and said[0].startswith("error  model_name_or_path")
+        assert "no-rows.json" in said[1] and said[1].startswith("error  dataset")
+
+
+def test_check_in_words(here, tiny, tmp_path):
     """It shows the first rows, what is learned, the numbers, and ends with one line that says how it stands."""
     write_rows(tmp_path / "rows.json", 24)
-    words = [f"--model_name_or_path={tiny}", "--dataset=rows.json", "--per_device_train_batch_size=1"]
-    done = truetune("check", *words)
-    assert done.returncode == 0
-    assert "rows.json:2\n" in done.stdout and "Question 0?" in done.stdout and "The answer is 0" in done.stdout
-    assert "tokens  " in done.stdout and "72 in all, 24 an epoch" in done.stdout  # 24 rows x 3 epochs / 1
-    assert done.stdout.splitlines()[-1] == "ready to train"
-    warned = truetune("check", *words, "--max_steps=3")
-    assert warned.stdout.splitlines()[-1] == "ready to train; see above"
-    broken = truetune("check", *words, "--dataset=none.json")
-    assert (broken.returncode, broken.stdout.splitlines()[-1]) == (1, "not ready to train; see above")
-    static = truetune("check", "--static", *words)
-    assert static.stdout == "the options are in order (model and data: without --static)\n"
+    words = ["check", f"--model_name_or_path={tiny}", "--dataset=rows.json", "--per_device_train_batch_size=1"]
+    status, said, _ = here(*words)
+    assert status == 0
+    assert "rows.json:2\n" in said and "Question 0?" in said and "The answer is 0" in said
+    assert "72 in all, 24 an epoch" in said  # steps: 24 rows x 3 epochs, one row a step
+    assert said.splitlines()[-1] == "ready to train"
+    assert here(*words, "--max_steps=3")[1].splitlines()[-1] == "ready to train; see above"
+    status, said, _ = here(*words, "--dataset=none.json")
+    assert (status, said.splitlines()[-1]) == (1, "not ready to train; see above")
+    assert here(*words, "--static")[1] == "the options are in order (model and data: without --static)\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -225,10 +233,10 @@ def run_tutorial(truetune: Truetune, command: str, model: Path, folder: Path) ->
 
 
 def test_the_llama_factory_tutorial(truetune: Truetune, tiny, tmp_path):
-    """64 rows / (2 x 8 a step) = 4 steps an epoch, 12 in all; logged at 5, 10 and the end."""
+    """32 rows / (2 x 8 a step) = 2 steps an epoch, 6 in all; logged at 5 and at the end."""
     (tmp_path / "D").mkdir()
-    rows = [{"conversations": [{"from": "human", "value": f"你好，{n} 号。"}, {"from": "gpt", "value": "我是音恋。" * (1 + n % 3)}]}
-            for n in range(64)]
+    rows = [{"conversations": [{"from": "human", "value": f"你好，{n} 号。"},
+                               {"from": "gpt", "value": "我是音恋。" * (1 + n % 3)}]} for n in range(32)]
     (tmp_path / "D" / "yinlian.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     (tmp_path / "D" / "dataset_info.json").write_text(json.dumps({"yinlian-sharegpt": {
         "file_name": "yinlian.json", "formatting": "sharegpt", "columns": {"messages": "conversations"}}}),
@@ -240,7 +248,7 @@ def test_the_llama_factory_tutorial(truetune: Truetune, tiny, tmp_path):
     unheard = [line.split()[1] for line in said.splitlines() if "no effect" in line]
     assert unheard == ["packing", "preprocessing_num_workers", "ddp_timeout"]
 
-    assert [event["step"] for event in events(tmp_path / "O")] == [5, 10, 12]
+    assert [event["step"] for event in events(tmp_path / "O")] == [5, 6]
     config, findings = read_config([str(tmp_path / "O" / "config.yaml")])
     assert not findings
     assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == (2, 8)
@@ -286,10 +294,12 @@ def test_a_written_configuration_reads_back_equal(tmp_path):
     """`config.yaml` of a run folder runs again: each value, each with its origin beside it, whatever it is."""
     from truetune.run import describe
 
-    config, _ = read_config(["--model_name_or_path", "a b: #c", "--dataset", "x,y", "--save_strategy", "no", "--bf16", "True",
-                             "--learning_rate", "1e-5", "--default_system", 'line\n"two" 😀: {x}', "--run_name", "null ",
-                             "--identity_name", "no", "--identity_author", "1e-4", "--template", "~x",
-                             "--lr_scheduler_kwargs", '{"num_cycles": 2, "min_lr": 1e-6}', "--val_size", "0.1"])
+    words = options(
+        model_name_or_path="a b: #c", dataset="x,y", save_strategy="no", bf16="True", learning_rate="1e-5",
+        default_system='line\n"two" 😀: {x}', run_name="null ", identity_name="no", identity_author="1e-4",
+        template="~x", lr_scheduler_kwargs='{"num_cycles": 2, "min_lr": 1e-6}', val_size="0.1")
+    config, findings = read_config(words)
+    assert not findings
     path = tmp_path / "config.yaml"
     path.write_text(describe(config), encoding="utf-8")
     again, findings = read_config([str(path)])

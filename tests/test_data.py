@@ -220,6 +220,8 @@ def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
     assert {finding.option for finding in (first, second, third)} == {"dataset"}
     (finding,) = refused("mine", eval_dataset="zzz", **found)
     assert finding.option == "eval_dataset" and "It holds: mine." in str(finding.fix)
+    (finding,) = refused(tmp_path / "zzz.jsonl")
+    assert finding.fix == "A relative path starts at the current folder or at dataset_dir (data)."
     (finding,) = refused("mine", dataset_dir=str(tmp_path / "elsewhere"))
     assert f"There is no {tmp_path / 'elsewhere' / 'dataset_info.json'}" in str(finding.fix)
 
@@ -273,6 +275,8 @@ U, A, S = ({"role": role, "content": role[0]} for role in ("user", "assistant", 
     ({"messages": "hello"}, "must be a list of turns"),
     ({"messages": [U, "hello"]}, "turn 2 must have 'role' and 'content'"),
     ({"messages": [U, A | {"content": " \n"}]}, "turn 2 (assistant) is empty"),
+    ({"messages": [S, U, A | {"content": ""}]}, "turn 3 (assistant) is empty"),  # counted as they stand in the file
+    ({"messages": [S, U, A | {"role": "bot"}]}, "turn 3 has the role 'bot'"),
     ({"messages": [U, A | {"content": ["a"]}]}, "turn 2: 'content' must be text, not list"),
     ({"messages": [U, {"role": "tool", "content": "4"}]}, "turn 2 is a tool's"),
     ({"messages": [U, A | {"tool_calls": [{"function": {}}]}]}, "turn 2 is a tool's or calls one"),
@@ -310,6 +314,18 @@ def test_unknown_columns(tmp_path: Path) -> None:
     (finding,) = refused(save(tmp_path / "rows.json", [{"question": "a", "answer": "b"}]))
     assert "its columns (answer, question) are those of no known format" in finding.message
     assert "alpaca (instruction, input, output)" in str(finding.fix)
+
+
+def test_preferences_are_not_taken_for_answers(tmp_path: Path) -> None:
+    """A file of pairs, or of answers labelled good and bad: told once. Described in dataset_info.json it is read."""
+    pairs = [{"conversations": SHAREGPT[0]["conversations"][:1], "chosen": {}, "rejected": {}}] * 2
+    labelled = [row | {"label": good} for row, good in zip(OPENAI, (True, False), strict=True)]
+    for rows in (pairs, labelled):
+        (finding,) = refused(save(tmp_path / "rows.json", rows))
+        assert finding.id == "wrong-stage" and "preferences" in finding.message
+    assert said(load("mine", **register(tmp_path, labelled, formatting="openai")).train) == TALKS
+    named = [row | {"label": "chemistry"} for row in OPENAI]
+    assert said(load(save(tmp_path / "named.json", named)).train) == TALKS
 
 
 # ------------------------------------------------------------------------------------------ placeholders, held-out rows

@@ -221,6 +221,12 @@ def test_a_file_may_begin_with_a_byte_order_mark_or_be_empty(yaml):
 # What is said when it is wrong
 
 
+def test_max_steps_is_a_number_of_steps_or_minus_one():
+    assert read("--max_steps", "-1").max_steps == -1
+    assert complaints("--max_steps", "-2") == [
+        "error  max_steps (command line): '-2' is not a value it takes. It takes a whole number >= -1 (default -1)."]
+
+
 def test_all_slips_are_told_at_once_with_their_places(yaml):
     path = yaml("learning_rte: 1\nlora_rank: many\ncutoff_len: 1\nfinetuning_type: lorra\nbatch-size: 2\nzzz: null\n")
     assert complaints(path, "--lr", "3", "--bf16", "maybe", "stray", "--data_path=x", "--save_steps", "0") == [
@@ -259,7 +265,7 @@ def test_near_names(name, meant):
 
 
 def test_given_twice_in_one_file(yaml):
-    """Also by two names. Two different values in one file are a slip; on a command line the later one is an override."""
+    """Also by two names. In one file that is a slip; on a command line the later one is an override."""
     assert complaints(yaml("cutoff_len: 64\nseed: 1\nmodel_max_length: 128\n")) == [
         "error  model_max_length (run.yaml:3): already given at run.yaml:1. Keep one of the two."]
 
@@ -361,7 +367,8 @@ RULE_CASES = [  # rule, option, verb, a configuration that breaks it, the same m
     ("mask-both", "mask_history", "train", f"{RUN} mask_history=true train_on_prompt=true", f"{RUN} mask_history=true"),
     ("two-precisions", "fp16", "train", f"{RUN} bf16=true fp16=true", f"{RUN} bf16=true fp16=false"),
     ("warmup-twice", "warmup_ratio", "train", f"{RUN} warmup_steps=5 warmup_ratio=0.1", f"{RUN} warmup_ratio=0.1"),
-    ("resume-overwrite", "overwrite_output_dir", "train", f"{RUN} overwrite_output_dir=true resume_from_checkpoint=true",
+    ("resume-overwrite", "overwrite_output_dir", "train",
+     f"{RUN} overwrite_output_dir=true resume_from_checkpoint=true",
      f"{RUN} overwrite_output_dir=true resume_from_checkpoint=FALSE"),
     ("no-layers", "freeze_trainable_layers", "train", f"{RUN} finetuning_type=freeze freeze_trainable_layers=0",
      f"{RUN} finetuning_type=freeze freeze_trainable_layers=0 freeze_extra_modules=norm"),

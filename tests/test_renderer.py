@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import DATA
 from tokenizers import AddedToken
+from tokenizers.processors import TemplateProcessing
 
 from truetune.data.conversations import load_data
 from truetune.data.messages import BadRow, Conversation, Message, conversation
@@ -62,8 +63,9 @@ def prove(talk: Conversation, row: Rendered, tokenizer: Any, end: str = "<|im_en
 
 
 HARD = ["plain", "🎂🐶👨‍👩‍👧 emoji", "中文，全角标点。“引号”", "digits 1234567890 3.14", " leading space", "trailing  ",
-        "a\nb\n\n\nc", "tab\tand\t\ttabs", "```python\nfor i in range(3):\n    print(i)\n```", "e\u0301 combining", "naïve café",
-        "no-break\u00a0", "\u200bzero width\u200d", "العربية עברית", "𝕏 𓀀", "x" * 300, "{{name}} {% if %}", "\\n \\t",
+        "a\nb\n\n\nc", "tab\tand\t\ttabs", "```python\nfor i in range(3):\n    print(i)\n```", "e\u0301 combining",
+        "naïve café", "no-break\u00a0", "\u200bzero width\u200d", "العربية עברית", "𝕏 𓀀", "x" * 300,
+        "{{name}} {% if %}", "\\n \\t",
         "<|im_start|> as text", "</s> [INST] <unk>", "\nleading line feed", "a\r\nb", "trailing line feed\n", "!", "0"]
 """Answers and questions that trip tokenizers. `<|im_end|>` as text has its own test."""
 
@@ -187,7 +189,8 @@ CHATML = """
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 LLAMA3 = """{{ '<|begin_of_text|>' }}
 {%- for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}
-{{- m['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
+{{- m['content'] | trim + '<|eot_id|>' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
 GEMMA = """{{ '<bos>' }}
 {%- if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
 {%- for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}
@@ -302,6 +305,20 @@ def test_a_default_system_message_is_the_templates_own(tokenizer: Any) -> None:
     source = talk(*TWO)
     assert tokenizer.decode(one(source, tokenizer).ids).startswith("<|im_start|>system\nYou are a helpful AI assistant")
     assert tokenizer.decode(one(source, family(tokenizer, CHATML)).ids).startswith("<|im_start|>user\nHi<|im_end|>")
+
+
+def test_no_second_beginning_of_text(tokenizer: Any) -> None:
+    """Llama's tokenizer begins every text with a token of its own. The template has written it already: once is enough.
+    """
+    other = family(tokenizer, "{{ '<s>' }}" + CHATML, ("<s>",))
+    begin = other.convert_tokens_to_ids("<s>")
+    other.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", begin)])
+    assert other("Hi")["input_ids"][0] == begin
+    source = talk(*TWO)
+    row = one(source, other)
+    assert row.ids.tolist() == template_ids(source, other) and row.ids.tolist().count(begin) == 1
+    assert learned(row, other) == ["Hello.<|im_end|>", "12.<|im_end|>"] and not row.drifts
+    assert render_prompt(source.as_dicts()[:1], other) == row.ids[: row.spans[0][0]].tolist()
 
 
 def test_a_base_model_is_refused(tokenizer: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import events, options, write_rows
 
-from truetune.checkpoint import checkpoints, resumable
+from truetune.checkpoint import Progress, checkpoints, resumable, save_checkpoint
 from truetune.cli import main
 from truetune.findings import Problem
 from truetune.options import OPTIONS
@@ -106,8 +106,8 @@ def test_config_reads_back_equal(run: Path, tiny: Path) -> None:
     assert re.findall(r"^(\w+):", text, flags=re.MULTILINE) == [*OPTIONS]
 
 
-@pytest.mark.parametrize("text", ["no", "null", "1e-4", "a: b # c", "{x}", "two\nlines\n", "你好 \u2028 😀", " 'x' \"y\" ",
-                                  "x" * 30_000, "word " * 3_000])
+@pytest.mark.parametrize("text", ["no", "null", "1e-4", "a: b # c", "{x}", "two\nlines\n", "你好 \u2028 😀",
+                                  " 'x' \"y\" ", "x" * 30_000, "word " * 3_000])
 def test_config_reads_back_any_text(text: str, tmp_path: Path) -> None:
     config, _ = read_config(["--default_system", text, "--lr_scheduler_kwargs", '{"num_cycles": 2}',
                              "--lora_target", "q_proj,v_proj", "--dataset", "a b.json,c.json"])
@@ -116,6 +116,7 @@ def test_config_reads_back_any_text(text: str, tmp_path: Path) -> None:
     again, findings = read_config([str(path)])
     assert not findings
     assert again.model_dump() == config.model_dump()
+    assert all(re.match(r"\w+: |# |$", line) for line in path.read_text(encoding="utf-8").split("\n")), "a line each"
 
 
 def test_what_it_ran_on(run: Path) -> None:
@@ -159,6 +160,20 @@ def test_model_card(run: Path) -> None:
                            "---\n\n# my-run\n")
     assert "base_model" not in card
     assert "| train_steps | 6 |" in card
+
+
+def test_the_checkpoint_just_written_is_never_the_one_deleted(tmp_path: Path) -> None:
+    """Two are kept. A run that was at step 30 is sent back to step 10: 20 is written and must stay, although 30 and 40
+    are there from before, and the older of the two that lie behind goes."""
+
+    def save(step: int, keep: int | None = None) -> list[str]:
+        save_checkpoint(tmp_path, Progress(step=step), "", None, lambda folder: (folder / "a").touch(), keep)
+        return [path.name.removeprefix("checkpoint-") for path in checkpoints(tmp_path)]
+
+    for step in (5, 10, 30, 40):
+        save(step)
+    assert save(20, keep=2) == ["10", "20", "30", "40"]
+    assert save(30, keep=2) == ["20", "30", "40"]
 
 
 def test_save_only_model(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,7 +151,7 @@ def _template_findings(tokenizer: PreTrainedTokenizerBase, config: Config) -> li
     probe = str(tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False,
                                               add_generation_prompt=True))
     marks = list(dict.fromkeys(_MARKS.findall(probe)))
-    own = f"the one that {config.model_name_or_path} brings ({', '.join(marks[:4]) or probe!r})"
+    own = f"the one that {config.model_name_or_path} brings ({', '.join(marks[:4]) or repr(probe)})"
     return [Finding("template", "warn", f"{config.template!r} is not applied: rows are written in {own}, which is what "
                     "chat, export and other servers use.", option="template", where=config.origin("template"),
                     fix="Leave template out if that is what you want; named templates come later.")]

@@ -81,6 +81,11 @@ def _load_source(source: Source, config: Config) -> list[Conversation]:
 def _layout(source: Source, rows: Sequence[RawRow]) -> Layout:
     """How to read `rows`: as dataset_info.json says, or as their columns tell."""
     columns = {column for row in rows for column in row.values}
+    labelled = any(isinstance(row.values.get("label"), bool) for row in rows)
+    if source.layout is None and (labelled or {"chosen", "rejected"} <= columns):
+        raise problem("wrong-stage", "holds preferences (chosen and rejected, or a label true or false), and stage sft "
+                      "learns from answers.", where=rows[0].where,
+                      fix="Choose another data set, or say in dataset_info.json which columns to learn from.")
     layout = source.layout or recognise(columns)
     if layout is None:
         shapes = "; ".join(f"{name} ({', '.join(default.columns.values())})" for name, default in DEFAULTS.items())

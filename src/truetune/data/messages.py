@@ -41,15 +41,16 @@ def conversation(messages: Sequence[Message], where: str = "") -> Conversation:
     Raises:
         BadRow: the roles do not alternate so, or a message that must say something is empty.
     """
-    turns = [message for message in messages if message.role != "system"]
-    if any(message.role == "system" for message in messages[1:]):
-        raise BadRow("a system message may only stand first")
+    opening = int(bool(messages) and messages[0].role == "system")
+    turns = messages[opening:]
     for number, message in enumerate(turns, start=1):
         expected = "user" if number % 2 else "assistant"
+        if message.role == "system":
+            raise BadRow("a system message may only stand first")
         if message.role != expected:
-            raise BadRow(f"turn {number} is from {message.role}, but {expected} should speak")
+            raise BadRow(f"turn {number + opening} is from {message.role}, but {expected} should speak")
         if not message.content.strip():
-            raise BadRow(f"turn {number} ({message.role}) is empty")
+            raise BadRow(f"turn {number + opening} ({message.role}) is empty")
     if not turns:
         raise BadRow("there is no message")
     if len(turns) % 2:

@@ -95,7 +95,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an answer: end-of-text, and the one the template puts after an answer."""
     probe = render([Conversation((Message("user", "Hi"), Message("assistant", "Hi")))], tokenizer)[0]
     ends = {tokenizer.eos_token_id} if isinstance(tokenizer.eos_token_id, int) else set()
-    if isinstance(probe, Rendered):
+    if isinstance(probe, Rendered) and probe.spans:
         ends |= {int(probe.ids[probe.spans[-1][1] - 1])} & _special_ids(tokenizer)
     return sorted(ends)
 

@@ -90,9 +90,9 @@ def _find(name: str, folder: Path, info: Mapping[str, Any]) -> Source:
 def _near(path: Path, folder: Path) -> str:
     """`Did you mean …?` with the data file whose name is nearest to that of `path`; empty if none is near."""
     for parent in (path.parent, (folder / path).parent):
-        files = {file.name: file for file in parent.glob("*.json*")}
-        for name in difflib.get_close_matches(path.name, files, n=1):
-            return f"Did you mean {files[name]}?"
+        files = {file.stem: file for file in parent.glob("*.json*") if file.name != INFO}
+        for stem in difflib.get_close_matches(path.stem, files, n=1):
+            return f"Did you mean {files[stem]}?"
     return ""
 
 

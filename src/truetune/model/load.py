@@ -67,8 +67,16 @@ def find_model(name: str, config: Config, say: Callable[[str], None]) -> Path:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, a fast one, since exact masks need the characters behind each token."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """The tokenizer in `folder`, a fast one, since exact masks need the characters behind each token.
+
+    Raises:
+        Problem: there is none, or it has no fast version.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise problem("no-tokenizer", f"{folder} has no tokenizer that can be read: {str(error).splitlines()[0]}",
+                      option="model_name_or_path") from None
     if not tokenizer.is_fast:
         raise problem("slow-tokenizer", f"the tokenizer of {folder} has no fast version, which exact masks need.",
                       option="model_name_or_path")
