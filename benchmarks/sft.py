@@ -21,12 +21,11 @@ START = time.perf_counter()
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from truetune.interrupt import Interrupts  # noqa: E402
 from truetune.model.precision import matmul_rate  # noqa: E402
 from truetune.options.read import read_config  # noqa: E402
 from truetune.report import peak_memory  # noqa: E402
 from truetune.run import claim  # noqa: E402
-from truetune.train import Session, _start, _step  # noqa: E402
+from truetune.train import Session, start, take_step  # noqa: E402
 
 
 def floor_operations(session: Session) -> float:
@@ -64,17 +63,16 @@ def main() -> None:
         config, findings = read_config(words)
         if findings:
             raise SystemExit("\n".join(finding.line() for finding in findings))
-        session = _start(claim(config), Console(file=io.StringIO()))
+        session = start(claim(config), Console(file=io.StringIO()))
         session.model.train()
         plan, rates = session.ready.plan, []
         first = None
-        with Interrupts(print) as interrupts:
-            for _ in range(args.repeat):
-                tokens, seconds = session.progress.tokens, session.progress.seconds
-                for _ in range(plan.steps_per_epoch):
-                    _step(session, interrupts)
-                    first = first or time.perf_counter() - START
-                rates.append((session.progress.tokens - tokens) / (session.progress.seconds - seconds))
+        for _ in range(args.repeat):
+            tokens, seconds = session.progress.tokens, session.progress.seconds
+            for _ in range(plan.steps_per_epoch):
+                take_step(session)
+                first = first or time.perf_counter() - START
+            rates.append((session.progress.tokens - tokens) / (session.progress.seconds - seconds))
         session.events.close()
         dtype = session.policy.causal.dtype
         rate = matmul_rate(dtype, session.device, seconds=2.0)

@@ -72,7 +72,7 @@ def write_rows(path: Path, count: int = 12, answer: str = "The answer is {n}, an
 
 def events(run: Path, kind: str = "step") -> list[dict[str, Any]]:
     """The events of one kind that a run has written."""
-    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 

@@ -78,7 +78,7 @@ def test_what_an_export_holds(tiny: Path, adapter: Path, tmp_path: Path) -> None
     assert served.apply_chat_template(QUESTION, tokenize=False) == trained.apply_chat_template(QUESTION, tokenize=False)
     generation = json.loads((merged / "generation_config.json").read_text(encoding="utf-8"))
     assert generation["eos_token_id"] in (2, [2])
-    assert "base_model" in (merged / "README.md").read_text(encoding="utf-8")
+    assert "fine-tuned (lora)" in (merged / "README.md").read_text(encoding="utf-8")
     assert not list(merged.parent.glob(".m*"))
 
 

@@ -21,7 +21,7 @@ SAME_AS_THERE = {
     # LLaMA-Factory's own options
     "model_name_or_path": None, "adapter_name_or_path": (), "template": None, "model_revision": "main",
     "cache_dir": None, "flash_attn": "auto", "infer_dtype": "auto", "trust_remote_code": False,
-    "use_fast_tokenizer": True, "low_cpu_mem_usage": True, "disable_gradient_checkpointing": False,
+    "use_fast_tokenizer": True, "low_cpu_mem_usage": True,
     "dataset": (), "eval_dataset": (), "dataset_dir": "data", "cutoff_len": 2048, "val_size": 0.0,
     "max_samples": None, "mask_history": False, "train_on_prompt": False, "default_system": None, "packing": None,
     "preprocessing_num_workers": None, "overwrite_cache": False,
@@ -38,15 +38,16 @@ SAME_AS_THERE = {
     "learning_rate": 5e-5, "lr_scheduler_type": "linear", "warmup_steps": 0, "warmup_ratio": 0.0,
     "optim": "adamw_torch", "weight_decay": 0.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8,
     "max_grad_norm": 1.0, "seed": 42, "data_seed": None, "tf32": None, "use_cpu": False,
-    "gradient_checkpointing": False, "logging_first_step": False, "run_name": None, "report_to": ("none",),
+    "logging_first_step": False, "run_name": None, "report_to": ("none",),
     "eval_strategy": "no", "eval_steps": None, "save_strategy": "steps", "save_steps": 500,
     "save_total_limit": None, "save_only_model": False, "ddp_timeout": 1800, "dataloader_num_workers": 0,
 }
 """Defaults of LLaMA-Factory 0.9.6 and transformers 5, written down by hand. Several names there are None or a comma
-string, here a tuple. (gradient_checkpointing is off in transformers and here; LLaMA-Factory turns it on unless
-disable_gradient_checkpointing is given. Here it costs a third of the speed only where it is asked for.)"""
+string, here a tuple."""
 
 DIFFERENT_ON_PURPOSE = {
+    # Off in transformers; LLaMA-Factory turns it on, and everybody pays a third of the speed. Here: where it is needed.
+    "gradient_checkpointing": (False, None),
     "do_train": (False, True),  # `truetune train` trains
     "plot_loss": (False, True),  # a run without a picture of its loss helps nobody
     "logging_steps": (500, 10),  # most fine-tuning runs have fewer than 500 steps, and would log nothing

@@ -102,7 +102,7 @@ def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> Progr
     """Put optimizer, trained weights and random numbers back to where `folder` was written.
 
     Raises:
-        Problem: the rows or their tokens are no longer what they were, or a file of the checkpoint is damaged.
+        Problem: the rows, their tokens or the base model are no longer what they were, or the checkpoint is damaged.
     """
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
@@ -111,8 +111,9 @@ def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> Progr
         raise problem("checkpoint-damaged", f"{folder} cannot be read: {error}.", option="resume_from_checkpoint",
                       fix="Delete it, and the run goes on from the checkpoint before it.") from None
     if state["data"] != data_hash:
-        raise problem("data-changed", f"the rows or their tokens are not those that {folder} was trained on.",
-                      option="dataset", fix="Put the data back as it was, or start a new run in another folder.")
+        raise problem("data-changed", f"the rows, their tokens or the base model are not those of {folder}.",
+                      option="dataset",
+                      fix="Put them back as they were, or start a new run in another folder.")
     optimizer.load_state(tensors, state["optimizer"])
     set_random_state(random)
     return Progress(**state["progress"])

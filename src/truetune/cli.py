@@ -124,7 +124,7 @@ def _train(arguments: list[str]) -> int:
     _show(findings, console)
     from truetune.train import train
 
-    train(config, console)
+    train(config, console, findings)
     return OK
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import resource
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +22,7 @@ from truetune.findings import Finding
 from truetune.options import Config
 
 _COLOURS = {"error": "bold red", "warn": "yellow", "info": "dim"}
+_SHOWN = 600  # characters of one piece of a row
 _HUB_ID = re.compile(r"(?!bundled/)[\w.-]+/[\w.-]+")
 _PACKAGES = ("truetune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
@@ -65,6 +65,8 @@ def write_environment(folder: Path, device: str) -> None:
 
 def peak_memory() -> float:
     """The most memory this process has held, in GB (10^9 bytes): on the GPU where it used one, else resident."""
+    import resource
+
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
@@ -117,9 +119,13 @@ def _memory() -> int:
 
 
 def print_rows(rows: Sequence[Any], tokenizer: Any, console: Console, count: int = 3) -> None:
-    """The first rows as they are trained on: what is learned in colour, the rest dim."""
+    """The first rows as they are trained on; what is learned is green, or where there is no colour in brackets."""
+    left, right = ("", "") if console.color_system else ("⟦", "⟧")
+    console.print(f"The first rows; what is learned is {'green' if console.color_system else 'in ⟦brackets⟧'}.")
     for row in rows[:count]:
-        text = Text(f"{row.where}\n", style="bold")
+        text = Text(f"\n{row.where}\n", style="bold")
         for learned, tokens in groupby(zip(row.weights > 0, row.ids.tolist(), strict=True), key=lambda pair: pair[0]):
-            text.append(tokenizer.decode([token for _, token in tokens]), style="green" if learned else "dim")
+            piece = tokenizer.decode([token for _, token in tokens])
+            piece = piece if len(piece) <= _SHOWN else f"{piece[: _SHOWN // 2]} … {piece[-_SHOWN // 2 :]}"
+            text.append(f"{left}{piece}{right}" if learned else piece, style="green" if learned else "dim")
         console.print(text)

@@ -30,12 +30,13 @@ from truetune.checkpoint import (
     set_random_state,
 )
 from truetune.data.batches import Batch, collate
-from truetune.data.renderer import Rendered, stop_ids
+from truetune.data.renderer import stop_ids
 from truetune.events import ConsoleProgress, Events, read_events
-from truetune.files import write_json
-from truetune.findings import Finding, Problem, problem
+from truetune.files import write_into, write_json
+from truetune.findings import Finding, Problem, problem, worst_first
 from truetune.interrupt import Interrupts
-from truetune.model.load import cast_weights, load_model, write_manifest
+from truetune.model.load import cast_weights, fingerprint, load_model, write_manifest
+from truetune.model.memory import fits
 from truetune.model.methods import METHODS, trainable, write_weights
 from truetune.model.policy import Policy
 from truetune.model.precision import has_native_bf16, pick_device, pick_precision, resolve
@@ -60,23 +61,32 @@ class Session:
     optimizer: Optimizer
     data_hash: str
     bar: ConsoleProgress
+    interrupts: Interrupts
     events: Events
     progress: Progress
 
 
-def train(config: Config, console: Console) -> None:
-    """Run `config` into its run folder.
+class _Stop(Exception):
+    """The user wants to stop. Raised where nothing is half done: the run stands exactly after `progress.step` steps."""
+
+
+def train(config: Config, console: Console, findings: Sequence[Finding] = ()) -> None:
+    """Run `config` into its run folder. findings: what the options alone have told already, for check.json.
 
     Raises:
         Problem: whatever stops it, said in one line. KeyboardInterrupt: the user stopped it; a checkpoint is saved.
     """
     run = claim(config)
     with run.recorded():
-        session = _start(run, console)
+        session = start(run, console, findings)
         try:
-            if session.config.do_train:
-                _loop(session, console)
-            _finish(session)
+            with session.interrupts, session.bar:
+                if session.config.do_train:
+                    _loop(session)
+                _finish(session)
+        except _Stop:
+            _save(session)
+            raise KeyboardInterrupt from None
         finally:
             session.events.close()
             if session.config.plot_loss:
@@ -84,7 +94,7 @@ def train(config: Config, console: Console) -> None:
     console.print(f"written to {run.folder}")
 
 
-def _start(run: Run, console: Console) -> Session:
+def start(run: Run, console: Console, findings: Sequence[Finding] = ()) -> Session:
     """Everything checked, loaded and compared before the first step."""
 
     def say(text: str) -> None:
@@ -97,8 +107,8 @@ def _start(run: Run, console: Console) -> Session:
     ready.findings += _device_findings(config, device)
     report.print_findings(ready.findings, console)
     report.print_facts(ready.facts, console)
+    ready.findings = worst_first([*findings, *ready.findings])
     write_json(run.folder / CHECK, ready.as_dict())
-    run.freeze(config)
     report.write_environment(run.folder, str(device))
 
     torch.manual_seed(config.seed)
@@ -112,12 +122,18 @@ def _start(run: Run, console: Console) -> Session:
     cast_weights(causal, precision.dtype)
     policy = Policy(causal, fast=config.flash_attn != "disabled")
     policy.verify(sorted(ready.train or ready.held_out, key=len)[:2], device, say)
+    if config.gradient_checkpointing is None:
+        fit, numbers = fits(policy, ready.train or ready.held_out, config.per_device_train_batch_size, device)
+        config = config.with_values(f"rule: {numbers}", gradient_checkpointing=not fit)
+        if not fit:
+            say(f"gradient checkpointing is on: {numbers}; a smaller per_device_train_batch_size would be faster")
+    run.freeze(config)
     if config.gradient_checkpointing:
         causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     say(f"{config.finetuning_type} on {device.type} in {precision.name} ({precision.reason}); "
         f"{sum(w.numel() for w in weights.values()):,} of {sum(w.numel() for w in model.parameters()):,} weights train")
 
-    data_hash = hash_rows(ready.train)
+    data_hash = hash_inputs(ready)
     progress = load_checkpoint(run.resume, optimizer, data_hash) if run.resume else Progress()
     if run.resume:
         say(f"going on from {run.resume}")
@@ -125,47 +141,52 @@ def _start(run: Run, console: Console) -> Session:
     events = Events(run.folder, [bar], progress.step if run.resume else None)
     events.emit("start", step=progress.step, total_steps=ready.plan.total_steps, facts=ready.facts)
     return Session(run, config, ready, device, model, policy, OBJECTIVES[config.stage](), optimizer, data_hash, bar,
-                   events, progress)
+                   Interrupts(say), events, progress)
 
 
-def _loop(session: Session, console: Console) -> None:
-    """Optimizer steps until the plan is done or the user stops it."""
+def _loop(session: Session) -> None:
+    """Optimizer steps until the plan is done, with whatever is due after each. What was due when an earlier process
+    stopped, and was not done, is done first."""
     config, plan, progress = session.config, session.ready.plan, session.progress
+    saved = progress.step
     session.model.train()
-    with Interrupts(console.print) as interrupts, session.bar:
-        while progress.step < plan.total_steps:
-            learning_rate = session.optimizer.learning_rate
-            norm = _step(session, interrupts)
-            if norm is None:
-                _save(session)
-                raise KeyboardInterrupt
-            session.run.beat(progress.step)
-            session.bar.show(progress, learning_rate)
-            if (_due(config.logging_steps, "steps", session) or progress.step == plan.total_steps
-                    or (config.logging_first_step and progress.step == 1)):
-                _log(session, learning_rate, norm)
-            if _due(config.eval_steps or config.logging_steps, config.eval_strategy, session):
-                _evaluate(session)
-            if _due(config.save_steps, config.save_strategy, session):
-                _save(session)
-            patience = config.early_stopping_steps
-            if patience and progress.evaluations_without_gain >= patience:
-                session.events.emit("note", step=progress.step, text=f"stopped early at step {progress.step}: "
-                                    f"{patience} evaluations without a loss below {progress.best_eval:.4f}")
-                break
+    while True:
+        if _due(config.eval_steps or config.logging_steps, config.eval_strategy, session):
+            _evaluate(session)
+        patience = config.early_stopping_steps
+        stops_early = patience is not None and progress.evaluations_without_gain >= patience
+        if _due(config.save_steps, config.save_strategy, session) and saved != progress.step:
+            _save(session)
+            saved = progress.step
+        if stops_early:
+            session.events.emit("note", step=progress.step, text=f"stopped early at step {progress.step}: {patience} "
+                                f"evaluations without a loss below {progress.best_eval:.4f}")
+        if stops_early or progress.step >= plan.total_steps:
+            return
+        learning_rate = session.optimizer.learning_rate
+        norm = take_step(session)
+        session.run.beat(progress.step)
+        session.bar.show(progress, learning_rate)
+        if (_due(config.logging_steps, "steps", session) or progress.step == plan.total_steps
+                or (config.logging_first_step and progress.step == 1)):
+            _log(session, learning_rate, norm)
 
 
-def _step(session: Session, interrupts: Interrupts) -> float | None:
-    """One optimizer step: the gradient's length, or None if the user wants to stop, and then nothing has changed."""
+def take_step(session: Session) -> float:
+    """One optimizer step; returns the length of its gradient.
+
+    Raises:
+        Problem: a loss or gradient is not finite; the step is not taken.
+    """
     progress, optimizer = session.progress, session.optimizer
     began, loss_sum, count, tokens = time.perf_counter(), 0.0, 0.0, 0
     random = random_state()
     batches: list[Batch] = []
     for numbers in session.ready.plan.batches(progress.step):
-        if interrupts.wanted:
+        if session.interrupts.wanted:
             optimizer.drop_gradients()
             set_random_state(random)
-            return None
+            raise _Stop
         batch = collate([session.ready.train[number] for number in numbers]).to(session.device)
         batches.append(batch)
         loss, weight, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
@@ -183,8 +204,7 @@ def _step(session: Session, interrupts: Interrupts) -> float | None:
 def _finish(session: Session) -> None:
     """Evaluate what was not evaluated, write model, results and card."""
     config, progress, folder = session.config, session.progress, session.run.folder
-    evaluated = progress.evaluations[-1]["step"] if progress.evaluations else None
-    if session.ready.held_out and evaluated != progress.step:
+    if session.ready.held_out:
         _evaluate(session)
     results = {"epoch": progress.step / session.ready.plan.steps_per_epoch} if progress.step else {}
     if progress.step:
@@ -198,7 +218,7 @@ def _finish(session: Session) -> None:
         results |= {"eval_loss": loss, "eval_perplexity": math.exp(min(loss, 700))}
     report.write_results(folder, results)
     if config.do_train:
-        _write_model(session, folder)
+        write_into(folder, lambda part: _write_model(session, part))
         report.write_card(folder, folder.resolve().name, config, results)
     session.events.emit("end", step=progress.step, results=results)
 
@@ -214,13 +234,18 @@ def _log(session: Session, learning_rate: float, norm: float) -> None:
 
 
 def _evaluate(session: Session) -> None:
-    """Mean loss per learned token of the held-out rows."""
-    config, progress = session.config, session.progress
+    """Mean loss per learned token of the held-out rows, unless it is known for this step."""
+    config, progress, rows = session.config, session.progress, session.ready.held_out
+    if progress.evaluations and progress.evaluations[-1]["step"] == progress.step:
+        return
+    session.bar.busy("evaluating")
     loss_sum, count, size = 0.0, 0.0, config.per_device_eval_batch_size
     session.model.eval()
     with torch.no_grad():
-        for start in range(0, len(session.ready.held_out), size):
-            batch = collate(session.ready.held_out[start : start + size]).to(session.device)
+        for first in range(0, len(rows), size):
+            if session.interrupts.wanted:
+                raise _Stop
+            batch = collate(rows[first : first + size]).to(session.device)
             loss, weight, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
             loss_sum, count = loss_sum + loss.item(), count + weight
     session.model.train()
@@ -229,13 +254,15 @@ def _evaluate(session: Session) -> None:
     progress.evaluated(loss)
     plan = session.ready.plan
     session.events.emit("eval", step=progress.step, total_steps=plan.total_steps,
-                        epoch=round(progress.step / plan.steps_per_epoch, 4), eval_loss=loss,
+                        epoch=round(progress.step / max(plan.steps_per_epoch, 1), 4), eval_loss=loss,
                         eval_perplexity=math.exp(min(loss, 700)), seconds=round(progress.seconds, 2))
 
 
 def _due(every: float, strategy: str, session: Session) -> bool:
     """Whether something that happens by `strategy`, every so many steps (below 1: a share of all), happens now."""
     step, plan = session.progress.step, session.ready.plan
+    if step == 0:
+        return False
     if strategy == "epoch":
         return step % plan.steps_per_epoch == 0 or step == plan.total_steps
     interval = math.ceil(every * plan.total_steps) if every < 1 else int(every)
@@ -244,6 +271,7 @@ def _due(every: float, strategy: str, session: Session) -> bool:
 
 def _save(session: Session) -> None:
     config, progress = session.config, session.progress
+    session.bar.busy("saving a checkpoint")
     path = save_checkpoint(
         session.run.folder, progress, session.data_hash, None if config.save_only_model else session.optimizer,
         lambda folder: _write_model(session, folder), config.save_total_limit)
@@ -263,10 +291,10 @@ def _write_model(session: Session, folder: Path) -> None:
         write_manifest(folder, config.model_name_or_path or "", session.ready.base)
 
 
-def hash_rows(rows: Sequence[Rendered]) -> str:
-    """A hash of every token and weight that is trained on, in order."""
-    digest = sha256()
-    for row in rows:
+def hash_inputs(ready: Preflight) -> str:
+    """A hash of what is trained on: the base model, and every token and weight in order."""
+    digest = sha256(fingerprint(ready.base).encode())
+    for row in ready.train:
         digest.update(row.ids.tobytes())
         digest.update(row.weights.tobytes())
     return digest.hexdigest()[:16]
@@ -297,6 +325,6 @@ def _not_finite(session: Session, batches: Sequence[Batch], what: str) -> Proble
     cause = f"weights are no longer finite, {damaged[0]} first" if damaged else "the weights are still finite"
     known = checkpoints(session.run.folder)
     return problem("not-finite", f"{what}; {cause}. The step's rows are kept in {path}; "
-                   f"{f'{known[-1].name} is the last good state' if known else 'no checkpoint was written'}.",
+                   f"{f'{known[-1].name} is the last checkpoint' if known else 'no checkpoint was written'}.",
                    option=f"step {session.progress.step + 1}",
                    fix=f"Lower learning_rate (now {session.optimizer.learning_rate:g}), or look at these rows.")

@@ -17,7 +17,7 @@ from truetune.data.conversations import DataSet, load_data
 from truetune.data.messages import BadRow, Conversation
 from truetune.data.renderer import Rendered, render, require_template, stop_ids
 from truetune.data.sources import describe_bad_rows
-from truetune.findings import Finding, Problem
+from truetune.findings import Finding, Problem, status_of
 from truetune.model.load import find_model, load_model_config, load_tokenizer
 from truetune.optim import warmup_steps
 from truetune.options import Config
@@ -37,8 +37,8 @@ class Preflight:
 
     def as_dict(self) -> dict[str, Any]:
         """The shape of `check --json` and check.json."""
-        status = "warn" if any(finding.severity == "warn" for finding in self.findings) else "ok"
-        return {"status": status, "findings": [finding.as_dict() for finding in self.findings], "facts": self.facts}
+        findings = [finding.as_dict() for finding in self.findings]
+        return {"status": status_of(self.findings), "findings": findings, "facts": self.facts}
 
 
 def preflight(config: Config, say: Callable[[str], None]) -> Preflight:

@@ -15,7 +15,15 @@ from safetensors import SafetensorError
 from truetune.data.renderer import stop_ids
 from truetune.files import write_folder
 from truetune.findings import WRONG_OPTIONS, problem
-from truetune.model.load import cast_weights, find_model, fingerprint, load_model, load_tokenizer, put_adapter, require_base
+from truetune.model.load import (
+    cast_weights,
+    find_model,
+    fingerprint,
+    load_model,
+    load_tokenizer,
+    put_adapter,
+    require_base,
+)
 from truetune.options import Config
 from truetune.report import write_card
 from truetune.serve.engine import inference_dtype

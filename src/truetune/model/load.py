@@ -60,7 +60,7 @@ def find_model(name: str, config: Config, say: Callable[[str], None]) -> Path:
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         near = difflib.get_close_matches(name, BUNDLED, n=1)
         reason = str(error).strip().splitlines()[0][:160]
-        raise problem("no-model", f"{name!r} is no folder here, and the hub did not give it ({reason})",
+        raise problem("no-model", f"{name!r} is no folder here, and the hub did not give it ({reason}).",
                       option="model_name_or_path", where=config.origin("model_name_or_path"),
                       fix=f"Did you mean {near[0]}?" if near else
                       f"Check the path or id; without a network use {next(iter(BUNDLED))}.") from None
@@ -151,11 +151,16 @@ def put_adapter(model: PreTrainedModel, adapter: Path, base: Path, trained: bool
     Raises:
         Problem: `adapter` is no adapter, or another base's.
     """
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
+
+    from truetune.model.lora import use_fused_layers
 
     require_base(adapter, base)
+    settings = LoraConfig.from_pretrained(str(adapter))
+    assert isinstance(settings, LoraConfig)
     with quiet_peft():
-        return PeftModel.from_pretrained(model, adapter, is_trainable=trained, autocast_adapter_dtype=False)
+        return PeftModel.from_pretrained(model, adapter, config=use_fused_layers(settings), is_trainable=trained,
+                                         autocast_adapter_dtype=False)
 
 
 @contextmanager

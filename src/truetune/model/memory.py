@@ -33,11 +33,9 @@ def activation_bytes(policy: Policy, rows: Sequence[Rendered], device: torch.dev
 
     was_training = policy.causal.training
     policy.causal.train()
-    random = torch.get_rng_state()
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        loss = policy.log_probabilities(batch).sum()
-    del loss
-    torch.set_rng_state(random)
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        kept_alive = policy.log_probabilities(batch).sum()
+    del kept_alive
     policy.causal.train(was_training)
     return sum(kept.values()) / batch.tokens
 

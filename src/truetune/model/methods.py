@@ -28,6 +28,8 @@ def add_lora(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Mod
     """LoRA (Hu et al. 2021, arXiv:2106.09685): W x + (alpha / r) B A x, with A and B trained, B = 0 at first."""
     from peft import LoraConfig, get_peft_model
 
+    from truetune.model.lora import use_fused_layers
+
     if config.adapter_name_or_path:
         return put_adapter(model, Path(config.adapter_name_or_path[0]), base, trained=True)
     targets: str | list[str] = "all-linear"
@@ -40,7 +42,7 @@ def add_lora(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Mod
         task_type="CAUSAL_LM", r=config.lora_rank, lora_alpha=config.lora_alpha or 2 * config.lora_rank,
         lora_dropout=config.lora_dropout, target_modules=targets, modules_to_save=whole or None)
     with quiet_peft():
-        return get_peft_model(model, settings, autocast_adapter_dtype=False)
+        return get_peft_model(model, use_fused_layers(settings), autocast_adapter_dtype=False)
 
 
 def train_all(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Module:

@@ -98,13 +98,11 @@ class TrainOptions(Group):
         level="expert")] = None
     use_cpu: Annotated[bool, Text("Train on the CPU although there is a GPU.", "即使有 GPU 也用 CPU 训练。",
                                   level="expert", also={"no_cuda": None}, free_on_resume=True)] = False
-    gradient_checkpointing: Annotated[bool, Text(
-        "Compute the layers a second time instead of keeping them: much less memory, about a third slower.",
-        "重算各层而不保存：显存大减，约慢三分之一。", free_on_resume=True)] = False
-    disable_gradient_checkpointing: Annotated[bool, Text(
-        "The same, said the other way.", "同上，反过来说。", level="expert",
-        no_effect="gradient checkpointing is off unless gradient_checkpointing asks for it",
-        free_on_resume=True)] = False
+    gradient_checkpointing: Annotated[bool | None, Text(
+        "Compute the layers a second time instead of keeping them: much less memory, about a third slower. Unset: only "
+        "where the largest batch would not fit without, which is measured.",
+        "重算各层而不保存：显存大减，约慢三分之一。不填则先实测，只在最大的批次放不下时启用。",
+        also={"disable_gradient_checkpointing": {"true": "false", "false": "true"}}, free_on_resume=True)] = None
 
     logging_steps: Annotated[float, Field(gt=0), Text(
         "Steps between two log lines; below 1: a share of all steps.", "每多少步记录一次；小于 1 为总步数的比例。",
