@@ -357,7 +357,7 @@ def test_resume_with_data_changed(copy: Path, tiny: Path, data: Path, tmp_path: 
     finally:
         data.write_text(good, encoding="utf-8")
     told = capsys.readouterr().err
-    assert told.startswith("error  dataset: the rows or their tokens are not those that")
+    assert told.startswith("error  dataset: the rows, their tokens or the base model are not those of")
     assert len(told.splitlines()) == 1
     assert resumable(copy)
 

@@ -81,17 +81,22 @@ def train(config: Config, console: Console, findings: Sequence[Finding] = ()) ->
         session = start(run, console, findings)
         try:
             with session.interrupts, session.bar:
-                if session.config.do_train:
-                    _loop(session)
-                _finish(session)
-        except _Stop:
-            _save(session)
-            raise KeyboardInterrupt from None
+                _run(session)
         finally:
             session.events.close()
             if session.config.plot_loss:
                 plot_loss(read_events(run.folder / EVENTS), run.folder / "training_loss.png")
     console.print(f"written to {run.folder}")
+
+
+def _run(session: Session) -> None:
+    try:
+        if session.config.do_train:
+            _loop(session)
+        _finish(session)
+    except _Stop:
+        _save(session)
+        raise KeyboardInterrupt from None
 
 
 def start(run: Run, console: Console, findings: Sequence[Finding] = ()) -> Session:
