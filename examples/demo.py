@@ -41,12 +41,15 @@ def main() -> int:
 
     model = "--model_name_or_path=bundled/smollm2-135m-instruct"
     start = time.perf_counter()
+    print(f"\n1/3  asking {len(QUESTIONS)} questions, before any training")
     before = ask(model)
+    print(f"\n2/3  teaching it that it is {args.name}, made by {args.author}")
     status = truetune(["train", str(HERE / "identity.yaml"), f"--dataset_dir={HERE.parent / 'data'}",
                        f"--identity_name={args.name}", f"--identity_author={args.author}",
                        f"--output_dir={args.output_dir}", "--overwrite_output_dir=true"])
     if status:
         return status
+    print("\n3/3  asking the same questions again")
     after = ask(model, f"--adapter_name_or_path={args.output_dir}")
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
