@@ -144,6 +144,23 @@ def test_logits_changed_in_an_unforeseen_way_are_noticed() -> None:
     assert_same(policy, reference, rows)
 
 
+def test_a_model_that_does_not_take_rows_is_noticed() -> None:
+    """A body that knows no `row_starts` (a user's own code): plain transformers take over, and a line says why."""
+
+    class Strict(type(random_model("llama").base_model)):
+        def forward(self, input_ids, position_ids=None, use_cache=None, attention_mask=None, past_key_values=None,
+                    inputs_embeds=None):
+            return super().forward(input_ids=input_ids, position_ids=position_ids, use_cache=use_cache)
+
+    model = random_model("llama")
+    model.model.__class__ = Strict
+    reference, policy, said = plainly(model), Policy(model), []
+    rows = [row(length, seed) for seed, length in enumerate((15, 8))]
+    policy.verify(rows, CPU, said.append)
+    assert len(said) == 2 and "fails on this model" in said[0] and "row_starts" in said[0]
+    assert_same(policy, reference, rows)
+
+
 def test_a_row_sees_only_itself() -> None:
     """Replacing every token of one row leaves the other rows' log-probabilities as they were, to the last bit."""
     model = random_model("llama")

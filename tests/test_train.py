@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import events, options, write_rows
+from conftest import Truetune, events, options, write_rows
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -179,3 +180,19 @@ def test_wrong_wishes(given: dict[str, object], words: str, tiny: Path, data: Pa
     more = {"bf16": "null"} if "fp16" in given else {}
     with pytest.raises(Problem, match=words):
         run(tmp_path / "run", tiny, data, **{**more, **given})
+
+
+def test_a_hub_id(tiny: Path, data: Path, truetune: Truetune, tmp_path: Path) -> None:
+    """A model in the hub's cache, without a network: found by its id, and the adapter names the id as its base."""
+    snapshot = tmp_path / "hub" / "models--some--model" / "snapshots" / "0123456789"
+    shutil.copytree(tiny, snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0123456789", encoding="utf-8")
+    words = options(model_name_or_path="some/model", cache_dir=tmp_path / "hub", dataset=data, output_dir="run",
+                    max_steps=1, use_cpu=True, bf16="false")
+    done = truetune("train", *words, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    adapter = json.loads((tmp_path / "run" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["base_model_name_or_path"] == "some/model"
+    done = truetune("train", *words, "--model_name_or_path=some/other", "--output_dir=other", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1 and "'some/other' is no folder here, and the hub did not give it" in done.stderr

@@ -36,7 +36,7 @@ def attend_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor,
     Returns:
         (1, T, H, D), and no attention weights.
     """
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not softcap and not dropout:
+    if _has_varlen(query) and not softcap and not dropout:
         return _attend_varlen(query, key, value, row_starts, scaling, sliding_window), None
     attended = [
         _attend_one(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end],
@@ -44,6 +44,12 @@ def attend_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor,
         for start, end in pairwise(row_starts)
     ]
     return torch.cat([rows.transpose(1, 2) for rows in attended], dim=1), None
+
+
+def _has_varlen(query: torch.Tensor) -> bool:
+    """The kernel is FlashAttention: 16-bit numbers, Ampere and later."""
+    return (query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+            and torch.cuda.get_device_capability(query.device)[0] >= 8)
 
 
 def _attend_varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row_starts: tuple[int, ...],

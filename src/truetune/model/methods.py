@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from truetune.findings import WRONG_OPTIONS, problem
+from truetune.model.bundled import BUNDLED
 from truetune.model.load import put_adapter, quiet_peft
 from truetune.options import Config
 
@@ -32,6 +33,8 @@ def add_lora(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Mod
 
     if config.adapter_name_or_path:
         return put_adapter(model, Path(config.adapter_name_or_path[0]), base, trained=True)
+    if _is_hub_id(config.model_name_or_path or ""):
+        model.name_or_path = config.model_name_or_path  # adapter_config.json names the id, not this machine's cache
     targets: str | list[str] = "all-linear"
     if config.lora_target != ("all",):
         _find_modules(config.lora_target, model, "lora_target", config)
@@ -87,6 +90,10 @@ def write_weights(model: torch.nn.Module, folder: Path, trained: Mapping[str, to
         model.save_pretrained(folder, state_dict=dict(trained), save_embedding_layers=False)  # pyright: ignore
     else:
         model.save_pretrained(folder)  # pyright: ignore
+
+
+def _is_hub_id(name: str) -> bool:
+    return name not in BUNDLED and not Path(name).expanduser().is_dir()
 
 
 def _layers(model: PreTrainedModel) -> torch.nn.ModuleList:
