@@ -314,6 +314,9 @@ def _device_findings(config: Config, device: torch.device) -> list[Finding]:
         option = "bf16" if config.bf16 else "pure_bf16"
         findings.append(Finding("slow-bf16", "warn", f"this {device.type} emulates bfloat16, which is slow.",
                                 option=option, where=config.origin(option), fix="bf16: false computes in float32."))
+    if device.type == "cuda" and torch.cuda.device_count() > 1:
+        findings.append(Finding("one-gpu", "warn", f"{torch.cuda.device_count()} GPUs are here, and one is used: "
+                                "training on several comes later."))
     return findings
 
 
