@@ -103,6 +103,21 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+DERIVED: tuple[tuple[str, Callable[[Config], bool], Callable[[Config], object], str], ...] = (
+    ("lora_alpha", lambda c: c.finetuning_type == "lora" and c.lora_alpha is None, lambda c: 2 * c.lora_rank,
+     "2 x lora_rank"),
+)
+"""Defaults that depend on other options: which, when, the value, and the reason in words."""
+
+
+def derive(config: Config) -> Config:
+    """`config` with its dependent defaults filled in, the rule noted as their origin."""
+    for name, when, value, reason in DERIVED:
+        if when(config):
+            config = config.with_values(f"rule: {reason}", **{name: value(config)})
+    return config
+
+
 def apply_rules(config: Config, verb: str) -> list[Finding]:
     """Everything the options alone say about a configuration for `truetune <verb>`, the worst first."""
     findings = [

@@ -44,6 +44,7 @@ from truetune.objectives import OBJECTIVES
 from truetune.optim import Optimizer
 from truetune.options import Config
 from truetune.plot import plot_loss
+from truetune.rules import derive
 from truetune.run import CHECK, EVENTS, Run, claim
 
 
@@ -107,7 +108,7 @@ def start(run: Run, console: Console, findings: Sequence[Finding] = ()) -> Sessi
 
     device = pick_device(run.config)
     precision = pick_precision(run.config, device)
-    config = resolve(run.config, precision)
+    config = resolve(derive(run.config), precision)
     ready = preflight(config, say)
     ready.findings += _device_findings(config, device)
     report.print_findings(ready.findings, console)

@@ -63,8 +63,6 @@ def pick_precision(config: Config, device: torch.device) -> Precision:
 
 def resolve(config: Config, precision: Precision) -> Config:
     """`config` with what it left open about numbers filled in, so that a resumed run computes the same."""
-    if config.finetuning_type == "lora" and config.lora_alpha is None:
-        config = config.with_values("rule: 2 x lora_rank", lora_alpha=2 * config.lora_rank)
     if config.bf16 is None and not config.fp16 and not config.pure_bf16:
         config = config.with_values(f"rule: {precision.reason}", bf16=precision.dtype is torch.bfloat16)
     return config
