@@ -16,8 +16,21 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the tests' own, so that none finds what another session tokenised. Converted models are shared with
+    the user's, since they take seconds to convert."""
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "truetune" / "bundled"
+    own.mkdir(parents=True, exist_ok=True)
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "truetune").mkdir()
+    (cache / "truetune" / "bundled").symlink_to(own)
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    return cache
+
+
 @pytest.fixture(scope="session")
-def bundled() -> Path:
+def bundled(cache: Path) -> Path:
     """Folder of SmolLM2-135M-Instruct, converted into the user's cache if it is not there yet."""
     from truetune.model.bundled import bundled_folder
 

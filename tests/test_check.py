@@ -12,7 +12,8 @@ from conftest import Truetune, write_rows
 
 from truetune.check import Preflight, preflight
 from truetune.data.batches import Plan, collate
-from truetune.data.renderer import Rendered
+from truetune.data.messages import Place
+from truetune.data.renderer import Rendered, Run
 from truetune.findings import Finding, Problem
 from truetune.options import Config
 
@@ -84,33 +85,45 @@ def test_too_long_is_dropped_and_told(bundled: Path, tmp_path: Path) -> None:
     finding = found(run, "too-long")
     assert (finding.severity, finding.option) == ("warn", "cutoff_len")
     *_, second, longest = sorted(len(row) for row in ready(bundled, path).train)
-    assert finding.message == (f"2 of 3 rows are longer than 64 tokens (the longest has {longest}); 2 are left out "
+    assert finding.message == (f"2 of 3 rows are longer than 64 tokens (the longest has {longest}); 2 left out "
                                f"({path}:2, {path}:3).")
-    assert finding.fix == f"cutoff_len: {longest} keeps all whole."
+    assert finding.fix == f"cutoff_len: {longest} keeps 99.5 % whole, {longest} all."
     assert not [f for f in ready(bundled, path, cutoff_len=longest).findings if f.id == "too-long"]  # just so long fits
     assert len(ready(bundled, path, cutoff_len=second).train) == 2
 
 
-def test_truncate_drops_the_oldest_turns_and_never_the_end(bundled: Path, tmp_path: Path, tokenizer: Any) -> None:
-    """Row 3 keeps its system message, its last exchanges and every end; row 2 has nothing to give up and goes."""
+def test_truncate_cuts_in_proportion_and_fakes_no_end(bundled: Path, tmp_path: Path, tokenizer: Any) -> None:
+    """Row 2: 31 tokens ask (system, question, `assistant`) and 103 answer. Of 60, where 2 x 31 is more, both are cut in
+    proportion: int(60 x 103 / 134) = 46 answer, 14 ask. Of 64, where 2 x 31 is less, the question stays whole and 33
+    answer. The end is gone, and nobody puts one there."""
     path = long_rows(tmp_path)
-    run = ready(bundled, path, cutoff_len=64, excess_length_strategy="truncate")
-    texts = [tokenizer.decode(row.ids) for row in run.train]
-    assert [row.where for row in run.train] == [f"{path}:1", f"{path}:3"]
-    assert texts[1].startswith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nb<|im_end|>")
-    assert texts[1].endswith("<|im_start|>assistant\nlast words.<|im_end|>\n") and "first" not in texts[1]
-    assert [tokenizer.decode(run.train[1].ids[first:last]) for first, last in run.train[1].spans] == [
-        "second " * 20 + "<|im_end|>", "last words.<|im_end|>"]
-    assert f"; 1 are shortened by their oldest turns and 1 are left out ({path}:2)." in found(run, "too-long").message
-    shorter = ready(bundled, path, cutoff_len=30, excess_length_strategy="truncate")
-    assert tokenizer.decode(shorter.train[-1].ids) == (
-        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
-        "<|im_start|>assistant\nlast words.<|im_end|>\n")
+    run = ready(bundled, path, cutoff_len=60, overlong="truncate")
+    assert [row.where for row in run.train] == [f"{path}:1", f"{path}:2", f"{path}:3"]
+    cut = run.train[1]
+    whole = ready(bundled, path).train[1]
+    asked, end = whole.runs[0].first, whole.runs[0].last
+    assert (asked, end - asked) == (31, 103)
+    assert cut.ids.tolist() == [*whole.ids[:14], *whole.ids[asked : asked + 46]]
+    assert cut.cut and cut.weights.tolist() == [0.0] * 14 + [1.0] * 46
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in cut.ids[14:]
+    wider = ready(bundled, path, cutoff_len=64, overlong="truncate").train[1]
+    assert wider.ids.tolist() == [*whole.ids[:31], *whole.ids[asked : asked + 33]]
+    assert "; 2 cut, without an end where the answer is cut (" in found(run, "too-long").message
 
 
-def test_raise_refuses_long_rows(bundled: Path, tmp_path: Path) -> None:
+def test_split_goes_on_in_further_rows(bundled: Path, tmp_path: Path) -> None:
+    """Every token of the long row stands in one of its pieces, in order; only the last one has the end."""
     path = long_rows(tmp_path)
-    (finding,) = errors(refused(bundled, path, cutoff_len=64, excess_length_strategy="raise"))
+    whole = ready(bundled, path).train[1]
+    pieces = [row for row in ready(bundled, path, cutoff_len=64, overlong="split").train if row.where == f"{path}:2"]
+    assert [len(piece) for piece in pieces] == [64, 64, len(whole) - 128]
+    assert np.concatenate([piece.ids for piece in pieces]).tolist() == whole.ids.tolist()
+    assert np.concatenate([piece.weights for piece in pieces]).tolist() == whole.weights.tolist()
+
+
+def test_error_refuses_long_rows(bundled: Path, tmp_path: Path) -> None:
+    path = long_rows(tmp_path)
+    (finding,) = errors(refused(bundled, path, cutoff_len=64, overlong="error"))
     assert finding.id == "too-long" and finding.message.startswith("2 of 3 rows are longer than 64 tokens")
     assert f"({path}:2, {path}:3)" in finding.message
     _, finding = told = refused(bundled, path, cutoff_len=8)
@@ -164,7 +177,7 @@ def test_templates_that_teach_no_end_or_nothing(bundled: Path, tmp_path: Path, t
 
 
 def test_answers_that_would_teach_a_slip(bundled: Path, tmp_path: Path) -> None:
-    """An end-of-turn token among the words, and white space that joins the prompt's: a warning with the row."""
+    """White space that joins the prompt's: a warning with the row. An end-of-turn token among the words is text."""
     path = save(tmp_path / "rows.jsonl", [
         {"instruction": "a", "output": "b"},
         {"instruction": "a", "output": "stop <|im_end|> here"},
@@ -172,18 +185,21 @@ def test_answers_that_would_teach_a_slip(bundled: Path, tmp_path: Path) -> None:
         {"instruction": "a", "output": "\n\nHello"},
     ])
     run = ready(bundled, path)
-    early, drift = found(run, "early-end"), found(run, "drift")
-    assert (early.where, early.fix) == (f"{path}:2", "Take '<|im_end|>' out of the answers.")
-    assert early.message.startswith("in 1 of 4 rows") and early.severity == "warn"
+    drift = found(run, "drift")
+    assert drift.message.startswith("in 1 of 4 rows") and len([f for f in run.findings if f.option == "dataset"]) == 1
     assert (drift.where, drift.severity) == (f"{path}:4", "warn")
 
 
-def test_a_named_template_is_told_apart_from_the_models_own(bundled: Path, tmp_path: Path) -> None:
-    run = ready(bundled, write_rows(tmp_path / "rows.json", 3), template="llama3")
-    finding = found(run, "template")
-    assert finding.message.startswith("'llama3' is not applied")
-    assert f"{bundled} brings (<|im_start|>, <|im_end|>)" in finding.message
-    assert finding.severity == "warn"
+def test_a_named_template_is_applied_and_told_apart(bundled: Path, tmp_path: Path, tokenizer: Any) -> None:
+    """LLaMA-Factory's smollm2 ends the default system text with a full stop, the model's own template does not."""
+    rows = write_rows(tmp_path / "rows.json", 3)
+    run = ready(bundled, rows, template="smollm2")
+    finding = found(run, "template-differs")
+    assert finding.severity == "warn" and "ing Face.<|im_end|>" in finding.message
+    assert "trained by Hugging Face.<|im_end|>" in tokenizer.decode(run.train[0].ids)
+    errors = refused(bundled, rows, template="llama3")  # its marks are no tokens of this tokenizer
+    assert "template-token" in [finding.id for finding in errors]
+    assert "Did you mean llama3" in refused(bundled, rows, template="lama3")[0].line()
 
 
 # ------------------------------------------------------------------------------------------------------------- steps
@@ -232,8 +248,8 @@ def test_collate_by_hand() -> None:
     learned           9 | -     6  2     4 is the first of its row: nothing stands before it to predict it from
     source         1    |    4  5        the place before each
     """
-    rows = [Rendered(np.array([7, 8, 9]), np.array([0, 0, 1], dtype=np.float32), ((2, 3),), "f:1"),
-            Rendered(np.array([4, 5, 6, 2]), np.array([1, 0, 1, 0.5], dtype=np.float32), ((2, 4),), "f:2")]
+    rows = [Rendered(np.array([7, 8, 9]), (Run(2, 3, 1.0),), place=Place("f:", 1)),
+            Rendered(np.array([4, 5, 6, 2]), (Run(0, 1, 1.0), Run(2, 3, 1.0), Run(3, 4, 0.5)), place=Place("f:", 2))]
     batch = collate(rows)
     assert batch.ids.tolist() == [[7, 8, 9, 4, 5, 6, 2]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 2, 3]]

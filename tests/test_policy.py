@@ -13,7 +13,8 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from truetune.data.batches import collate
-from truetune.data.renderer import Rendered
+from truetune.data.messages import Place
+from truetune.data.renderer import Rendered, Run
 from truetune.model import head as head_module
 from truetune.model.attention import attend_rows
 from truetune.model.head import Head, log_probabilities
@@ -26,10 +27,8 @@ CPU = torch.device("cpu")
 
 def row(length: int, seed: int, vocabulary: int = 64) -> Rendered:
     """Random ids, of which every token but the first third is learned."""
-    random = np.random.default_rng(seed)
-    weights = np.ones(length, dtype=np.float32)
-    weights[: length // 3] = 0
-    return Rendered(random.integers(3, vocabulary, length), weights, (), f"row {seed}")
+    ids = np.random.default_rng(seed).integers(3, vocabulary, length)
+    return Rendered(ids, (Run(length // 3, length, 1.0),), place=Place("row ", seed))
 
 
 def plainly(model: PreTrainedModel) -> PreTrainedModel:
@@ -244,7 +243,7 @@ def test_head_in_bfloat16() -> None:
 def test_no_learned_tokens_in_a_batch() -> None:
     """A batch in which nothing is learned gives no log-probabilities, and no error."""
     model = random_model("llama")
-    empty = Rendered(np.arange(3, 9), np.zeros(6, dtype=np.float32), (), "empty")
+    empty = Rendered(np.arange(3, 9), ())
     assert len(Policy(model).log_probabilities(collate([empty]))) == 0
 
 
@@ -267,5 +266,5 @@ def test_kept_activations_are_counted() -> None:
     assert eight - four == pytest.approx(2 * (four - two), rel=0.02)
     # a layer keeps at least, per token, in float32: the inputs of 2 norms, q, k, v, the attended, gate, up, product
     assert four - two > 2 * 4 * (2 * 32 + 32 + 16 + 16 + 32 + 3 * 48)
-    assert fits(Policy(models[0]), rows, 2, CPU)[0]
-    assert not fits(Policy(models[0]), rows * 500_000, 1_000_000, CPU)[0]
+    assert fits(Policy(models[0]), rows, 100, CPU)[0]
+    assert not fits(Policy(models[0]), rows, 10**9, CPU)[0]

@@ -8,7 +8,7 @@ a function of the step. What is computed after resuming equals, bit for bit on t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,11 @@ class Progress:
         self.total_loss += loss_sum
         self.total_count += count
 
-    def evaluated(self, loss: float) -> None:
+    def evaluated(self, loss: float, each: Mapping[str, float]) -> None:
         better = self.best_eval is None or loss < self.best_eval
         self.best_eval = loss if better else self.best_eval
         self.evaluations_without_gain = 0 if better else self.evaluations_without_gain + 1
-        self.evaluations.append({"step": self.step, "loss": loss})
+        self.evaluations.append({"step": self.step, "loss": loss, **each})
 
 
 def save_checkpoint(run: Path, progress: Progress, data_hash: str, optimizer: Optimizer | None,

@@ -141,7 +141,7 @@ def _check(arguments: list[str]) -> int:
 
             ready = preflight(config, lambda text: console.print(text))
             findings, facts = worst_first([*findings, *ready.findings]), ready.facts
-            print_rows(ready.train, ready.tokenizer, console)
+            print_rows(ready.train, ready.renderer.tokenizer, console)
             print_facts(facts, console)
     except Problem as error:
         findings, exit_status = worst_first([*findings, *error.findings]), error.status

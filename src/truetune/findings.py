@@ -64,3 +64,14 @@ def problem(id: str, message: str, *, option: str | None = None, where: str | No
             fix: str | None = None, status: int = FAILED) -> Problem:
     """A `Problem` of one finding: the short way to stop with one clear line."""
     return Problem(Finding(id, "error", message, option=option, where=where, fix=fix), status)
+
+
+def refuse(findings: list[Finding]) -> list[Finding]:
+    """`findings` as they are.
+
+    Raises:
+        Problem: an error is among them.
+    """
+    if status_of(findings) == "error":
+        raise Problem(findings)
+    return findings

@@ -30,7 +30,7 @@ from truetune.checkpoint import (
     set_random_state,
 )
 from truetune.data.batches import Batch, collate
-from truetune.data.renderer import stop_ids
+from truetune.data.renderer import Rendered
 from truetune.events import ConsoleProgress, Events, read_events
 from truetune.files import write_into, write_json
 from truetune.findings import Finding, Problem, problem, worst_first
@@ -127,9 +127,10 @@ def start(run: Run, console: Console, findings: Sequence[Finding] = ()) -> Sessi
     optimizer = Optimizer(weights, config, precision, ready.plan.total_steps)
     cast_weights(causal, precision.dtype)
     policy = Policy(causal, fast=config.flash_attn != "disabled")
-    policy.verify(sorted(ready.train or ready.held_out, key=len)[:2], device, say)
+    sample = ready.sample()
+    policy.verify(sample, device, say)
     if config.gradient_checkpointing is None:
-        fit, numbers = fits(policy, ready.train or ready.held_out, config.per_device_train_batch_size, device)
+        fit, numbers = fits(policy, sample, ready.largest_batch(config.per_device_train_batch_size), device)
         config = config.with_values(f"rule: {numbers}", gradient_checkpointing=not fit)
         if not fit:
             say(f"gradient checkpointing is on: {numbers}; a smaller per_device_train_batch_size would be faster")
@@ -220,8 +221,9 @@ def _finish(session: Session) -> None:
             "train_tokens_per_second": progress.tokens / progress.seconds, "train_peak_memory_gb": report.peak_memory(),
         }
     if progress.evaluations:
-        loss = progress.evaluations[-1]["loss"]
-        results |= {"eval_loss": loss, "eval_perplexity": math.exp(min(loss, 700))}
+        last = progress.evaluations[-1]
+        results |= {"eval_loss": last["loss"], "eval_perplexity": math.exp(min(last["loss"], 700))}
+        results |= {name: value for name, value in last.items() if name.startswith("eval_")}
     report.write_results(folder, results)
     if config.do_train:
         write_into(folder, lambda part: _write_model(session, part))
@@ -240,28 +242,35 @@ def _log(session: Session, learning_rate: float, norm: float) -> None:
 
 
 def _evaluate(session: Session) -> None:
-    """Mean loss per learned token of the held-out rows, unless it is known for this step."""
-    config, progress, rows = session.config, session.progress, session.ready.held_out
+    """Mean loss per learned token of the held-out rows, unless it is known for this step; of each set, if they are
+    measured one by one."""
+    progress, plan = session.progress, session.ready.plan
     if progress.evaluations and progress.evaluations[-1]["step"] == progress.step:
         return
     session.bar.busy("evaluating")
-    loss_sum, count, size = 0.0, 0.0, config.per_device_eval_batch_size
     session.model.eval()
     with torch.no_grad():
-        for first in range(0, len(rows), size):
-            if session.interrupts.wanted:
-                raise _Stop
-            batch = collate(rows[first : first + size]).to(session.device)
-            loss, weight, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
-            loss_sum, count = loss_sum + loss.item(), count + weight
+        sums = {name: _loss_of(session, rows) for name, rows in session.ready.held_out.items()}
     session.model.train()
-    loss = loss_sum / count
+    loss = sum(total for total, _ in sums.values()) / sum(count for _, count in sums.values())
+    each = {f"eval_{name}_loss": total / count for name, (total, count) in sums.items() if name}
     session.optimizer.evaluated(loss)
-    progress.evaluated(loss)
-    plan = session.ready.plan
+    progress.evaluated(loss, each)
     session.events.emit("eval", step=progress.step, total_steps=plan.total_steps,
                         epoch=round(progress.step / max(plan.steps_per_epoch, 1), 4), eval_loss=loss,
-                        eval_perplexity=math.exp(min(loss, 700)), seconds=round(progress.seconds, 2))
+                        eval_perplexity=math.exp(min(loss, 700)), **each, seconds=round(progress.seconds, 2))
+
+
+def _loss_of(session: Session, rows: Sequence[Rendered]) -> tuple[float, float]:
+    """The summed loss of `rows`, and what to divide it by."""
+    loss_sum, count, size = 0.0, 0.0, session.config.per_device_eval_batch_size
+    for first in range(0, len(rows), size):
+        if session.interrupts.wanted:
+            raise _Stop
+        batch = collate(rows[first : first + size]).to(session.device)
+        loss, weight, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
+        loss_sum, count = loss_sum + loss.item(), count + weight
+    return loss_sum, count
 
 
 def _due(every: float, strategy: str, session: Session) -> bool:
@@ -286,12 +295,12 @@ def _save(session: Session) -> None:
 
 def _write_model(session: Session, folder: Path) -> None:
     """Adapter or model, the tokenizer with the template that trained it, and how to generate with it."""
-    method, tokenizer, config = METHODS[session.config.finetuning_type], session.ready.tokenizer, session.config
+    method, config, renderer = METHODS[session.config.finetuning_type], session.config, session.ready.renderer
     write_weights(session.model, folder, session.optimizer.masters, method)
-    tokenizer.save_pretrained(folder)
+    renderer.tokenizer.save_pretrained(folder)
     generation = session.policy.causal.generation_config
     if generation is not None:
-        generation.eos_token_id = stop_ids(tokenizer)
+        generation.eos_token_id = renderer.stop_ids()
         generation.save_pretrained(folder)
     if method.adapter:
         write_manifest(folder, config.model_name_or_path or "", session.ready.base)
@@ -299,11 +308,7 @@ def _write_model(session: Session, folder: Path) -> None:
 
 def hash_inputs(ready: Preflight) -> str:
     """A hash of what is trained on: the base model, and every token and weight in order."""
-    digest = sha256(fingerprint(ready.base).encode())
-    for row in ready.train:
-        digest.update(row.ids.tobytes())
-        digest.update(row.weights.tobytes())
-    return digest.hexdigest()[:16]
+    return sha256(f"{fingerprint(ready.base)} {ready.train.hash()}".encode()).hexdigest()[:16]
 
 
 def _device_findings(config: Config, device: torch.device) -> list[Finding]:
@@ -323,7 +328,7 @@ def _device_findings(config: Config, device: torch.device) -> list[Finding]:
 
 def _not_finite(session: Session, batches: Sequence[Batch], what: str) -> Problem:
     """Keep the batches that led here, and say what is known."""
-    path, tokenizer = session.run.folder / "failed_batch.jsonl", session.ready.tokenizer
+    path, tokenizer = session.run.folder / "failed_batch.jsonl", session.ready.renderer.tokenizer
     with path.open("w", encoding="utf-8") as file:
         for batch in batches:
             for place, (start, end) in zip(batch.places, pairwise(batch.starts), strict=True):

@@ -1,20 +1,38 @@
-"""The shapes in which people keep conversations, and how each row becomes messages.
+"""The shapes in which people keep what a model learns from, and how each row becomes a `Row`.
 
 alpaca: instruction, input, output (and system, history). sharegpt: `conversations` with from/value. openai: `messages`
-with role/content. `columns` and `tags` rename them as dataset_info.json does, its trap included: a block that is
-present makes every key it does not list unknown.
+with role/content. trl: prompt and completion, as text or as messages. Each of the four may hold a better and a worse
+answer (chosen, rejected) or a judgement (kto_tag, label). text: plain text. `columns` and `tags` rename them as
+dataset_info.json does, its trap included: a block that is present makes every key it does not list unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from truetune.data.messages import BadRow, Message, Role
+from truetune.data.messages import (
+    BadRow,
+    Conversation,
+    Document,
+    Judged,
+    Kind,
+    Message,
+    Place,
+    Preference,
+    Role,
+    Row,
+    conversation,
+)
+from truetune.data.tools import read_call_turn, read_calls, read_tools
 from truetune.findings import Finding, Problem
 
-Formatting = Literal["alpaca", "sharegpt", "openai"]
+DESCRIBED = Literal["alpaca", "sharegpt", "openai"]
+"""The formats that dataset_info.json can name."""
+Formatting = Literal["alpaca", "sharegpt", "openai", "trl", "text"]
 
 
 @dataclass(frozen=True)
@@ -23,39 +41,67 @@ class Layout:
 
     formatting: Formatting
     columns: Mapping[str, str]
-    tags: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """What its rows are: the columns tell."""
+        if "chosen" in self.columns:
+            return "preferences"
+        if "kto_tag" in self.columns:
+            return "judged"
+        plain = "messages" not in self.columns and "response" not in self.columns
+        return "documents" if plain else "conversations"
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """What the rows call a role → the tag that it is."""
+        also = {name: tag for name, tag in _ALIASES[self.formatting].items() if tag in self.tags}
+        return also | {name: tag for tag, name in self.tags.items() if tag in _ROLES}
 
 
+_ROLES: dict[str, Role] = {"system_tag": "system", "user_tag": "user", "assistant_tag": "assistant",
+                           "observation_tag": "tool", "function_tag": "assistant"}
 _SHAREGPT_TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt",
                   "system_tag": "system", "observation_tag": "observation", "function_tag": "function_call"}
 _OPENAI_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
-                "system_tag": "system", "observation_tag": "tool", "function_tag": "function"}
-DEFAULTS: dict[Formatting, Layout] = {
-    "alpaca": Layout("alpaca", {"prompt": "instruction", "query": "input", "response": "output"}, {}),
+                "system_tag": "system", "observation_tag": "tool"}
+_OPENAI_ALIASES = {"developer": "system_tag", "function": "observation_tag"}
+_ALIASES: dict[Formatting, dict[str, str]] = {"alpaca": {}, "sharegpt": {}, "text": {}, "openai": _OPENAI_ALIASES,
+                                              "trl": _OPENAI_ALIASES}
+"""Further names of roles, where a tags block gives them no other meaning."""
+DEFAULTS: dict[DESCRIBED, Layout] = {
+    "alpaca": Layout("alpaca", {"prompt": "instruction", "query": "input", "response": "output"}),
     "sharegpt": Layout("sharegpt", {"messages": "conversations"}, _SHAREGPT_TAGS),
     "openai": Layout("openai", {"messages": "messages"}, _OPENAI_TAGS),
 }
-_NEEDED = {
-    "alpaca": {"columns": ("prompt", "response"), "tags": ()},
-    "sharegpt": {"columns": ("messages",), "tags": ("role_tag", "content_tag", "user_tag", "assistant_tag")},
-    "openai": {"columns": ("messages",), "tags": ("role_tag", "content_tag", "user_tag", "assistant_tag")},
-}
-_UNREAD = ("tools", "images", "videos", "audios")
+_ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
+_MEDIA = ("images", "videos", "audios")
 """Columns that mean something and are not read yet: a row that fills one is refused, never trained on without it."""
+_THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""What data call the thought before an answer, where they keep it apart."""
+_OPTIONAL = {name: name for name in ("system", "history", "tools", *_MEDIA, "thinking", "kto_tag")}
 
 
-def described_layout(formatting: Formatting, columns: Mapping[str, str | None] | None,
-                     tags: Mapping[str, str | None] | None, where: str) -> Layout:
+# --------------------------------------------------------------------------------------------------- which layout it is
+
+
+def described_layout(formatting: DESCRIBED, columns: Mapping[str, str | None] | None,
+                     tags: Mapping[str, str | None] | None, ranking: bool, where: str) -> Layout:
     """The layout that an entry of dataset_info.json describes: a block that is present replaces the defaults whole.
 
     Raises:
         Problem: a block does not name what the format cannot do without.
     """
     default = DEFAULTS[formatting]
-    blocks = {"columns": default.columns if columns is None else _named(columns),
+    answers = _ANSWERS if ranking else {}
+    block = {**default.columns, **answers} if columns is None else _named(columns)
+    blocks = {"columns": {key: name for key, name in block.items() if ranking or key not in _ANSWERS},
               "tags": default.tags if tags is None else _named(tags)}
-    absent = [(block, key) for block, needed in _NEEDED[formatting].items()
-              for key in needed if key not in blocks[block]]
+    turns = formatting != "alpaca"
+    needed = {"columns": (("messages",) if turns else ("prompt",)) + tuple(answers),
+              "tags": ("role_tag", "content_tag", "user_tag", "assistant_tag") if turns else ()}
+    absent = [(block, key) for block, keys in needed.items() for key in keys if key not in blocks[block]]
     if absent:
         raise Problem(Finding("bad-info", "error", f"its {block} block names no {key}.", where=where,
                               fix=f"A {block} block replaces the defaults whole: name {key} in it, or leave it out.")
@@ -67,29 +113,146 @@ def _named(block: Mapping[str, str | None]) -> dict[str, str]:
     return {key: name for key, name in block.items() if name}
 
 
-def recognise(columns: Set[str]) -> Layout | None:
-    """The layout of a file whose rows have these columns; None if it is none of ours.
+@dataclass(frozen=True)
+class _Shape:
+    """Columns by which a format is recognised, and others that it may have beside those that all may have."""
 
-    Optional columns (system, history, …) are read where they are there.
+    formatting: Formatting
+    needed: Mapping[str, str]
+    more: Mapping[str, str] = field(default_factory=dict)
+
+
+_SHAPES = (
+    _Shape("alpaca", {"prompt": "instruction", **_ANSWERS}, {"query": "input"}),
+    _Shape("sharegpt", {"messages": "conversations", **_ANSWERS}),
+    _Shape("openai", {"messages": "messages", **_ANSWERS}),
+    _Shape("trl", _ANSWERS, {"messages": "prompt"}),
+    _Shape("alpaca", {"prompt": "instruction", "response": "output"}, {"query": "input"}),
+    _Shape("sharegpt", {"messages": "conversations"}),
+    _Shape("openai", {"messages": "messages"}),
+    _Shape("trl", {"messages": "prompt", "response": "completion"}),
+    _Shape("text", {"prompt": "text"}),
+)
+"""The first that fits is it."""
+KNOWN_SHAPES = "; ".join(f"{shape.formatting} ({', '.join(shape.needed.values())})" for shape in _SHAPES
+                         if "chosen" not in shape.needed) + "; the first four also with chosen and rejected"
+
+
+def recognise(rows: Sequence[Mapping[str, Any]]) -> Layout | None:
+    """The layout of a file that begins with these rows; None if it is none of ours.
+
+    Optional columns (system, history, tools, …) are read where they are there.
     """
-    for layout in DEFAULTS.values():
-        if all(layout.columns[key] in columns for key in _NEEDED[layout.formatting]["columns"]):
-            names = {**layout.columns, **{name: name for name in ("system", "history", *_UNREAD)}}
-            return Layout(layout.formatting, {key: name for key, name in names.items() if name in columns}, layout.tags)
+    columns = {column for row in rows for column in row}
+    for shape in _SHAPES:
+        if columns.issuperset(shape.needed.values()):
+            names = {**_OPTIONAL, "thinking": "reasoning_content", **_optional_of(rows, columns), **shape.more}
+            there = {key: name for key, name in names.items() if name in columns}
+            tags = _tags(rows, shape)
+            return Layout(shape.formatting, {**there, **shape.needed}, tags)
+    if all(isinstance(row.get("content"), str) for row in rows) and len(_text_columns(rows)) == 1:
+        return Layout("text", {"prompt": "content"})
     return None
 
 
-def to_messages(row: Mapping[str, Any], layout: Layout) -> list[Message]:
-    """The messages of one row. An empty system message is none, as in LLaMA-Factory.
+def _optional_of(rows: Sequence[Mapping[str, Any]], columns: set[str]) -> dict[str, str]:
+    """Optional columns that go by several names. A `label` is a judgement where it is true or false, as KTO has it;
+    a number or a word is somebody's class of something."""
+    labels = [row["label"] for row in rows if row.get("label") not in (None, "")]
+    judged = bool(labels) and all(isinstance(label, bool) or label in ("true", "false", "True", "False")
+                                  for label in labels)
+    found = {"kto_tag": "label"} if judged and "kto_tag" not in columns else {}
+    return found | ({"thinking": "thinking"} if "thinking" in columns else {})
+
+
+def _tags(rows: Sequence[Mapping[str, Any]], shape: _Shape) -> Mapping[str, str]:
+    """from/value or role/content: the first turn tells, since either is found in `conversations` and in `messages`."""
+    turns = rows[0].get(shape.needed.get("messages", ""))
+    first = turns[0] if isinstance(turns, list) and turns else None
+    if isinstance(first, dict):
+        return _SHAREGPT_TAGS if {"from", "value"} <= first.keys() else _OPENAI_TAGS
+    default = {"alpaca": {}, "sharegpt": _SHAREGPT_TAGS, "text": {}}
+    return default.get(shape.formatting, _OPENAI_TAGS)
+
+
+def _text_columns(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {column for row in rows for column, value in row.items() if isinstance(value, str)}
+
+
+# ------------------------------------------------------------------------------------------------------- row by row
+
+
+def to_row(values: Mapping[str, Any], layout: Layout, kind: Kind, place: Place) -> Row:
+    """One row as what a stage learns from. `kind` is the layout's own.
 
     Raises:
-        BadRow: a column is missing or is not text, or a role has no meaning.
+        BadRow: a column is missing or holds something else, a role has no meaning, or the roles are out of order.
     """
-    for key in _UNREAD:
-        if row.get(layout.columns.get(key, "")):
-            raise BadRow(f"column {layout.columns[key]!r} has {key}, which are not read yet")
-    system = _text(row, layout, "system", required=False)
-    messages = _READERS[layout.formatting](row, layout)
+    columns = layout.columns
+    for key in _MEDIA:
+        if key in columns and values.get(columns[key]):
+            raise BadRow(f"column {columns[key]!r} has {key}, which are not read yet")
+    return _ROWS[kind](values, layout, place)
+
+
+def _to_conversation(values: Mapping[str, Any], layout: Layout, place: Place) -> Conversation:
+    messages = _before(values, layout)
+    if "response" in layout.columns:
+        messages = _answered(messages, values, layout, "response")
+    return conversation(messages, place, _tools(values, layout))
+
+
+def _to_preference(values: Mapping[str, Any], layout: Layout, place: Place) -> Preference:
+    tools = _tools(values, layout)
+    before = _before(values, layout)
+    chosen, rejected = (_pair_side(before, values, layout, key, place, tools) for key in _ANSWERS)
+    if chosen.messages[:-1] != rejected.messages[:-1]:
+        raise BadRow("chosen and rejected differ already before their last answer")
+    return Preference(chosen, rejected)
+
+
+def _pair_side(before: Sequence[Message], values: Mapping[str, Any], layout: Layout, key: str, place: Place,
+               tools: tuple[Mapping[str, Any], ...]) -> Conversation:
+    try:
+        return conversation(_answered(before, values, layout, key), place, tools)
+    except BadRow as error:
+        raise BadRow(f"{key}: {error}") from None
+
+
+def _to_judged(values: Mapping[str, Any], layout: Layout, place: Place) -> Judged:
+    column = layout.columns["kto_tag"]
+    good = values.get(column)
+    if isinstance(good, str):  # csv knows no other
+        good = {"true": True, "false": False}.get(good.lower())
+    if not isinstance(good, bool):
+        raise BadRow(f"column {column!r} must be true or false, not {values.get(column)!r:.40}")
+    return Judged(_to_conversation(values, layout, place), good)
+
+
+def _to_document(values: Mapping[str, Any], layout: Layout, place: Place) -> Document:
+    text = _question(values, layout)
+    if not text.strip():
+        raise BadRow("there is no text")
+    return Document(text, place)
+
+
+_ROWS: dict[Kind, Callable[[Mapping[str, Any], Layout, Place], Row]] = {
+    "conversations": _to_conversation, "preferences": _to_preference, "judged": _to_judged, "documents": _to_document,
+}
+
+
+def _before(values: Mapping[str, Any], layout: Layout) -> list[Message]:
+    """What is said before the answer; the whole conversation where it ends with the answer. An empty system message is
+    none, as in LLaMA-Factory."""
+    columns = layout.columns
+    system = _text(values, columns["system"], required=False) if "system" in columns else ""
+    if "messages" in columns:
+        messages = _turns(values.get(columns["messages"]), layout, f"column {columns['messages']!r}")
+    elif "prompt" in columns:
+        messages = _history(values, columns["history"]) if "history" in columns else []
+        messages.append(Message("user", _question(values, layout)))
+    else:
+        messages = []
     if messages and messages[0].role == "system":
         if system:
             raise BadRow("there are two system messages, a column and a turn")
@@ -97,59 +260,147 @@ def to_messages(row: Mapping[str, Any], layout: Layout) -> list[Message]:
     return [Message("system", system), *messages] if system else messages
 
 
-def _read_alpaca(row: Mapping[str, Any], layout: Layout) -> list[Message]:
-    history = row.get(layout.columns.get("history", "")) or []
-    if not isinstance(history, list):
-        raise BadRow(f"column {layout.columns['history']!r} must be a list of pairs")
+def _question(values: Mapping[str, Any], layout: Layout) -> str:
+    """As in LLaMA-Factory either part may be empty: some data keep the whole question in `input`."""
+    asked = _text(values, layout.columns["prompt"])
+    more = _text(values, layout.columns["query"], required=False) if "query" in layout.columns else ""
+    return f"{asked}\n{more}" if asked and more else asked or more
+
+
+def _history(values: Mapping[str, Any], column: str) -> list[Message]:
+    pairs = _list(values.get(column) or [])
+    if not isinstance(pairs, list):
+        raise BadRow(f"column {column!r} must be a list of pairs")
     messages: list[Message] = []
-    for number, pair in enumerate(history, start=1):
+    for number, pair in enumerate(pairs, start=1):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise BadRow(f"history {number} must be a pair [user, assistant] of texts")
         messages += [Message("user", pair[0]), Message("assistant", pair[1])]
-    # as in LLaMA-Factory either may be empty: some data keep the whole question in `input`
-    asked = [_text(row, layout, "prompt"), _text(row, layout, "query", required=False)]
-    messages.append(Message("user", "\n".join(text for text in asked if text)))
-    messages.append(Message("assistant", _text(row, layout, "response")))
     return messages
 
 
-def _read_turns(row: Mapping[str, Any], layout: Layout) -> list[Message]:
-    tags, column = layout.tags, layout.columns["messages"]
-    turns = row.get(column)
-    if not isinstance(turns, list):
-        raise BadRow(f"column {column!r} must be a list of turns")
-    meanings: dict[str, Role] = {"system_tag": "system", "user_tag": "user", "assistant_tag": "assistant"}
-    roles: dict[str, Role] = {tags[tag]: role for tag, role in meanings.items() if tag in tags}
-    of_tools = {tags[tag] for tag in ("observation_tag", "function_tag") if tag in tags}
-    messages = []
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict) or not {tags["role_tag"], tags["content_tag"]} <= turn.keys():
-            raise BadRow(f"turn {number} must have {tags['role_tag']!r} and {tags['content_tag']!r}")
-        said, content = turn[tags["role_tag"]], turn[tags["content_tag"]]
-        if not isinstance(said, str) or said not in roles.keys() | of_tools:
-            untagged = "" if "system_tag" in tags else " (the tags block in dataset_info.json names no system_tag)"
-            raise BadRow(f"turn {number} has the role {said!r}; it must be one of "
-                         f"{', '.join(map(repr, roles))}{untagged}")
-        if said in of_tools or turn.get("tool_calls"):
-            raise BadRow(f"turn {number} is a tool's or calls one, and tools are not read yet")
-        if not isinstance(content, str):
-            raise BadRow(f"turn {number}: {tags['content_tag']!r} must be text, not {type(content).__name__}")
-        messages.append(Message(roles[said], content))
-    return messages
+def _answered(before: Sequence[Message], values: Mapping[str, Any], layout: Layout, key: str) -> list[Message]:
+    """What is said before, and the answer in column `key`: text, a turn, or turns. Turns that do not begin with an
+    answer are the whole conversation, and the prompt beside them only repeats its question."""
+    column = layout.columns[key]
+    value = values.get(column)
+    if isinstance(value, dict) and layout.tags:
+        value = [value]
+    if isinstance(value, list) and layout.tags:
+        turns = _turns(value, layout, f"column {column!r}")
+        opening = [message for message in before[:1] if message.role == "system" and turns[:1] and
+                   turns[0].role != "system"]
+        return [*opening, *turns] if turns and turns[0].role != "assistant" else [*before, *turns]
+    thought = values.get(layout.columns["thinking"]) if "thinking" in layout.columns else None
+    return [*before, Message("assistant", _text(values, column), _thought(thought, "the answer"))]
 
 
-def _text(row: Mapping[str, Any], layout: Layout, key: str, required: bool = True) -> str:
-    column = layout.columns.get(key, "")
-    value = row.get(column)
-    if value is None:
-        if required:
-            raise BadRow(f"column {column!r} is missing")
-        return ""
-    if not isinstance(value, str):
+def _tools(values: Mapping[str, Any], layout: Layout) -> tuple[Mapping[str, Any], ...]:
+    value = values.get(layout.columns["tools"]) if "tools" in layout.columns else None
+    return read_tools(value) if value else ()
+
+
+def _text(values: Mapping[str, Any], column: str, required: bool = True) -> str:
+    value = values.get(column)
+    if isinstance(value, str):
+        return value
+    if value is not None:
         raise BadRow(f"column {column!r} must be text, not {type(value).__name__}")
+    if required:
+        raise BadRow(f"column {column!r} is missing")
+    return ""
+
+
+def _list(value: Any) -> Any:
+    """A list, also where a table (csv, parquet) keeps it as JSON text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
     return value
 
 
-_READERS: dict[Formatting, Callable[[Mapping[str, Any], Layout], list[Message]]] = {
-    "alpaca": _read_alpaca, "sharegpt": _read_turns, "openai": _read_turns,
-}
+# ------------------------------------------------------------------------------------------------------ turn by turn
+
+
+def _turns(value: Any, layout: Layout, what: str) -> list[Message]:
+    turns = _list(value)
+    if isinstance(turns, str) and layout.formatting == "trl":
+        return [Message("user", turns)]
+    if not isinstance(turns, list):
+        raise BadRow(f"{what} must be a list of turns")
+    roles, role_key, content_key = layout.roles, layout.tags["role_tag"], layout.tags["content_tag"]
+    messages: list[Message] = []
+    for number, turn in enumerate(turns, start=1):
+        if not isinstance(turn, dict) or role_key not in turn:
+            raise BadRow(f"turn {number} must have {role_key!r} and {content_key!r}")
+        tag = roles.get(turn[role_key]) if isinstance(turn[role_key], str) else None
+        if tag is None:
+            untagged = "" if "system_tag" in layout.tags else (
+                " (the tags block in dataset_info.json names no system_tag)")
+            raise BadRow(f"turn {number} has the role {turn[role_key]!r}; it must be one of "
+                         f"{', '.join(map(repr, roles))}{untagged}")
+        try:
+            messages.append(_turn(turn, tag, content_key))
+        except BadRow as error:
+            raise BadRow(f"turn {number}: {error}") from None
+    return messages
+
+
+def _turn(turn: Mapping[str, Any], tag: str, content_key: str) -> Message:
+    """A turn as a message. Most have a role and a text, and the quick way is theirs."""
+    role, content = _ROLES[tag], turn.get(content_key)
+    if len(turn) == 2 and isinstance(content, str) and tag != "function_tag":
+        return Message(role, content)
+    calls = read_calls(turn.get("tool_calls") or turn.get("function_call"))
+    if content is None and not calls:
+        raise BadRow(f"{content_key!r} is missing")
+    text = _content(content, content_key)
+    if tag == "function_tag":
+        text, calls = read_call_turn(text)
+    if calls and role != "assistant":
+        raise BadRow(f"only an assistant calls tools, not {role}")
+    thought = next((turn[key] for key in _THOUGHTS if turn.get(key)), None)
+    return Message(role, text, _thought(thought, "the turn"), calls, _weight(turn, role))
+
+
+def _content(content: Any, key: str) -> str:
+    """Text, also where it comes in parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise BadRow(f"{key!r} must be text, not {type(content).__name__}")
+    texts: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            media = next((medium for word, medium in _PARTS.items() if word in str(kind)), None)
+            raise BadRow(f"{media} are not read yet" if media else f"{key!r} must be text or parts with a text")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+_PARTS = {"image": "images", "video": "videos", "audio": "audios", "file": "files"}
+
+
+def _thought(value: Any, what: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise BadRow(f"the thought of {what} must be text, not {type(value).__name__}")
+    return value
+
+
+def _weight(turn: Mapping[str, Any], role: Role) -> float | None:
+    """What an answer counts: `weight`, a number, or `loss`, true or false."""
+    weight, loss = turn.get("weight"), turn.get("loss")
+    if loss is not None and not isinstance(loss, bool):
+        raise BadRow(f"'loss' must be true or false, not {loss!r:.40}")
+    if weight is None:
+        weight = loss if loss is None else float(loss)
+    elif isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise BadRow(f"'weight' must be a number, 0 or more, not {weight!r:.40}")
+    if role == "assistant" or not weight:
+        return float(weight) if role == "assistant" and weight is not None else None
+    raise BadRow(f"only an assistant's turn is learned, so it cannot have the weight {weight:g}")

@@ -1,58 +1,136 @@
-"""A conversation: what every data format becomes, and what the renderer takes."""
+"""What data formats become and the renderer takes: conversations, pairs of answers, judged answers, plain texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
+Kind = Literal["conversations", "preferences", "judged", "documents"]
+"""What the rows of a stage are: answers to learn, a better and a worse answer, an answer judged good or bad, text."""
 
 
-@dataclass(frozen=True)
-class Message:
+class Place(NamedTuple):
+    """Where a row stands. file: with what leads to the number (`data/a.json:`, `a.parquet row `). number: from 1."""
+
+    file: str = ""
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}{self.number}" if self.file else ""
+
+
+NOWHERE = Place()
+
+
+class ToolCall(NamedTuple):
+    """A call that an assistant makes."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that chat templates read, which is OpenAI's."""
+        return {"type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+class Message(NamedTuple):
+    """One turn. reasoning: the thought before an answer, where the data keep it apart. weight: what this answer counts
+    in the loss (None: as any other)."""
+
     role: Role
     content: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    weight: float | None = None
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """The form that chat templates read."""
-        return {"role": self.role, "content": self.content}
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning is not None:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = [call.as_dict() for call in self.tool_calls]
+        return message
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages in order, and the place they were read from (`file.json:12`)."""
+    """Messages in order, the tools that the assistant may call (as JSON Schema objects), and where they were read."""
 
     messages: tuple[Message, ...]
-    where: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    place: Place = NOWHERE
 
-    def as_dicts(self) -> list[dict[str, str]]:
-        return [message.as_dict() for message in self.messages]
+    @property
+    def where(self) -> str:
+        return str(self.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """The same conversation with a better and a worse last answer."""
+
+    chosen: Conversation
+    rejected: Conversation
+
+    @property
+    def place(self) -> Place:
+        return self.chosen.place
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A conversation whose last answer somebody found good or bad."""
+
+    conversation: Conversation
+    good: bool
+
+    @property
+    def place(self) -> Place:
+        return self.conversation.place
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain text, for pre-training."""
+
+    text: str
+    place: Place = NOWHERE
+
+
+Row = Conversation | Preference | Judged | Document
 
 
 class BadRow(ValueError):
     """A row that cannot be learned from; its text says why."""
 
 
-def conversation(messages: Sequence[Message], where: str = "") -> Conversation:
-    """Messages as a conversation that can be trained on: an optional system message, then user and assistant in turn,
-    ending with an answer.
+def conversation(messages: Sequence[Message], place: Place = NOWHERE,
+                 tools: Sequence[Mapping[str, Any]] = ()) -> Conversation:
+    """Messages as a conversation that can be trained on: an optional system message, then user (or a tool) and
+    assistant in turn, ending with an answer. Results of several tools may follow one another.
 
     Raises:
         BadRow: the roles do not alternate so, or a message that must say something is empty.
     """
     opening = int(bool(messages) and messages[0].role == "system")
-    turns = messages[opening:]
-    for number, message in enumerate(turns, start=1):
-        expected = "user" if number % 2 else "assistant"
-        if message.role == "system":
+    before: Role = "assistant"
+    for number, message in enumerate(messages[opening:], start=opening + 1):
+        role = message.role
+        if role == "system":
             raise BadRow("a system message may only stand first")
-        if message.role != expected:
-            raise BadRow(f"turn {number + opening} is from {message.role}, but {expected} should speak")
-        if not message.content.strip():
-            raise BadRow(f"turn {number + opening} ({message.role}) is empty")
-    if not turns:
+        if (role == "assistant") == (before == "assistant") and not role == before == "tool":
+            raise BadRow(f"turn {number} is from {role}, but {'user' if role == 'assistant' else 'assistant'} should "
+                         "speak")
+        if role == "tool" and number == opening + 1:
+            raise BadRow(f"turn {number} is a tool's, but nobody has called it")
+        if not (message.tool_calls or role == "tool" or message.content.strip()):
+            raise BadRow(f"turn {number} ({role}) is empty")
+        before = role
+    if len(messages) == opening:
         raise BadRow("there is no message")
-    if len(turns) % 2:
-        raise BadRow("the last turn is the user's, so there is no answer to learn")
-    return Conversation(tuple(messages), where)
+    if before != "assistant":
+        raise BadRow(f"the last turn is the {before}'s, so there is no answer to learn")
+    return Conversation(tuple(messages), tuple(tools), place)

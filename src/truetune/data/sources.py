@@ -1,210 +1,466 @@
-"""Where data comes from: a name in dataset_info.json (read as LLaMA-Factory reads it) or simply a file.
+"""Where data comes from: a name in dataset_info.json (read as LLaMA-Factory reads it), a file or folder, a data set
+of a hub, or an address in a cloud.
 
-Every row keeps the line it stood on, so that whatever is wrong with it later can be told as `file:line`. Problems are
-raised without an option; the caller knows whether `dataset` or `eval_dataset` asked.
+A source is read as a stream, so it may be larger than the memory. Every row keeps the line (or number) where it stood,
+so that whatever is wrong with it later can be told as `file:line`.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import importlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, PositiveInt, ValidationError
 
-from truetune.data.formats import Formatting, Layout, described_layout
+from truetune.data.formats import DESCRIBED, Layout, described_layout
+from truetune.data.messages import Place
+from truetune.data.readers import KINDS, RawRow, read_file, struct_columns, suffix_of, without_nulls
 from truetune.findings import Finding, Problem, problem
+from truetune.options import Config
 
 INFO = "dataset_info.json"
-_HUB_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-_SUFFIXES = (".json", ".jsonl")
+ONLINE, REMOTE = "ONLINE", "REMOTE:"
 
 
-class InfoEntry(BaseModel):
-    """What an entry of dataset_info.json may say; other keys (subset, split, …) concern hubs and are passed over."""
+class Data(Protocol):
+    """Where the rows of a source lie."""
 
-    file_name: str | None = None
-    formatting: Formatting = "alpaca"
-    columns: dict[str, str | None] | None = None
-    tags: dict[str, str | None] | None = None
-    ranking: bool = False
-    num_samples: PositiveInt | None = None
+    def rows(self, start: int) -> Iterator[RawRow]: ...
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: a file, and how to read its rows. `layout` None: recognise it from the columns."""
+    """One data set. layout: how to read its rows (None: recognise it from the columns). num_samples: how many rows to
+    draw from it (None: all). where: the entry of dataset_info.json that describes it, or what the user named."""
 
     name: str
-    file: Path
+    data: Data
     layout: Layout | None = None
     num_samples: int | None = None
+    where: str = ""
+
+    def rows(self, start: int = 0) -> Iterator[RawRow]:
+        """The rows one after the other, the first `start` passed over.
+
+        Raises:
+            Problem: the data cannot be reached or read.
+        """
+        return self.data.rows(start)
+
+    def fingerprint(self) -> str:
+        """A hash of the data as they lie there, before anything is read into them.
+
+        Raises:
+            Problem: the data cannot be reached or read.
+        """
+        return self.data.fingerprint()
 
 
-@dataclass(frozen=True)
-class RawRow:
-    values: Mapping[str, Any]
-    where: str
-
-
-def find_sources(names: Sequence[str], dataset_dir: str) -> list[Source]:
-    """The data sets called `names`.
+def find_sources(names: Sequence[str], config: Config, option: str) -> list[Source]:
+    """The data sets called `names`, which is what `option` says.
 
     Raises:
-        Problem: every name that is neither in dataset_info.json nor a file, all in one.
+        Problem: every name that is nothing that can be read, all in one.
     """
-    folder = Path(dataset_dir)
-    info = _read_info(folder / INFO)
-    sources, findings = [], []
-    for name in names:
-        try:
-            sources.append(_find(name, folder, info))
-        except Problem as error:
-            findings += error.findings
+    sources: list[Source] = []
+    findings: list[Finding] = []
+    try:
+        info = _read_info(config) if names else _Info({}, "", _beside(Path(config.dataset_dir)))
+        for name in names:
+            try:
+                sources.append(_find(name, info, config))
+            except Problem as error:
+                findings += error.findings
+    except Problem as error:
+        findings = error.findings
     if findings:
-        raise Problem(findings)
+        raise Problem(replace(finding, option=option) for finding in findings)
     return sources
 
 
-def _find(name: str, folder: Path, info: Mapping[str, Any]) -> Source:
-    if name in info:
-        return _from_info(name, info[name], folder)
-    path = Path(name).expanduser()
-    for candidate in (path, folder / path):
-        if candidate.is_file() and candidate.suffix.lower() in _SUFFIXES:
-            return Source(name, candidate)
-    if path.suffix.lower() in _SUFFIXES:
-        raise problem("no-data-file", f"there is no file {name}.", fix=_near(path, folder) or
-                      f"A relative path starts at the current folder or at dataset_dir ({folder}).")
-    if not info:
-        known = f"There is no {folder / INFO}."
-    else:
-        near = difflib.get_close_matches(name, info, n=1)
-        known = f"Did you mean {near[0]}?" if near else f"It holds: {', '.join(sorted(info))}."
-    raise problem("no-data-set", f"{name!r} is neither in {folder / INFO} nor a .json or .jsonl file.", fix=known)
+# ------------------------------------------------------------------------------------------------- where rows may lie
 
 
-def _near(path: Path, folder: Path) -> str:
-    """`Did you mean …?` with the data file whose name is nearest to that of `path`; empty if none is near."""
-    for parent in (path.parent, (folder / path).parent):
-        files = {file.stem: file for file in parent.glob("*.json*") if file.name != INFO}
-        for stem in difflib.get_close_matches(path.stem, files, n=1):
-            return f"Did you mean {files[stem]}?"
-    return ""
+@dataclass(frozen=True)
+class Files:
+    """Local files of one kind, one after the other."""
+
+    paths: tuple[Path, ...]
+
+    def rows(self, start: int) -> Iterator[RawRow]:
+        for path in self.paths:
+            try:
+                file = path.open("rb")
+            except OSError as error:
+                raise problem("data-unreadable", f"cannot be read: {error.strerror}.", where=str(path)) from None
+            with file:
+                start = yield from read_file(file, str(path), start)
+
+    def fingerprint(self) -> str:
+        """Of the bytes of all files, in order. Their names do not matter."""
+        return _digest(self.paths)
 
 
-def _from_info(name: str, values: Any, folder: Path) -> Source:
-    where = f"{folder / INFO}, {name}"
+@dataclass(frozen=True)
+class Cloud:
+    """A file, or a folder of files of one kind, that fsspec reaches: s3://, gs://, and whatever else it knows."""
+
+    url: str
+
+    def rows(self, start: int) -> Iterator[RawRow]:
+        system, paths = self._open()
+        for path in paths:
+            with system.open(path, "rb") as file:
+                start = yield from read_file(file, system.unstrip_protocol(path), start)
+
+    def fingerprint(self) -> str:
+        """Of what the cloud says about each file: its checksum where it keeps one, its size and time where not."""
+        system, paths = self._open()
+        return _hash(*(f"{system.checksum(path)} {system.size(path)}" for path in paths))
+
+    def _open(self) -> tuple[Any, list[str]]:
+        """The file system and the files there. Open data needs no account, so it is asked without one first."""
+        import fsspec
+
+        protocol = self.url.split("://")[0]
+        cloud = _CLOUDS.get(protocol, _OPEN)
+        errors = (OSError, *(_import(name, cloud.package, self.url) for name in cloud.refusals))
+        try:
+            with suppress(*errors):
+                return self._list(fsspec.url_to_fs(self.url, **cloud.anonymous))
+            return self._list(fsspec.url_to_fs(self.url))
+        except (ValueError, ImportError) as error:  # fsspec knows no such protocol, or not how to speak it
+            raise problem("no-data-file", f"cannot be reached: {error}.".replace("..", "."), where=self.url) from None
+        except errors as error:
+            reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).split("\n")[0]
+            raise problem("data-unreadable", f"cannot be read: {reason.rstrip('.') or type(error).__name__}.",
+                          where=self.url, fix=cloud.account or None) from None
+
+    def _list(self, found: tuple[Any, str]) -> tuple[Any, list[str]]:
+        system, path = found
+        if not system.isdir(path):
+            system.info(path)
+            return system, [path]
+        return system, _one_kind(sorted(system.ls(path, detail=False)), self.url)
+
+
+class _Cloud(NamedTuple):
+    """The package that speaks a protocol, how it is asked without an account, how it refuses (beside OSError), and how
+    it learns of an account."""
+
+    package: str = ""
+    anonymous: Mapping[str, object] = {}
+    refusals: tuple[str, ...] = ()
+    account: str = ""
+
+
+_GOOGLE = _Cloud("gcsfs", {"token": "anon"}, ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError",
+                                              "aiohttp:ClientError"),
+                 "If it is not open to all, log in: gcloud auth application-default login.")
+_CLOUDS = {
+    "s3": _Cloud("s3fs", {"anon": True}, ("botocore.exceptions:BotoCoreError",),
+                 "If it is not open to all, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."),
+    "gs": _GOOGLE,
+    "gcs": _GOOGLE,
+}
+_OPEN = _Cloud()
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set of a hub, or a local folder laid out like one. With `streaming` nothing is kept; otherwise it is
+    downloaded once, and read from the disk."""
+
+    repo: str
+    hub: str = "hf"
+    subset: str | None = None
+    split: str = "train"
+    folder: str | None = None
+    streaming: bool = False
+    cache_dir: str | None = None
+
+    def rows(self, start: int) -> Iterator[RawRow]:
+        data = self._load()
+        structs = struct_columns(data.features.arrow_schema) if data.features else None
+        place, number = f"{self.repo} row ", start
+        try:
+            for batch in (data.skip(start) if start else data).iter(batch_size=1000):
+                columns = list(batch) if structs is None else structs
+                for values in zip(*batch.values(), strict=True):
+                    number += 1
+                    row = dict(zip(batch, values, strict=True))
+                    yield RawRow(without_nulls(row, columns), Place(place, number))
+        except _hub_errors() as error:
+            raise self._refusal(error) from None
+
+    def fingerprint(self) -> str:
+        """Of the downloaded data. What streams is not kept, so its name has to do."""
+        data = self._load()
+        if self.streaming or not data.cache_files:
+            return _hash(repr(self))
+        return _digest([Path(file["filename"]) for file in data.cache_files])
+
+    def _load(self) -> Any:
+        from datasets import load_dataset
+
+        try:
+            return load_dataset(_HUBS[self.hub](self), self.subset, split=self.split, data_dir=self.folder,
+                                cache_dir=self.cache_dir, streaming=self.streaming)
+        except _hub_errors() as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: Exception) -> Problem:
+        reason = str(error).split("\n")[0].rstrip(". ") or type(error).__name__
+        return problem("hub-data", f"the data set {self.repo} cannot be read: {reason}.", where=self.repo,
+                       fix="Is it spelt right, are you online, and (for one that is not open) logged in? A name "
+                           "owner/set that is no file or folder here is looked for on the hub.")
+
+
+def _from_hugging_face(hub: Hub) -> str:
+    return hub.repo
+
+
+def _from_modelscope(hub: Hub) -> str:
+    """MsDataset, ModelScope's own reader, works with older versions of `datasets` only; its downloads do with any."""
+    download = _import("modelscope.hub.snapshot_download:dataset_snapshot_download", "modelscope", hub.repo)
+    return str(download(hub.repo, cache_dir=hub.cache_dir))
+
+
+def _from_modelers(hub: Hub) -> str:
+    """OmDataset, Modelers' own reader, needs a Python before 3.11; its downloads do not."""
+    download = _import("openmind_hub:snapshot_download", "openmind-hub", hub.repo)
+    return str(download(hub.repo, repo_type="dataset", cache_dir=hub.cache_dir))
+
+
+_HUBS = {"hf": _from_hugging_face, "ms": _from_modelscope, "om": _from_modelers}
+_SWITCHES = {"ms": "USE_MODELSCOPE_HUB", "om": "USE_OPENMIND_HUB"}
+"""LLaMA-Factory's environment variables for those who cannot reach Hugging Face."""
+
+
+def _switched(hub: str) -> bool:
+    return os.environ.get(_SWITCHES[hub], "0").lower() in ("1", "true")
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    from datasets.exceptions import DatasetsError
+
+    return (DatasetsError, OSError, ValueError, RuntimeError)
+
+
+def _import(name: str, package: str, where: str) -> Any:
+    """`module:name` out of a package that not everybody has."""
+    module, attribute = name.split(":")
     try:
-        entry = InfoEntry.model_validate(values)
-    except ValidationError as error:
-        raise Problem(Finding("bad-info", "error", f"{'.'.join(map(str, slip['loc'])) or 'it'}: {slip['msg']}.",
-                              where=where) for slip in error.errors()) from None
-    for key in _HUB_KEYS:
-        if key in values:
-            raise problem("remote-data", f"{key} is not read yet.", where=where,
-                          fix="Download the file and name it with file_name, or give its path as dataset.")
-    if entry.ranking or (entry.columns and entry.columns.get("kto_tag")):
-        raise problem("wrong-stage", "holds preferences (ranking or kto_tag), and stage sft learns from answers.",
-                      where=where, fix="Choose another data set.")
-    if entry.file_name is None:
-        raise problem("no-file-name", "has no file_name.", where=where)
-    path = folder / entry.file_name
-    if not path.is_file() or path.suffix.lower() not in _SUFFIXES:
-        raise problem("no-data-file", f"there is no .json or .jsonl file {path}.", where=where,
-                      fix=_near(Path(entry.file_name), folder) or None)
-    return Source(name, path, described_layout(entry.formatting, entry.columns, entry.tags, where), entry.num_samples)
+        return vars(importlib.import_module(module))[attribute]
+    except ImportError:
+        raise problem("package-missing", f"reading from there needs the package {package}.", where=where,
+                      fix=f"pip install {package}") from None
 
 
-def _read_info(path: Path) -> Mapping[str, Any]:
+def _digest(paths: Sequence[Path]) -> str:
+    parts: list[str] = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                parts.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise problem("data-unreadable", f"cannot be read: {error.strerror}.", where=str(path)) from None
+    return _hash(*parts)
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _one_kind(paths: Sequence[str], folder: str) -> list[str]:
+    """Those of `paths` that are data. Json and jsonl are one kind, since either may hold either.
+
+    Raises:
+        Problem: there are none, or of several kinds.
+    """
+    files = [path for path in paths if suffix_of(path) and Path(path).name != INFO and Path(path).name[0] != "."]
+    kinds = sorted({suffix_of(path).replace(".jsonl", ".json").lstrip(".") for path in files})
+    if not files:
+        raise problem("no-data-file", f"the folder holds no file that is {KINDS}.", where=folder)
+    if len(kinds) > 1:
+        raise problem("mixed-folder", f"the folder holds files of several kinds ({', '.join(kinds)}).", where=folder,
+                      fix="Name the files, or put them into a folder for each kind.")
+    return files
+
+
+# ------------------------------------------------------------------------------------------------- dataset_info.json
+
+
+class InfoEntry(BaseModel):
+    """What an entry of dataset_info.json may say."""
+
+    hf_hub_url: str | None = None
+    ms_hub_url: str | None = None
+    om_hub_url: str | None = None
+    script_url: str | None = None
+    cloud_file_name: str | None = None
+    file_name: str | None = None
+    formatting: DESCRIBED = "alpaca"
+    ranking: bool = False
+    subset: str | None = None
+    split: str = "train"
+    folder: str | None = None
+    num_samples: PositiveInt | None = None
+    columns: dict[str, str | None] | None = None
+    tags: dict[str, str | None] | None = None
+
+
+class _Folder(Protocol):
+    """Gives the path of a file that dataset_info.json names."""
+
+    def __call__(self, name: str) -> Path: ...
+
+
+@dataclass(frozen=True)
+class _Info:
+    """dataset_info.json: its entries, where it is, and where the files that it names are."""
+
+    entries: Mapping[str, Any]
+    where: str
+    file: _Folder
+
+
+def _beside(folder: Path) -> _Folder:
+    return lambda name: folder / Path(name).expanduser()
+
+
+def _read_info(config: Config) -> _Info:
     """dataset_info.json; empty where there is none, since a file can be named directly."""
-    if not path.is_file():
-        return {}
+    if config.dataset_dir == ONLINE:
+        return _Info({}, ONLINE, _beside(Path()))
+    if config.dataset_dir.startswith(REMOTE):
+        repo = config.dataset_dir.removeprefix(REMOTE)
+        file = _on_hub(repo, config)
+        return _Info(_parse_info(file(INFO), f"{repo}/{INFO}"), f"{repo}/{INFO}", file)
+    path = Path(config.dataset_dir) / INFO
+    return _Info(_parse_info(path, str(path)) if path.is_file() else {}, str(path), _beside(path.parent))
+
+
+def _on_hub(repo: str, config: Config) -> _Folder:
+    def download(name: str) -> Path:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            return Path(hf_hub_download(repo, name, repo_type="dataset", cache_dir=config.cache_dir))
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            reason = str(error).split("\n")[0].rstrip(".")
+            raise problem("hub-data", f"{name} of the data set {repo} cannot be read: {reason}.", where=repo,
+                          fix="REMOTE:owner/set names a data set on the hub that holds dataset_info.json.") from None
+
+    return download
+
+
+def _parse_info(path: Path, where: str) -> Mapping[str, Any]:
     try:
-        info = json.loads(_read_text(path))
+        info = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise problem("data-unreadable", f"cannot be read: {error.strerror}.", where=where) from None
+    except UnicodeDecodeError:
+        raise problem("not-utf8", "the file is not UTF-8.", where=where, fix="Save it as UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise problem("bad-json", f"not valid JSON: {error.msg}.", where=f"{path}:{error.lineno}") from None
+        raise problem("bad-json", f"not valid JSON: {error.msg}.", where=f"{where}:{error.lineno}") from None
     if not isinstance(info, dict):
-        raise problem("bad-info", "it must be an object of data sets by name.", where=str(path))
+        raise problem("bad-info", "it must be an object of data sets by name.", where=where)
     return info
 
 
-def read_rows(path: Path) -> Iterator[RawRow]:
-    """The rows of a JSON array or of JSON lines (whatever the suffix says), with their lines.
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
-    Raises:
-        Problem: the file is not UTF-8 or not JSON, with the line; or a row is not an object.
-    """
-    text = _read_text(path)
-    rows = _array(text) if text.lstrip()[:1] == "[" else _lines(text)
+
+def _find(name: str, info: _Info, config: Config) -> Source:
+    if config.dataset_dir == ONLINE:
+        return Source(name, _hub(name, config), where=name)
+    if name in info.entries:
+        return _from_entry(name, info, config)
+    if "://" in name:
+        return Source(name, Cloud(name), where=name)
+    path, folder = Path(name).expanduser(), Path(config.dataset_dir)
+    for candidate in (path, folder / path):
+        if candidate.exists():
+            return Source(name, _local(candidate, name), where=str(candidate))
+    if suffix_of(name):
+        raise problem("no-data-file", f"there is no file {name}.", fix=_near(path, folder) or
+                      f"A relative path starts at the current folder or at dataset_dir ({folder}).")
+    if _HUB_ID.fullmatch(name):
+        return Source(name, _hub(name, config), where=name)
+    if not info.entries:
+        known = f"There is no {info.where}."
+    else:
+        near = difflib.get_close_matches(name, info.entries, n=1)
+        known = f"Did you mean {near[0]}?" if near else f"It holds: {', '.join(sorted(info.entries))}."
+    raise problem("no-data-set", f"{name!r} is neither in {info.where} nor a file, a folder or a hub id (owner/set).",
+                  fix=known)
+
+
+def _hub(name: str, config: Config) -> Hub:
+    hub = next((hub for hub in _SWITCHES if _switched(hub)), "hf")
+    return Hub(name, hub, streaming=config.streaming, cache_dir=config.cache_dir)
+
+
+def _local(path: Path, where: str) -> Files:
+    if path.is_dir():
+        return Files(tuple(map(Path, _one_kind(sorted(map(str, path.iterdir())), where))))
+    if not suffix_of(path.name):
+        raise problem("no-data-file", f"the file is not {KINDS} (by the end of its name).", where=where,
+                      fix="Rename it, or convert it.")
+    return Files((path,))
+
+
+def _near(path: Path, folder: Path) -> str | None:
+    """`Did you mean …?` with the data file whose name is nearest to that of `path`."""
+    for parent in (path.parent, (folder / path).parent):
+        files = {file.stem: file for file in sorted(parent.glob("*")) if suffix_of(file.name) and file.name != INFO}
+        for stem in difflib.get_close_matches(path.stem, files, n=1):
+            return f"Did you mean {files[stem]}?"
+    return None
+
+
+def _from_entry(name: str, info: _Info, config: Config) -> Source:
+    where = f"{info.where}, {name}"
     try:
-        for value, line in rows:
-            if not isinstance(value, dict):
-                raise problem("bad-row", f"a row must be an object {{…}}, not {value!r:.40}.", where=f"{path}:{line}")
-            yield RawRow(value, f"{path}:{line}")
-    except json.JSONDecodeError as error:
-        raise problem("bad-json", f"not valid JSON: {error.msg}.", where=f"{path}:{error.lineno}",
-                      fix="A file holds one array of objects, or one object on each line.") from None
+        entry = InfoEntry.model_validate(info.entries[name])
+    except ValidationError as error:
+        raise Problem(Finding("bad-info", "error", f"{'.'.join(map(str, slip['loc'])) or 'it'}: {slip['msg']}.",
+                              where=where) for slip in error.errors()) from None
+    layout = described_layout(entry.formatting, entry.columns, entry.tags, entry.ranking, where)
+    return Source(name, _data(entry, info, config, where), layout, entry.num_samples, where)
 
 
-def _array(text: str) -> Iterator[tuple[Any, int]]:
-    """Rows of a JSON array one by one, since only so each one's line is known."""
-    decode = json.JSONDecoder().raw_decode
-    position = _skip(text, text.index("[") + 1)
-    line, counted = 1, 0
-    more = text[position : position + 1] != "]"
-    while more:
-        line, counted = line + text.count("\n", counted, position), position
-        value, end = decode(text, position)
-        yield value, line
-        position = _skip(text, end)
-        more = text[position : position + 1] == ","
-        if more:
-            position = _skip(text, position + 1)
-        elif text[position : position + 1] != "]":
-            raise json.JSONDecodeError("Expecting ',' or ']' after a row", text, position)
-    rest = _skip(text, position + 1)
-    if rest < len(text):
-        raise json.JSONDecodeError("Extra data after the array", text, rest)
-
-
-def _skip(text: str, position: int) -> int:
-    while text[position : position + 1].isspace():
-        position += 1
-    return position
-
-
-def _lines(text: str) -> Iterator[tuple[Any, int]]:
-    position = 0
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line), number
-            except json.JSONDecodeError as error:
-                raise json.JSONDecodeError(error.msg, text, position + error.pos) from None
-        position += len(line) + 1
-
-
-def _read_text(path: Path) -> str:
+def _data(entry: InfoEntry, info: _Info, config: Config, where: str) -> Data:
+    """Of the places that an entry names the one that counts: a hub, then a script, a cloud, a file."""
+    repos = {"ms": entry.ms_hub_url, "om": entry.om_hub_url}
+    chosen = next((hub for hub, repo in repos.items() if repo and (_switched(hub) or not entry.hf_hub_url)), "hf")
+    repo = repos.get(chosen) or entry.hf_hub_url
+    if repo:
+        return Hub(repo, chosen, entry.subset, entry.split, entry.folder, config.streaming, config.cache_dir)
+    if entry.script_url:
+        raise problem("script-data", "script_url names a program, and programs that come with data are not run.",
+                      where=where, fix="Name its files with file_name, or a data set on the hub with hf_hub_url.")
+    if entry.cloud_file_name:
+        return Cloud(entry.cloud_file_name)
+    if not entry.file_name:
+        raise problem("no-file-name", "names no data: no file_name, cloud_file_name or hf_hub_url.", where=where)
+    path = info.file(entry.file_name)
+    if not path.exists():
+        raise problem("no-data-file", f"there is no file {path}.", where=where, fix=_near(path, path.parent))
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise problem("data-unreadable", f"cannot be read: {error.strerror}.", where=str(path)) from None
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        likely = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "gb18030"
-        raise problem("not-utf8", "the file is not UTF-8.", where=f"{path}:{line}",
-                      fix=f"Convert it, for instance: iconv -f {likely} -t utf-8 {path.name}") from None
-
-
-def describe_bad_rows(bad: Sequence[tuple[str, str]], total: int) -> list[Finding]:
-    """Findings for rows that cannot be learned from: the first ten by line, the rest as a number."""
-    findings = [Finding("bad-row", "error", f"{reason}.", where=where) for where, reason in bad[:10]]
-    if len(bad) > 10:
-        findings.append(Finding("bad-row", "error", f"{len(bad) - 10} more of {total} rows are wrong."))
-    return findings
+        return _local(path, str(path))
+    except Problem as error:
+        raise Problem(replace(finding, where=where, message=f"{path}: {finding.message}")
+                      for finding in error.findings) from None

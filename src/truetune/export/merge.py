@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from truetune.data.renderer import stop_ids
+from truetune.data.template import make_renderer, settle_template
 from truetune.files import write_folder
-from truetune.findings import WRONG_OPTIONS, problem
+from truetune.findings import WRONG_OPTIONS, problem, refuse
 from truetune.model.load import (
     cast_weights,
     find_model,
@@ -48,14 +48,16 @@ def export(config: Config, say: Callable[[str], None]) -> Path:
     start = time.perf_counter()
     dtype = inference_dtype(config, base)
     model = load_model(base, torch.float32, torch.device("cpu"))
-    tokenizer = load_tokenizer(base)
+    tokenizer, trained = load_tokenizer(base), base
     for adapter in adapters:
         model = put_adapter(model, adapter, base).merge_and_unload()  # pyright: ignore[reportCallIssue]
-        tokenizer = load_tokenizer(adapter) if (adapter / "tokenizer.json").is_file() else tokenizer
+        if (adapter / "tokenizer.json").is_file():
+            tokenizer, trained = load_tokenizer(adapter), adapter
+    refuse(settle_template(tokenizer, config))
     cast_weights(model, dtype)
     model.config.use_cache = True
     if model.generation_config is not None:
-        model.generation_config.eos_token_id = stop_ids(tokenizer)
+        model.generation_config.eos_token_id = make_renderer(tokenizer, trained, config).stop_ids()
 
     def fill(folder: Path) -> None:
         model.save_pretrained(folder, max_shard_size=int(config.export_size * 1e9))

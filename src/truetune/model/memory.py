@@ -47,9 +47,9 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def fits(policy: Policy, rows: Sequence[Rendered], batch_size: int, device: torch.device) -> tuple[bool, str]:
-    """Whether the largest batch that can come fits without gradient checkpointing, and the numbers in words."""
-    longest = sorted((len(row) for row in rows), reverse=True)[:batch_size]
-    needed = activation_bytes(policy, sorted(rows, key=len)[:2], device) * sum(longest)
+def fits(policy: Policy, rows: Sequence[Rendered], largest: int, device: torch.device) -> tuple[bool, str]:
+    """Whether a batch of `largest` tokens fits without gradient checkpointing, and the numbers in words; measured on
+    a few `rows`."""
+    needed = activation_bytes(policy, rows, device) * largest
     free = free_bytes(device)
     return needed < SHARE * free, f"activations of up to {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free"

@@ -40,7 +40,8 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, list[Finding]]:
 
     Args:
         arguments: an optional YAML or JSON file, then `key=value`, `--key value`, `--key=value` or `--switch`. What
-            stands later wins, and `key=null` takes back what the file says.
+            stands later wins, and `key=null` takes back what the file says (enable_thinking, for which it is a
+            value, apart).
 
     Raises:
         Problem: the file cannot be read at all.
@@ -50,7 +51,8 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, list[Finding]]:
     if words and _names_file(words[0]):
         chosen |= _settle(read_file(Path(words.pop(0))), findings, once=True)
     chosen |= _settle(_read_words(words, findings), findings, once=False)
-    return _build({name: given for name, given in chosen.items() if given.value is not None}, findings), findings
+    said = {name: given for name, given in chosen.items() if given.value is not None or OPTIONS[name].takes_null}
+    return _build(said, findings), findings
 
 
 def _names_file(word: str) -> bool:

@@ -49,6 +49,8 @@ def _split(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Several values: a comma string (`a,b`) or a YAML list."""
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
+"""Several numbers, typed likewise."""
 
 
 class Group(BaseModel):
@@ -79,10 +81,15 @@ class Option:
         if isinstance(default, bool):
             return str(default).lower()
         if isinstance(default, tuple):
-            return ",".join(default)
+            return ",".join(map(str, default))
         if isinstance(default, float):
             return f"{default:g}"
         return "" if default in (None, {}) else str(default)
+
+    @property
+    def takes_null(self) -> bool:
+        """Whether `null` is a value of its own, other than the default."""
+        return self.default is not None and type(None) in get_args(self.info.annotation)
 
     def takes(self, chinese: bool = False) -> str:
         """The values it takes, in words: `lora|full|freeze`, `true|false`, `a number > 0`."""

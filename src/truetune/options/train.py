@@ -24,9 +24,11 @@ def _mapping(value: object) -> object:
 class TrainOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Training", "训练")
 
-    stage: Annotated[Literal["sft"], Text(
-        "What is trained for. sft: answer as the data answers.", "训练目标。sft：像数据那样回答。",
-        level="basic")] = "sft"
+    stage: Annotated[Literal["pt", "sft", "rm", "dpo", "kto"], Text(
+        "What is trained for. sft: answer as the data answers. The others (pt: plain text, rm and dpo: pairs of answers, "
+        "kto: answers judged) are read by `truetune data` and trained later.",
+        "训练目标。sft：像数据那样回答。其余（pt：纯文本，rm 和 dpo：成对回答，kto：好坏标注）目前可用 truetune data 查看，"
+        "训练随后支持。", level="basic")] = "sft"
     do_train: Annotated[bool, Text("Train. Off, with do_eval on: only evaluate.",
                                    "进行训练。关闭且开启 do_eval 时只做评估。", free_on_resume=True)] = True
     do_eval: Annotated[bool, Text("Evaluate at the end.", "结束时评估。", free_on_resume=True)] = False

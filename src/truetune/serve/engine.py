@@ -17,7 +17,10 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from truetune.data.renderer import render_prompt, require_template, stop_ids
+from truetune.data.renderer import Renderer
+from truetune.data.template import make_renderer, settle_template
+from truetune.data.texts import require_template
+from truetune.findings import refuse
 from truetune.model.load import find_model, load_model, load_tokenizer, put_adapter
 from truetune.model.precision import pick_device
 from truetune.options import Config
@@ -30,12 +33,16 @@ class Engine:
     """A model ready to answer, and how it draws words."""
 
     model: Any  # a causal model of transformers or PEFT, whose `generate` type checkers cannot see
-    tokenizer: PreTrainedTokenizerBase
+    renderer: Renderer
     sampling: GenerationConfig
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.renderer.tokenizer
 
     def answer(self, conversations: Sequence[Messages]) -> list[str]:
         """The answer to each conversation, all generated together (shorter prompts padded on the left)."""
-        prompts = [render_prompt(messages, self.tokenizer) for messages in conversations]
+        prompts = [self.renderer.prompt(messages) for messages in conversations]
         width, pad = max(map(len, prompts)), self.sampling.pad_token_id
         ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -47,7 +54,7 @@ class Engine:
 
     def stream(self, messages: Messages) -> Generator[str]:
         """The answer piece by piece. Closing the iterator stops the generation."""
-        ids = torch.tensor([render_prompt(messages, self.tokenizer)], device=self.model.device)
+        ids = torch.tensor([self.renderer.prompt(messages)], device=self.model.device)
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # pyright: ignore
         closed = Event()
         failure: list[BaseException] = []
@@ -89,15 +96,19 @@ def load_engine(config: Config, say: Callable[[str], None]) -> Engine:
     """
     assert config.model_name_or_path is not None  # a rule has made sure
     base = find_model(config.model_name_or_path, config, say)
-    tokenizer = load_tokenizer(base)
+    tokenizer, trained = load_tokenizer(base), base
     device = pick_device(config)
     model = load_model(base, inference_dtype(config, base), device)
     if config.adapter_name_or_path:
         adapter = Path(config.adapter_name_or_path[0])
         model = put_adapter(model, adapter, base).eval()
-        tokenizer = load_tokenizer(adapter) if (adapter / "tokenizer.json").is_file() else tokenizer
+        if (adapter / "tokenizer.json").is_file():
+            tokenizer, trained = load_tokenizer(adapter), adapter
+    for finding in refuse(settle_template(tokenizer, config)):
+        say(finding.line())
     require_template(tokenizer, config.model_name_or_path)
-    return Engine(model, tokenizer, sampling(config, tokenizer))
+    renderer = make_renderer(tokenizer, trained, config)
+    return Engine(model, renderer, sampling(config, renderer))
 
 
 def inference_dtype(config: Config, base: Path) -> torch.dtype:
@@ -109,9 +120,9 @@ def inference_dtype(config: Config, base: Path) -> torch.dtype:
     return load_model_config(base).dtype or torch.float32
 
 
-def sampling(config: Config, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+def sampling(config: Config, renderer: Renderer) -> GenerationConfig:
     """The generation options as transformers takes them. A temperature of 0 is greedy."""
-    ends = stop_ids(tokenizer)
+    ends, tokenizer = renderer.stop_ids(), renderer.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     shared: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "eos_token_id": ends, "pad_token_id": pad,
                               "repetition_penalty": config.repetition_penalty, "use_cache": True}

@@ -1,0 +1,438 @@
+"""The rows of a run: every data set as a token store, mixed, sampled, held out, without copying a token."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from truetune.data.lengths import fit
+from truetune.data.messages import BadRow, Kind
+from truetune.data.mix import hold_out, mix_indices, mix_streams, sample_indices
+from truetune.data.reading import STAGE_ROWS, Refused, describe_refused, read_source
+from truetune.data.renderer import VERSION, Rendered, Renderer
+from truetune.data.sources import Source, find_sources
+from truetune.data.store import FLAGS, Recipe, Store, build, differing, key_of, read_manifest
+from truetune.files import disk_refusal
+from truetune.findings import Finding, Problem, problem
+from truetune.options import Config
+
+PER_ROW: Mapping[Kind, int] = {"conversations": 1, "preferences": 2, "judged": 1, "documents": 1}
+"""How many sequences a row of each kind has."""
+_LOOKED_AT = 10_000
+_SAMPLE = 1000
+"""Rows of a stream that are looked at before it is trained on."""
+
+
+class Rows(Sequence[Rendered]):
+    """Sequences out of one or several stores, in an order of their own.
+
+    picks: (n, 2), the store and the number in it of every sequence. per_row: so many follow one another for a row.
+    """
+
+    def __init__(self, stores: Sequence[Store], picks: np.ndarray, per_row: int = 1):
+        self.stores, self.picks, self.per_row = stores, picks, per_row
+        self.lengths, self.learned, self.flags = (self._column(name) for name in ("length", "learned", "flags"))
+
+    def _column(self, name: str) -> np.ndarray:
+        values = np.zeros(len(self.picks), dtype=np.int64)
+        for number, store in enumerate(self.stores):
+            mine = self.picks[:, 0] == number
+            values[mine] = store.rows[name][self.picks[mine, 1]]
+        return values
+
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    @overload
+    def __getitem__(self, number: int) -> Rendered: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Rendered]: ...
+    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
+        if isinstance(number, slice):
+            return [self[index] for index in range(*number.indices(len(self)))]
+        store, row = self.picks[number]
+        return self.stores[store][int(row)]
+
+    def having(self, flag: str) -> np.ndarray:
+        """The numbers of the sequences of which a fact in `FLAGS` holds."""
+        return np.flatnonzero(self.flags & FLAGS[flag])
+
+    def shortest(self, count: int) -> list[Rendered]:
+        return [self[int(number)] for number in np.argsort(self.lengths, kind="stable")[:count]]
+
+    def hash(self) -> str:
+        """A hash of every token and weight in order, without reading them: stores are named by what made them."""
+        digest = sha256(self.picks.tobytes())
+        for store in self.stores:
+            digest.update(store.manifest.key.encode())
+        return digest.hexdigest()[:16]
+
+
+class Stream(Sequence[Rendered]):
+    """Sequences read while they are trained on, shuffled through a buffer. Only the next ones can be had; asking for a
+    later one reads up to it, which is how a resumed run finds its place."""
+
+    def __init__(self, open_rows: Callable[[], Iterator[Rendered]], total: int, key: str):
+        self._open, self._total, self._key = open_rows, total, key
+        self.sample = list(islice(open_rows(), _SAMPLE))
+        self.lengths = np.array([len(row) for row in self.sample])
+        self.learned = np.array([int(np.count_nonzero(row.weights[1:])) for row in self.sample])
+        self._rows, self._next = open_rows(), 0
+
+    def __len__(self) -> int:
+        return self._total
+
+    @overload
+    def __getitem__(self, number: int) -> Rendered: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Rendered]: ...
+    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
+        if isinstance(number, slice):
+            return [self[index] for index in range(*number.indices(self._total))]
+        if number < self._next:
+            return self.sample[number]
+        row = next(islice(self._rows, number - self._next, None))
+        self._next = number + 1
+        return row
+
+    def shortest(self, count: int) -> list[Rendered]:
+        return sorted(self.sample, key=len)[:count]
+
+    def having(self, flag: str) -> np.ndarray:
+        return np.array([number for number, row in enumerate(self.sample) if getattr(row, flag)], dtype=np.int64)
+
+    def hash(self) -> str:
+        return self._key
+
+
+@dataclass
+class Data:
+    """What a run learns from and is measured on. held_out: by name; "" is all of it together."""
+
+    train: Rows | Stream
+    held_out: dict[str, Rows]
+    stores: list[Store] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def load_data(config: Config, renderer: Renderer, say: Callable[[str], None]) -> Data:
+    """All rows that `config` names, tokenised or found tokenised.
+
+    Raises:
+        Problem: data sets, files or rows that cannot be used, together.
+    """
+    errors: list[Finding] = []
+    loader = _Loader(config, renderer, say)
+    train: Rows | Stream = Rows([], np.zeros((0, 2), dtype=np.int64))
+    evaluation: list[tuple[str, Store]] = []
+    with _collected(errors):
+        train = loader.stream() if config.streaming else loader.train()
+    with _collected(errors):
+        evaluation = loader.stores(config.eval_dataset, "eval_dataset")
+    held_out = {name: _all([store], loader.per_row) for name, store in evaluation}
+    if evaluation and not config.eval_on_each_dataset:
+        held_out = {"": _all([store for _, store in evaluation], loader.per_row)}
+    if config.val_size and not errors and isinstance(train, Rows):
+        with _collected(errors):
+            train, held_out[""] = _split(train, config)
+    if errors:
+        raise Problem(errors)
+    return Data(train, held_out, loader.made, loader.findings)
+
+
+def unreadable(config: Config) -> list[Finding]:
+    """What can be said of the data without a tokenizer: sets and files that are not there, rows that cannot be read
+    (among the first `_LOOKED_AT`)."""
+    errors: list[Finding] = []
+    for option, names in (("dataset", config.dataset), ("eval_dataset", config.eval_dataset)):
+        with _collected(errors):
+            for source in find_sources(names, config, option) if names else []:
+                with _collected(errors):
+                    rows = list(islice(read_source(source, config, STAGE_ROWS[config.stage]), _LOOKED_AT))
+                    refused = [row for row in rows if isinstance(row, Refused)]
+                    errors += [replace(finding, option=option) for finding in describe_refused(refused, len(rows))]
+    return errors
+
+
+class _collected(suppress):
+    """Problems inside are added to a list, so that all are told at once."""
+
+    def __init__(self, errors: list[Finding]):
+        super().__init__(Problem)
+        self.errors = errors
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if isinstance(error, Problem):
+            self.errors += error.findings
+        return bool(super().__exit__(kind, error, trace))
+
+
+class _Loader:
+    """Stores for the data sets of one configuration."""
+
+    def __init__(self, config: Config, renderer: Renderer, say: Callable[[str], None]):
+        self.config, self.renderer, self.say = config, renderer, say
+        self.kind: Kind = STAGE_ROWS[config.stage]
+        self.per_row = PER_ROW[self.kind]
+        self.tokenizer_hash = _hash(renderer.tokenizer.backend_tokenizer.to_str())  # pyright: ignore
+        self.made: list[Store] = []
+        self.findings: list[Finding] = []
+
+    def train(self) -> Rows:
+        """The training sets, each sampled as dataset_info.json and max_samples say, mixed."""
+        config = self.config
+        sources = find_sources(config.dataset, config, "dataset")
+        stores = [store for _, store in self._build_all(sources, "dataset")]
+        seed = config.seed
+        chosen = [sample_indices(len(_groups(store)) - 1, source.num_samples,
+                                 config.max_samples if source.num_samples else None, seed)
+                  for source, store in zip(sources, stores, strict=True)]
+        order = mix_indices([len(numbers) for numbers in chosen], config.mix_strategy, config.interleave_probs, seed)
+        picked = np.zeros((len(order), 2), dtype=np.int64)
+        for number, groups in enumerate(chosen):
+            mine = order[:, 0] == number
+            picked[mine] = np.stack([np.full(mine.sum(), number), groups[order[mine, 1]]], axis=1)
+        return _of_groups(stores, picked, self.per_row)
+
+    def stores(self, names: Sequence[str], option: str) -> list[tuple[str, Store]]:
+        return self._build_all(find_sources(names, self.config, option) if names else [], option)
+
+    def _build_all(self, sources: Sequence[Source], option: str) -> list[tuple[str, Store]]:
+        errors: list[Finding] = []
+        stores: list[tuple[str, Store]] = []
+        for source in sources:
+            try:
+                stores.append((source.name, self._build(source, option)))
+            except Problem as error:
+                errors += [replace(finding, option=finding.option or option) for finding in error.findings]
+        if errors:
+            raise Problem(errors)
+        return stores
+
+    def recipe(self, source: Source) -> Recipe:
+        """What this data set's store is made from; all of it is in the store's key."""
+        config, masks = self.config, self.renderer.masks
+        join = self.kind == "documents" and config.packing is not False
+        settings = {
+            "renderer": VERSION, "data": source.fingerprint(), "layout": repr(source.layout), "kind": self.kind,
+            "tokenizer": self.tokenizer_hash, "template": _hash(str(self.renderer.tokenizer.chat_template)),
+            "stop_ids": self.renderer.stop_ids(), "cutoff_len": config.cutoff_len, "overlong": config.overlong,
+            "mask_history": masks.only_last, "train_on_prompt": masks.prompts, "loss_weights": dict(masks.patterns),
+            "max_samples": None if source.num_samples else config.max_samples, "joined": join,
+            "default_system": config.default_system, "identity_name": config.identity_name,
+            "identity_author": config.identity_author,
+        }
+        return Recipe(settings, self.per_row, config.cutoff_len, config.overlong, join)
+
+    def _folder(self, source: Source, recipe: Recipe) -> Path:
+        """Where this store is kept. In a `tokenized_path` it has the data set's name, and must be of these settings."""
+        if not self.config.tokenized_path:
+            return cache_folder() / key_of(recipe.settings)
+        folder = Path(self.config.tokenized_path) / _file_name(source.name)
+        if (folder / "store.json").is_file() and not self.config.overwrite_cache:
+            manifest = read_manifest(folder)
+            changed = differing(manifest.settings, recipe.settings)
+            if changed:
+                told = ", ".join(f"{name} was {_short(before)} and is {_short(now)}" for name, before, now in changed)
+                raise problem("other-store", f"{folder} was made with other settings: {told}.",
+                              option="tokenized_path", where=self.config.origin("tokenized_path"),
+                              fix="Choose another folder, or overwrite_cache: true makes it again.")
+        return folder
+
+    def _build(self, source: Source, option: str) -> Store:
+        recipe = self.recipe(source)
+        read = partial(read_source, source, self.config, self.kind)
+        folder = self._folder(source, recipe)
+        try:
+            store = build(folder, recipe, read, self.renderer, self._progress(source.name),
+                          afresh=self.config.overwrite_cache)
+        except OSError as error:
+            raise problem("store-unwritten", f"{folder} cannot be written: {disk_refusal(error, folder) or error}.",
+                          option="tokenized_path", fix="Make room, or name a folder for it with tokenized_path.") from None
+        self.made.append(store)
+        self._judge(store, option)
+        return store
+
+    def _progress(self, name: str) -> Callable[[int], None]:
+        """A line every ten seconds."""
+        began = told = time.monotonic()
+
+        def progress(rows: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told > 10:
+                told = now
+                self.say(f"{name}: {rows:,} rows tokenised, {rows / (now - began):,.0f} a second")
+
+        return progress
+
+    def _judge(self, store: Store, option: str) -> None:
+        """Findings about what was refused or too long.
+
+        Raises:
+            Problem: rows were refused, and nobody said to drop them.
+        """
+        config, manifest = self.config, store.manifest
+        told = [replace(finding, option=option)
+                for finding in describe_refused(store.refused(), manifest.raw_rows, manifest.refusals)]
+        forgiven = config.on_bad_row == "drop" and manifest.refusals.keys() <= {"bad-row"}
+        if told and not forgiven:
+            raise Problem(told)
+        if told:
+            count = manifest.refusals["bad-row"]
+            self.findings.append(replace(
+                told[0], severity="warn", message=f"{count} of {manifest.raw_rows} rows cannot be learned from and are "
+                f"left out; the first: {told[0].message}", fix=told[0].fix))
+        if manifest.rewritten:
+            self.findings.append(Finding(
+                "rewritten", "info", f"the chat template writes earlier answers differently once more turns follow, so "
+                f"{manifest.rewritten} conversations are learned in several rows, each ending with an answer.",
+                option=option, fix="mask_history: true learns only the last answer of each."))
+        self.findings += _overlong(store, config, option)
+
+    def stream(self) -> Stream:
+        """The training sets as one stream. Rows that cannot be learned from or are too long are left out."""
+        config = self.config
+        sources = find_sources(config.dataset, config, "dataset")
+        total = config.max_steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
+
+        def passes() -> Iterator[Iterator[Any]]:
+            """Pass after pass over the sources, each in another order."""
+            for number in count():
+                streams = [partial(read_source, source, config, self.kind) for source in sources]
+                mixed = mix_streams(streams, config.mix_strategy, config.interleave_probs, config.seed + number)
+                yield _shuffled(mixed, config.buffer_size, config.seed + number)
+
+        def rows() -> Iterator[Rendered]:
+            for mixed in passes():
+                nothing = True
+                for chunk in self.renderer.stream(_learnable(mixed, config)):
+                    for row in chunk:
+                        for fitting in () if isinstance(row, BadRow) else fit(row, config.cutoff_len, config.overlong):
+                            nothing = False
+                            yield from fitting
+                if nothing:
+                    raise problem("no-rows-left", "the stream has no row to learn from.", option="dataset")
+
+        return Stream(rows, total, _hash("".join(key_of(self.recipe(source).settings) for source in sources)))
+
+
+def _learnable(rows: Iterator[Any], config: Config) -> Iterator[list[Any]]:
+    """Chunks of rows; refused ones left out, or raised as `on_bad_row` says."""
+    while chunk := list(islice(rows, 1000)):
+        refused = [row for row in chunk if isinstance(row, Refused)]
+        if refused and config.on_bad_row == "error":
+            raise Problem(replace(finding, option="dataset") for finding in describe_refused(refused, len(chunk)))
+        yield [row for row in chunk if not isinstance(row, Refused)]
+
+
+def _shuffled(rows: Iterator[Any], size: int, seed: int) -> Iterator[Any]:
+    """Each next row is drawn from `size` that wait."""
+    draw = np.random.default_rng(seed)
+    waiting = list(islice(rows, size))
+    for row in rows:
+        number = int(draw.integers(len(waiting)))
+        waiting[number], row = row, waiting[number]
+        yield row
+    draw.shuffle(waiting)  # pyright: ignore[reportArgumentType]
+    yield from waiting
+
+
+def _groups(store: Store) -> np.ndarray:
+    """(groups + 1,): where the sequences of each row of the data begin. Those of one row stay together, so that no
+    answer of a conversation is held out while another is trained on."""
+    rows = store.rows
+    if not len(rows):
+        return np.zeros(1, dtype=np.int64)
+    other = (rows["number"][1:] != rows["number"][:-1]) | (rows["file"][1:] != rows["file"][:-1])
+    return np.concatenate([[0], np.flatnonzero(other) + 1, [len(rows)]])
+
+
+def _of_groups(stores: Sequence[Store], picked: np.ndarray, per_row: int) -> Rows:
+    """The sequences of groups. picked: (n, 2), store and group."""
+    starts, counts = np.zeros(len(picked), dtype=np.int64), np.zeros(len(picked), dtype=np.int64)
+    for number, store in enumerate(stores):
+        borders, mine = _groups(store), picked[:, 0] == number
+        groups = picked[mine, 1]
+        starts[mine], counts[mine] = borders[groups], borders[groups + 1] - borders[groups]
+    inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    picks = np.stack([np.repeat(picked[:, 0], counts), np.repeat(starts, counts) + inside], axis=1)
+    return Rows(stores, picks, per_row)
+
+
+def _all(stores: Sequence[Store], per_row: int) -> Rows:
+    picks = [np.stack([np.full(len(store), number), np.arange(len(store))], axis=1)
+             for number, store in enumerate(stores)]
+    return Rows(stores, np.concatenate([np.zeros((0, 2), dtype=np.int64), *picks]), per_row)
+
+
+def _split(rows: Rows, config: Config) -> tuple[Rows, Rows]:
+    """Rows to train on and rows held out. What stands for the same row of the data (drawn twice, or in several
+    sequences) goes to the same side."""
+    group = np.zeros(len(rows), dtype=np.int64)
+    for number, store in enumerate(rows.stores):
+        mine = rows.picks[:, 0] == number
+        group[mine] = np.searchsorted(_groups(store), rows.picks[mine, 1], side="right")
+    _, which = np.unique(np.stack([rows.picks[:, 0], group]), axis=1, return_inverse=True)
+    _, held = hold_out(int(which.max(initial=-1)) + 1, config.val_size, config.seed)
+    out = np.isin(which.ravel(), held)
+    return Rows(rows.stores, rows.picks[~out], rows.per_row), Rows(rows.stores, rows.picks[out], rows.per_row)
+
+
+def _overlong(store: Store, config: Config, option: str) -> list[Finding]:
+    """How many rows were longer than cutoff_len, which, what became of them, and what would keep nearly all whole.
+
+    Raises:
+        Problem: overlong: error.
+    """
+    manifest, limit = store.manifest, config.cutoff_len
+    if not manifest.overlong_rows:
+        return []
+    lengths = store.natural_lengths()
+    shortened = {"truncate": "cut, without an end where the answer is cut", "split": "going on in further rows"}
+    fates = {shortened.get(config.overlong, ""): manifest.overlong_rows - manifest.dropped,
+             "left out": manifest.dropped if config.overlong != "error" else 0}
+    told = " and ".join(f"{count} {fate}" for fate, count in fates.items() if fate and count)
+    more = ", …" if manifest.overlong_rows > 5 else ""
+    finding = Finding(
+        "too-long", "error" if config.overlong == "error" else "warn",
+        f"{manifest.overlong_rows} of {len(lengths)} rows are longer than {limit} tokens (the longest has "
+        f"{lengths.max()}){f'; {told}' if told else ''} ({', '.join(manifest.overlong[:5])}{more}).",
+        option="cutoff_len" if option == "dataset" else option, where=config.origin("cutoff_len"),
+        fix=f"cutoff_len: {_keeping(lengths, 0.995)} keeps 99.5 % whole, {lengths.max()} all.")
+    if finding.severity == "error":
+        raise Problem(finding)
+    return [finding]
+
+
+def _keeping(lengths: np.ndarray, share: float) -> int:
+    """The smallest cutoff_len that keeps this share of the rows whole."""
+    return int(np.quantile(lengths, share, method="higher"))
+
+
+def cache_folder() -> Path:
+    """Where token stores are kept: `$XDG_CACHE_HOME/truetune/tokens`, in `~/.cache` without that."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "truetune" / "tokens"
+
+
+def _file_name(name: str) -> str:
+    """A data set's name or path as the name of a folder."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).strip("._") or "data"
+
+
+def _short(value: object) -> str:
+    return repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:37]}…"
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
