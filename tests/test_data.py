@@ -14,7 +14,6 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
 from truetune.data.messages import Conversation, Document, Judged, Message, Place, Preference, Row, ToolCall
-from truetune.data.readers import RawRow, read_file
+from truetune.data.readers import read_file
 from truetune.data.reading import STAGE_ROWS, Refused, describe_refused, read_source
 from truetune.data.sources import Source, find_sources
 from truetune.findings import Finding, Problem
@@ -42,6 +41,12 @@ OPENAI = [{"messages": [{"role": "user", "content": row["conversations"][0]["val
 TRL = [{"prompt": row["messages"][:1], "completion": row["messages"][1:]} for row in OPENAI]
 TALKS = [[("user", "Add.\n1 and 2"), ("assistant", "3")], [("user", "你好"), ("assistant", "您好！")]]
 """What all four of them say."""
+
+
+U, A, S = ({"role": role, "content": role[0]} for role in ("user", "assistant", "system"))
+CALL = {"role": "assistant", "content": None, "tool_calls": [
+    {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}]}
+RESULT = {"role": "tool", "content": "3"}
 
 
 def source(name: object, **options: Any) -> Source:
@@ -155,12 +160,8 @@ KINDS = ("json", "jsonl", "csv", "txt", "json.gz", "jsonl.gz", "csv.gz", "txt.gz
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_file_from_any_row(tmp_path: Path, kind: str) -> None:
     """The same rows whatever they are kept in; each knows its line or number; reading can begin at any of them."""
-    if kind.endswith(".gz"):  # the file is written under its plain name first
-        write_kind(tmp_path, kind, rows := [{"instruction": str(n), "output": f"a{n}"} for n in range(10)])
-        path = (tmp_path / f"rows.{kind.removesuffix('.gz')}.gz")
-        path = (tmp_path / f"rows.{kind}") if (tmp_path / f"rows.{kind}").exists() else path
-    else:
-        path = write_kind(tmp_path, kind, rows := [{"instruction": str(n), "output": f"a{n}"} for n in range(10)])
+    rows = [{"instruction": str(n), "output": f"a{n}"} for n in range(10)]
+    path = write_kind(tmp_path, kind, rows)
     found = source(path)
     whole = list(found.rows())
     plain = kind.removesuffix(".gz")
@@ -237,8 +238,7 @@ def test_fingerprint_is_of_the_bytes(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
     """12 MB are read in less than 3, rows and all."""
     rows = [{"instruction": f"{n}", "output": "word " * 240} for n in range(10_000)]
-    write_kind(tmp_path, kind, rows)
-    found = source(next(path for path in tmp_path.iterdir() if path.name in (f"rows.{kind}", "rows.jsonl")))
+    found = source(write_kind(tmp_path, kind, rows))
     next(found.rows())  # what is imported stays
     tracemalloc.start()
     try:
@@ -250,8 +250,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
 
 SPACE = st.text(" \t\n\r", max_size=3)
 VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-                      max_leaves=6)
+                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner,
+                                                                                  max_size=3), max_leaves=6)
 
 
 @settings(max_examples=150, deadline=None)
@@ -352,8 +352,9 @@ def test_preferences(tmp_path: Path, row: dict[str, Any], stage: str) -> None:
 def test_preferences_with_system_and_turns_before(tmp_path: Path) -> None:
     """What is said before belongs to both; equal answers are read (what to think of them is said elsewhere)."""
     before = [S, U, A, U | {"content": "more"}]
-    rows = [{"messages": before, "chosen": GOOD, "rejected": GOOD}, {"chosen": [*before, GOOD], "rejected": [*before, GOOD]},
-            {"system": "s", "prompt": "u", "chosen": [*before[1:], GOOD], "rejected": [*before[1:], GOOD]}]
+    whole = [*before, GOOD]
+    rows = [{"messages": before, "chosen": GOOD, "rejected": GOOD}, {"chosen": whole, "rejected": whole},
+            {"system": "s", "prompt": "u", "chosen": whole[1:], "rejected": whole[1:]}]
     for row in rows:
         (pair,) = load(save(tmp_path / "rows.json", [row]), stage="dpo")
         assert pair.chosen == pair.rejected
@@ -411,14 +412,15 @@ def test_tools(tmp_path: Path) -> None:
     """Tools as JSON text or a list; calls as OpenAI's tool_calls (old and new) or a function_call turn; results in turn
     or several together. All mean the same."""
     tool = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
-    openai = {"messages": [U, CALL, RESULT, RESULT | {"content": "again"}, A], "tools": [{"type": "function", "function": tool}]}
-    old = {"messages": [U, {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": '{"a": 1, "b": 2}'}},
+    openai = {"messages": [U, CALL, RESULT, RESULT | {"content": "again"}, A],
+              "tools": [{"type": "function", "function": tool}]}
+    call = {"name": "add", "arguments": '{"a": 1, "b": 2}'}
+    old = {"messages": [U, {"role": "assistant", "content": None, "function_call": call},
                         {"role": "function", "name": "add", "content": "3"}, A], "tools": json.dumps([tool])}
-    said_by = {"u": "human", "a": "gpt", "3": "observation"}
     sharegpt = {"conversations": [
-        {"from": said_by["u"], "value": "u"},
+        {"from": "human", "value": "u"},
         {"from": "function_call", "value": '<think>Sum.</think>\n{"name": "add", "arguments": {"a": 1, "b": 2}}'},
-        {"from": said_by["3"], "value": "3"}, {"from": said_by["a"], "value": "a"}], "tools": json.dumps([tool])}
+        {"from": "observation", "value": "3"}, {"from": "gpt", "value": "a"}], "tools": json.dumps([tool])}
     talks = [load(save(tmp_path / f"{number}.json", [row]))[0] for number, row in enumerate([openai, old, sharegpt])]
     for talk in talks:
         (offered,) = talk.tools
@@ -545,8 +547,8 @@ def repository(tmp_path: Path) -> Path:
     for part, split, rows in (("easy", "train", ALPACA), ("easy", "test", ALPACA[1:]), ("hard", "train", ALPACA[:1])):
         (root / part).mkdir(parents=True, exist_ok=True)
         parquet.write_table(pyarrow.Table.from_pylist(rows), root / part / f"{split}.parquet")
-    files = [{"config_name": part, "data_files": [{"split": split, "path": f"{part}/{split}.parquet"} for split in splits],
-              **({"default": True} if part == "easy" else {})}
+    files = [{"config_name": part, "default": part == "easy",
+              "data_files": [{"split": split, "path": f"{part}/{split}.parquet"} for split in splits]}
              for part, splits in (("easy", ("train", "test")), ("hard", ("train",)))]
     (root / "README.md").write_text(f"---\n{json.dumps({'configs': files})}\n---\nSums.\n", encoding="utf-8")
     (root / "plain").mkdir()
@@ -569,7 +571,8 @@ def test_hub_data_sets(tmp_path: Path, repository: Path, streaming: bool) -> Non
     assert said(talks) == TALKS
     assert [talk.where for talk in talks] == [f"{repository} row 1", f"{repository} row 2"]
     assert said(one(split="test")) == TALKS[1:] and said(one(subset="hard")) == TALKS[:1]
-    assert said(one(folder="plain", columns={"prompt": "q", "response": "a"})) == [[("user", "Why?"), ("assistant", "So.")]]
+    asked = one(folder="plain", columns={"prompt": "q", "response": "a"})
+    assert said(asked) == [[("user", "Why?"), ("assistant", "So.")]]
     found = source("mine", **register(tmp_path, file_name=None, hf_hub_url=str(repository)), **options)
     whole = list(found.rows())
     assert [list(found.rows(start)) for start in range(4)] == [whole[start:] for start in range(4)]
@@ -615,7 +618,8 @@ def test_which_of_several_places_counts(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("entry", "package", "module"), [
-    ({"ms_hub_url": "quill/sums"}, "modelscope", "modelscope"), ({"om_hub_url": "quill/sums"}, "openmind-hub", "openmind_hub"),
+    ({"ms_hub_url": "quill/sums"}, "modelscope", "modelscope"),
+    ({"om_hub_url": "quill/sums"}, "openmind-hub", "openmind_hub"),
     ({"cloud_file_name": "s3://quill/sums.json"}, "s3fs", "botocore"),
     ({"cloud_file_name": "gs://quill/sums.json"}, "gcsfs", "gcsfs"),
 ], ids=["modelscope", "modelers", "s3", "gs"])
@@ -705,19 +709,22 @@ def hub_of(root: Path) -> type[BaseHTTPRequestHandler]:
             names = json.loads(asked)["paths"] if asked.startswith("{") else [
                 part.partition("=")[2].replace("%2F", "/") for part in asked.split("&") if part.startswith("paths=")]
             folder = root / words[2] / words[3]
-            self.send(200, json.dumps([entry(folder, folder / name) for name in names if (folder / name).exists()]).encode())
+            self.answer([entry(folder, folder / name) for name in names if (folder / name).exists()])
 
         def answer_api(self, folder: Path, id: str, rest: list[str]) -> None:
-            if not folder.is_dir():
+            below = folder.joinpath(*rest[2:])
+            if not below.is_dir():
                 self.send(404, b"")
             elif rest[:1] == ["tree"]:
-                below = folder.joinpath(*rest[2:])
                 paths = sorted(below.rglob("*") if "recursive=true" in self.path.lower() else below.glob("*"))
-                self.send(200 if below.is_dir() else 404, json.dumps([entry(folder, path) for path in paths]).encode())
+                self.answer([entry(folder, path) for path in paths])
             else:
-                files = [{"rfilename": str(path.relative_to(folder))} for path in sorted(folder.rglob("*")) if path.is_file()]
-                self.send(200, json.dumps({"id": id, "sha": commit, "siblings": files, "private": False, "gated": False,
-                                           "disabled": False, "tags": [], "downloads": 0, "likes": 0}).encode())
+                files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+                self.answer({"id": id, "sha": commit, "siblings": [{"rfilename": str(path)} for path in files],
+                             "private": False, "gated": False, "disabled": False, "tags": []})
+
+        def answer(self, value: object) -> None:
+            self.send(200, json.dumps(value).encode())
 
         def answer_file(self, path: Path) -> None:
             if not path.is_file():
@@ -767,15 +774,16 @@ def test_hub_over_the_wire(tmp_path: Path, repository: Path) -> None:
          | {"remote": {"hf_hub_url": "quill/sums", "subset": "hard"}})
     with served(hub_of(root)) as address:
         done = subprocess.run(
-            [sys.executable, "-c", READ_ALL, "quill/sums", "data", "quill/sums", "ONLINE", "remote", "REMOTE:quill/sums",
-             "beside", "REMOTE:quill/sums", "quill/none", "data", "x", "REMOTE:quill/none"],
+            [sys.executable, "-c", READ_ALL, "quill/sums", "data", "quill/sums", "ONLINE", "remote",
+             "REMOTE:quill/sums", "beside", "REMOTE:quill/sums", "quill/none", "data", "x", "REMOTE:quill/none"],
             env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "PYTHONIOENCODING": "utf-8"},
             capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, timeout=120)
     told = done.stdout.splitlines()
     assert told[:5] == ["quill/sums quill/sums row 1 3", "quill/sums quill/sums row 2 您好！"] * 2 + [
         "remote quill/sums row 1 3"], done.stderr
     assert told[5].startswith("beside ") and told[5].endswith("train.jsonl:1 So.")
-    assert "the data set quill/none cannot be read" in told[6] and "dataset_info.json of the data set quill/none" in told[7]
+    assert "the data set quill/none cannot be read" in told[6]
+    assert "dataset_info.json of the data set quill/none cannot be read" in told[7]
     assert len(told) == 8
 
 
@@ -868,12 +876,6 @@ def test_malformed_csv(tmp_path: Path, text: str, line: int, words: str) -> None
     path.write_text(text, encoding="utf-8")
     (finding,) = refused(path)
     assert words in finding.message and finding.where == f"{path}:{line}"
-
-
-U, A, S = ({"role": role, "content": role[0]} for role in ("user", "assistant", "system"))
-CALL = {"role": "assistant", "content": None, "tool_calls": [
-    {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}]}
-RESULT = {"role": "tool", "content": "3"}
 
 
 @pytest.mark.parametrize(("row", "words"), [

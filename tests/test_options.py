@@ -24,6 +24,9 @@ SAME_AS_THERE = {
     "use_fast_tokenizer": True, "low_cpu_mem_usage": True,
     "dataset": (), "eval_dataset": (), "dataset_dir": "data", "cutoff_len": 2048, "val_size": 0.0,
     "max_samples": None, "mask_history": False, "train_on_prompt": False, "default_system": None, "packing": None,
+    "eval_on_each_dataset": False, "mix_strategy": "concat", "interleave_probs": (), "streaming": False,
+    "buffer_size": 16384, "enable_thinking": True, "preserve_thinking": False, "tool_format": None,
+    "tokenized_path": None, "media_dir": None, "split_special_tokens": False, "data_shared_file_system": False,
     "preprocessing_num_workers": None, "overwrite_cache": False,
     "stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "lora_alpha": None, "lora_dropout": 0.0,
     "lora_target": ("all",), "additional_target": (), "freeze_trainable_layers": 2,
@@ -57,7 +60,7 @@ DIFFERENT_ON_PURPOSE = {
     "include_num_input_tokens_seen": (False, True),  # tokens are always counted
     "preprocessing_batch_size": (1000, None),  # has no effect here
 }
-OURS = {"excess_length_strategy": "drop", "identity_name": None, "identity_author": None}
+OURS = {"overlong": "drop", "on_bad_row": "error", "loss_weights": {}, "identity_name": None, "identity_author": None}
 
 
 def test_defaults_are_those_people_know():
@@ -366,6 +369,20 @@ RULE_CASES = [  # rule, option, verb, a configuration that breaks it, the same m
     ("plateau-without-eval", "lr_scheduler_type", "train", f"{RUN} lr_scheduler_type=reduce_lr_on_plateau",
      f"{RUN} lr_scheduler_type=reduce_lr_on_plateau val_size=0.1 eval_strategy=steps"),
     ("mask-both", "mask_history", "train", f"{RUN} mask_history=true train_on_prompt=true", f"{RUN} mask_history=true"),
+    ("stage-later", "stage", "train", f"{RUN} stage=dpo", f"{RUN} stage=sft"),
+    ("streaming-endless", "streaming", "train", f"{RUN} streaming=true", f"{RUN} streaming=true max_steps=10"),
+    ("streaming-store", "tokenized_path", "train", f"{RUN} streaming=true max_steps=10 tokenized_path=t",
+     f"{RUN} tokenized_path=t"),
+    ("streaming-packing", "packing", "train", f"{RUN} streaming=true max_steps=10 packing=true", f"{RUN} packing=true"),
+    ("streaming-val", "val_size", "train", f"{RUN} streaming=true max_steps=10 val_size=0.1 eval_strategy=epoch",
+     f"{RUN} val_size=0.1 eval_strategy=epoch"),
+    ("bad-pattern", "loss_weights", "train", f"{RUN} loss_weights={{\"[\":0.5}}", f"{RUN} loss_weights={{\"a+\":0.5}}"),
+    ("interleave-probs", "interleave_probs", "data", f"{MODEL} dataset=a,b mix_strategy=interleave_once "
+     "interleave_probs=0.5,0.3,0.2", f"{MODEL} dataset=a,b mix_strategy=interleave_once interleave_probs=0.5,0.3"),
+    ("interleave-probs", "interleave_probs", "train", f"{RUN} mix_strategy=interleave_once interleave_probs=-1",
+     f"{RUN} mix_strategy=interleave_once interleave_probs=1"),
+    ("interleave-probs", "mix_strategy", "train", f"{RUN} interleave_probs=1",
+     f"{RUN} interleave_probs=1 mix_strategy=interleave_under"),
     ("two-precisions", "fp16", "train", f"{RUN} bf16=true fp16=true", f"{RUN} bf16=true fp16=false"),
     ("warmup-twice", "warmup_ratio", "train", f"{RUN} warmup_steps=5 warmup_ratio=0.1", f"{RUN} warmup_ratio=0.1"),
     ("resume-overwrite", "overwrite_output_dir", "train",
@@ -413,6 +430,8 @@ def test_rules_fill_in_values_and_say_where(yaml):
 
 def test_errors_come_first_and_unheard_options_are_told():
     """A known name that does nothing here is accepted and says so, unless it asks for what is done anyway."""
-    found = apply_rules(read(*f"{RUN} packing=true ddp_timeout=1800 bf16=true fp16=true".split()), "train")
-    assert [(finding.severity, finding.option) for finding in found] == [("error", "fp16"), ("info", "packing")]
-    assert "no effect: rows are always laid end to end" in found[1].line()
+    words = f"{RUN} split_special_tokens=true ddp_timeout=1800 bf16=true fp16=true".split()
+    found = apply_rules(read(*words), "train")
+    assert [(finding.severity, finding.option) for finding in found] == [
+        ("error", "fp16"), ("info", "split_special_tokens")]
+    assert "no effect: what people wrote always stays text" in found[1].line()

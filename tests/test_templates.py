@@ -159,6 +159,7 @@ def test_a_conversation_without_a_system_text(name: str):
     """The default one stands there; an empty system text means the same."""
     assert render_text(name, TWO_TURNS[:2]) == SINGLE[name]
     assert render_text(name, TWO_TURNS[:2], system="") == SINGLE[name]
+    assert render_text(name, [{"role": "system", "content": ""}, *TWO_TURNS[:2]]) == SINGLE[name]
 
 
 def test_every_family_is_written_above():
@@ -254,8 +255,9 @@ def test_an_answer_without_a_thought(name: str, block: str):
 def test_a_thought_is_written_with_the_words_of_the_template():
     """Apart or inside the answer, it is the same; false takes it out; a template without thinking keeps it as text."""
     apart, inside = [user("A"), answer("B", "T")], [user("A"), answer("<think>\nT\n</think>\n\nB")]
+    loose = [user("A"), answer("\n\nB", "\nT\n")]  # as servers cut an answer apart
     opened, end = "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n", "B<|im_end|>\n"
-    for talk in (apart, inside):
+    for talk in (apart, inside, loose):
         for thinking in ("unset", True, None):
             assert render_text("qwen3", talk, enable_thinking=thinking) == f"{opened}<think>\nT\n</think>\n\n{end}"
         assert render_text("qwen3", talk, enable_thinking=False) == f"{opened}<think>\n\n</think>\n\n{end}"

@@ -468,6 +468,12 @@ def test_several_calls_in_the_makers_forms() -> None:
     assert parse_calls(f"<minimax:tool_call>\n{two}\n</minimax:tool_call>", "minimax2") == ("", [FIRST, SECOND])
 
 
+def test_a_line_feed_in_a_json_string() -> None:
+    """No JSON, strictly, but models that write code into an argument write it so."""
+    text = '<tool_call>\n{"name": "run", "arguments": {"code": "a = 1\nb = 2"}}\n</tool_call>'
+    assert parse_calls(text, "qwen") == ("", [ToolCall("run", {"code": "a = 1\nb = 2"})])
+
+
 def test_python_notation_with_python_words() -> None:
     """What JSON lacks, and a parameter that Python itself would not have."""
     text = """[f(on=True, n=None, from=-1.5, at={"a": [true, 'it\\'s "x"']}, s=[])]"""
@@ -574,6 +580,11 @@ def test_calls_that_a_row_has_in_a_format(tool_format: str) -> None:
     text = called(tool_format, FIRST)
     assert read_calls(text) == (FIRST,)
     assert read_call_turn(f"<think>\nA book.\n</think>\n\n{text}") == ("<think>\nA book.\n</think>", (FIRST,))
+
+
+def test_a_word_above_a_call_is_no_name() -> None:
+    """glm4 writes a name and below it the arguments; a call that has its own name is not read so."""
+    assert read_call_turn(f"Looking\n{json.dumps(EMMA)}") == ("Looking", (SECOND,))
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", [], "[]"])

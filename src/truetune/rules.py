@@ -5,6 +5,7 @@ Each rule is one row: when it applies to a configuration, how bad that is, and w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +26,8 @@ class Rule:
     verbs: tuple[str, ...] = ("train", "check")
 
 
-_EVERY = ("train", "check", "chat", "export")
+_EVERY = ("train", "check", "data", "chat", "export")
+_READING = ("train", "check", "data")
 
 
 def _resumes(c: Config) -> bool:
@@ -37,12 +39,20 @@ def _sets(c: Config, *names: str) -> bool:
     return any(c.given(name) and getattr(c, name) != OPTIONS[name].default for name in names)
 
 
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
 RULES: tuple[Rule, ...] = (
     Rule("model-missing", "model_name_or_path", lambda c: not c.model_name_or_path, "error", "no model is named.",
          "Give a folder, a hub id or bundled/smollm2-135m-instruct.", _EVERY),
     Rule("data-missing", "dataset", lambda c: not c.dataset and (c.do_train or c.val_size > 0), "error",
          "no data set is named.",
-         "Give a .json or .jsonl file, or names in dataset_info.json."),
+         "Give a file, or names in dataset_info.json.", _READING),
     Rule("output-missing", "output_dir", lambda c: not c.output_dir, "error", "no folder for the run is named.",
          "Give output_dir, such as saves/my-run.", ("train",)),
     Rule("export-missing", "export_dir", lambda c: not c.export_dir, "error", "no folder for the export is named.",
@@ -54,17 +64,21 @@ RULES: tuple[Rule, ...] = (
     Rule("streaming-endless", "streaming", lambda c: c.streaming and c.do_train and c.max_steps <= 0, "error",
          "a stream has no end that is known, so nothing says when to stop.", "Set max_steps."),
     Rule("streaming-store", "tokenized_path", lambda c: c.streaming and bool(c.tokenized_path), "error",
-         "a stream is not kept, so there is nothing to put there.", "Keep one of the two."),
+         "a stream is not kept, so there is nothing to put there.", "Keep one of the two.", _READING),
     Rule("streaming-packing", "packing", lambda c: c.streaming and bool(c.packing), "error",
-         "rows of a stream are not packed.", "Keep one of the two."),
+         "rows of a stream are not packed.", "Keep one of the two.", _READING),
+    Rule("streaming-val", "val_size", lambda c: c.streaming and bool(c.val_size), "error",
+         "nothing can be held out of a stream, whose rows are not counted.", "Name an eval_dataset.", _READING),
+    Rule("bad-pattern", "loss_weights", lambda c: not all(map(_is_pattern, c.loss_weights)), "error",
+         "a key is no regular expression.", "Escape what is meant as it stands: \\[ for [.", _READING),
     Rule("interleave-probs", "interleave_probs",
          lambda c: bool(c.interleave_probs) and len(c.interleave_probs) != len(c.dataset), "error",
-         "there is not one number for each data set.", "Give as many numbers as dataset has names."),
+         "there is not one number for each data set.", "Give as many numbers as dataset has names.", _READING),
     Rule("interleave-probs", "interleave_probs",
          lambda c: bool(c.interleave_probs) and (min(c.interleave_probs) < 0 or sum(c.interleave_probs) <= 0), "error",
-         "a number is negative, or all are 0.", "Give positive numbers."),
+         "a number is negative, or all are 0.", "Give positive numbers.", _READING),
     Rule("interleave-probs", "mix_strategy", lambda c: bool(c.interleave_probs) and c.mix_strategy == "concat", "warn",
-         "concat does not draw, so interleave_probs has no effect.", "Choose an interleave_ strategy."),
+         "concat does not draw, so interleave_probs has no effect.", "Choose an interleave_ strategy.", _READING),
     Rule("eval-without-data", "do_eval", lambda c: c.do_eval and not c.eval_dataset and not c.val_size, "error",
          "there is no data to evaluate on.", "Give val_size, such as 0.1, or eval_dataset."),
     Rule("eval-without-data", "eval_strategy",
@@ -83,7 +97,7 @@ RULES: tuple[Rule, ...] = (
          "reduce_lr_on_plateau watches the evaluation loss, and nothing is evaluated.",
          "Set eval_strategy: steps (or epoch)."),
     Rule("mask-both", "mask_history", lambda c: c.mask_history and c.train_on_prompt, "error",
-         "mask_history learns only the last answer, train_on_prompt learns everything.", "Keep one."),
+         "mask_history learns only the last answer, train_on_prompt learns everything.", "Keep one.", _READING),
     Rule("two-precisions", "fp16", lambda c: sum(bool(x) for x in (c.bf16, c.fp16, c.pure_bf16)) > 1, "error",
          "bf16, fp16 and pure_bf16 exclude each other.", "Keep one, or none and the faster safe one is picked."),
     Rule("warmup-twice", "warmup_ratio", lambda c: bool(c.warmup_steps and c.warmup_ratio), "warn",

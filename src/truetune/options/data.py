@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from truetune.options.schema import Group, Names, Numbers, Text
+from truetune.options.schema import Group, Names, Numbers, Text, Weights
 
 
 class DataOptions(Group):
@@ -24,14 +24,16 @@ class DataOptions(Group):
     dataset_dir: Annotated[str, Text(
         "Folder with dataset_info.json and the files it names. ONLINE: dataset names are hub ids. REMOTE:repo reads "
         "dataset_info.json from a data set on the hub.",
-        "dataset_info.json 及其数据文件所在的文件夹。ONLINE：数据集名即 id；REMOTE:仓库 从该仓库读取 dataset_info.json。",
+        "dataset_info.json 及其数据文件所在的文件夹。ONLINE：数据集名即 id；"
+        "REMOTE:仓库 从该仓库读取 dataset_info.json。",
         level="basic")] = "data"
     eval_on_each_dataset: Annotated[bool, Text(
         "Evaluate every data set of eval_dataset by itself (eval_<name>_loss).",
         "对 eval_dataset 的每个数据集分别评估（eval_<名字>_loss）。")] = False
     mix_strategy: Annotated[Literal["concat", "interleave_under", "interleave_over", "interleave_once"], Text(
         "How several data sets become one. concat: one after the other. interleave_: drawn in turn or by "
-        "interleave_probs; under stops when the first is used up, over repeats until all are, once takes each row once.",
+        "interleave_probs; under stops when the first is used up, over repeats until all are, once takes each row "
+        "once.",
         "多个数据集如何合并。concat：依次相接；interleave_：轮流或按 interleave_probs 抽取；under 在最先用完时停止，"
         "over 重复直到全部用完，once 每行恰好一次。")] = "concat"
     interleave_probs: Annotated[Numbers, Text(
@@ -74,11 +76,11 @@ class DataOptions(Group):
     identity_author: Annotated[str | None, Text(
         "Fills {{author}} in data such as identity.json: who made the assistant.",
         "填入数据（如 identity.json）中的 {{author}}：助手的作者。")] = None
-    loss_weights: Annotated[dict[str, float], Text(
+    loss_weights: Annotated[Weights, Text(
         "What parts of an answer count: a table of regular expression and weight, such as {'<think>.*?</think>': 0.5}. "
         "Where several match, the last one holds.",
         "回答各部分的损失权重：正则表达式到权重的表，如 {'<think>.*?</think>': 0.5}；多个匹配时以最后一个为准。",
-        level="expert")] = {}
+        level="expert"), Field(default_factory=dict)]
     enable_thinking: Annotated[bool | None, Text(
         "For models that can think. true: answers without a thought learn an empty one. false: thoughts are taken out, "
         "and the empty one stands in the prompt. null: thoughts stay, and answers without one get the empty one in "
@@ -88,12 +90,14 @@ class DataOptions(Group):
     preserve_thinking: Annotated[bool, Text(
         "Keep the thoughts of earlier answers.", "保留历史回答中的思考。")] = False
     tool_format: Annotated[str | None, Text(
-        "How tools and calls are written, instead of the template's own way: default, qwen, llama3, mistral, glm4, …",
+        "How tools and calls are written, instead of the template's own way: default, qwen, llama3, mistral, glm4 "
+        "and others.",
         "工具及调用的写法，代替模板自带的写法：default、qwen、llama3、mistral、glm4 等。", level="expert")] = None
     packing: Annotated[bool | None, Text(
         "A batch row is filled with short rows up to cutoff_len; they never see each other. "
         "per_device_train_batch_size then counts filled rows. Steps become fewer and equal in size.",
-        "用短行把一个批次行填满到 cutoff_len，行与行互不可见；per_device_train_batch_size 按填满的行计。步数更少、更均匀。",
+        "用短行把一个批次行填满到 cutoff_len，行与行互不可见；"
+        "per_device_train_batch_size 按填满的行计。步数更少、更均匀。",
         also={"neat_packing": None})] = None
     tokenized_path: Annotated[str | None, Text(
         "Folder for the tokenised data: used if it was made with these settings, made if it is not there. Without it "

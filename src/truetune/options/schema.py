@@ -6,6 +6,7 @@ that pydantic has no word for. Flags, YAML, `--help` and the documentation are d
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -51,6 +52,17 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Several values: a comma string (`a,b`) or a YAML list."""
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
 """Several numbers, typed likewise."""
+
+
+def _read_table(value: object) -> object:
+    """A table may come as JSON text, since that is how it is written on a command line."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Table = Annotated[dict[str, Any], BeforeValidator(_read_table)]
+"""Values by name: a YAML mapping, or JSON text."""
+Weights = Annotated[dict[str, float], BeforeValidator(_read_table)]
+"""Numbers by name, typed likewise."""
 
 
 class Group(BaseModel):

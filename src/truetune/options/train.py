@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from truetune.options.schema import Group, Names, Text
+from truetune.options.schema import Group, Names, Table, Text
 
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
@@ -14,21 +14,14 @@ Schedule = Literal[
 ]
 
 
-def _mapping(value: object) -> object:
-    """A mapping may come as JSON text, since that is how it is written on a command line."""
-    import json
-
-    return json.loads(value) if isinstance(value, str) else value
-
-
 class TrainOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Training", "训练")
 
     stage: Annotated[Literal["pt", "sft", "rm", "dpo", "kto"], Text(
-        "What is trained for. sft: answer as the data answers. The others (pt: plain text, rm and dpo: pairs of answers, "
-        "kto: answers judged) are read by `truetune data` and trained later.",
-        "训练目标。sft：像数据那样回答。其余（pt：纯文本，rm 和 dpo：成对回答，kto：好坏标注）目前可用 truetune data 查看，"
-        "训练随后支持。", level="basic")] = "sft"
+        "What is trained for. sft: answer as the data answers. The others (pt: plain text, rm and dpo: pairs of "
+        "answers, kto: answers judged) are read by `truetune data` and trained later.",
+        "训练目标。sft：像数据那样回答。其余（pt：纯文本，rm 和 dpo：成对回答，kto：好坏标注）目前可用 "
+        "truetune data 查看，训练随后支持。", level="basic")] = "sft"
     do_train: Annotated[bool, Text("Train. Off, with do_eval on: only evaluate.",
                                    "进行训练。关闭且开启 do_eval 时只做评估。", free_on_resume=True)] = True
     do_eval: Annotated[bool, Text("Evaluate at the end.", "结束时评估。", free_on_resume=True)] = False
@@ -59,7 +52,7 @@ class TrainOptions(Group):
         "步长。调高：学得更快，过高会发散。LoRA 大约需要 full 的 10 倍。", level="basic")] = 5e-5
     lr_scheduler_type: Annotated[Schedule, Text(
         "How the learning rate moves during the run.", "学习率随训练如何变化。")] = "linear"
-    lr_scheduler_kwargs: Annotated[dict[str, Any], Field(default_factory=dict), BeforeValidator(_mapping), Text(
+    lr_scheduler_kwargs: Annotated[Table, Field(default_factory=dict), Text(
         "Settings of the schedule, as YAML or JSON, such as {\"num_cycles\": 2}.",
         "调度器的参数，YAML 或 JSON，如 {\"num_cycles\": 2}。", level="expert")]
     warmup_steps: Annotated[float, Field(ge=0), Text(

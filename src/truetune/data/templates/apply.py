@@ -96,8 +96,7 @@ def _lost_marks(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[
     marks = [mark for mark in dict.fromkeys(_MARKS.findall(written))
              if mark not in template.stop and _token_id(tokenizer, mark) is None]
     return [Finding("template-token", "warn", option="template", message=(
-        f"{template.name} writes {', '.join(marks)}, which {'are' if len(marks) > 1 else 'is'} plain text for this "
-        "tokenizer, not a token of its own."), fix="Choose the template that was made for this model.")] * bool(marks)
+        f"{template.name} writes {', '.join(marks)}, for this tokenizer no special tokens but plain text."), fix="Choose the template that was made for this model.")] * bool(marks)
 
 
 def _texts(tokenizer: Any) -> dict[str, str | None]:
