@@ -55,7 +55,7 @@ def source(name: object, **options: Any) -> Source:
 
 
 def read(*names: object, stage: str = "sft", **options: Any) -> list[Row | Refused]:
-    config = Config(dataset=tuple(map(str, names)), stage=stage, **options)
+    config = Config.model_validate({"dataset": tuple(map(str, names)), "stage": stage, **options})
     return [row for found in find_sources(config.dataset, config, "dataset")
             for row in read_source(found, config, STAGE_ROWS[stage])]
 
@@ -84,12 +84,12 @@ def save(path: Path, rows: object) -> Path:
     return path
 
 
-def register(folder: Path, rows: object = None, **entry: Any) -> dict[str, Any]:
+def register(where: Path, rows: object = None, **entry: Any) -> dict[str, Any]:
     """A `dataset_info.json` with the one data set `mine`; the options that find it."""
     if rows is not None:
-        save(folder / "mine.json", rows)
-    save(folder / "dataset_info.json", {"mine": {"file_name": "mine.json", **entry}})
-    return {"dataset_dir": str(folder)}
+        save(where / "mine.json", rows)
+    save(where / "dataset_info.json", {"mine": {"file_name": "mine.json", **entry}})
+    return {"dataset_dir": str(where)}
 
 
 class Trickle(io.BytesIO):
@@ -139,12 +139,14 @@ def write_kind(folder: Path, kind: str, rows: list[dict]) -> Path:
     path = folder / f"rows.{kind.split()[0]}"
     texts = "".join(f"{row['output']}\n\n" for row in rows)
     cells = "".join(f'"{row["instruction"]}","{row["output"]}"\n' for row in rows)
+    pieces = max(3, len(rows) // 10)
     writers: dict[str, Callable[[], object]] = {
         "json": lambda: save(path, rows),
         "jsonl": lambda: path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8"),
         "csv": lambda: path.write_text("instruction,output\n" + cells, encoding="utf-8"),
         "txt": lambda: path.write_text(texts, encoding="utf-8"),
-        "parquet": lambda: parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=3),
+        "parquet": lambda: parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=pieces,
+                                               compression="NONE", use_dictionary=False),
         "arrow": lambda: write_arrow(path, rows, ipc.new_file),
         "arrow stream": lambda: write_arrow(path, rows, ipc.new_stream),
     }
@@ -505,6 +507,9 @@ def test_num_samples_and_max_samples(tmp_path: Path) -> None:
     found = register(tmp_path, rows)
     assert [said([talk])[0][0][1] for talk in load("mine", **found, max_samples=3)] == ["0", "1", "2"]
     assert len(load("mine", tmp_path / "mine.json", **found, max_samples=3)) == 6
+    config = Config(max_samples=3)
+    for start, left in enumerate([3, 2, 1, 0, 0]):  # going on where reading was broken off
+        assert len(list(read_source(source("mine", **found), config, "conversations", start))) == left
     found = register(tmp_path, rows, num_samples=4)
     assert (source("mine", **found).num_samples, len(load("mine", **found, max_samples=3))) == (4, 10)
 
@@ -675,7 +680,7 @@ def test_web_address(tmp_path: Path) -> None:
         def __init__(self, *words: Any):
             super().__init__(*words, directory=str(tmp_path))
 
-        def log_message(self, *words: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             """Nothing to tell."""
 
     with served(Quiet) as address:
@@ -739,7 +744,7 @@ def hub_of(root: Path) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        def log_message(self, *words: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             """Nothing to tell."""
 
     def entry(folder: Path, path: Path) -> dict[str, Any]:
@@ -849,6 +854,9 @@ def test_other_encodings(tmp_path: Path) -> None:
         path.write_bytes(chinese.encode(encoding))  # the last two without a byte-order mark
         (finding,) = refused(path)
         assert finding.where == f"{path}:1" and f"iconv -f {named}" in str(finding.fix)
+        path.write_bytes(json.dumps(ALPACA[0]).encode(encoding))  # English would pass as UTF-8 with zeros in it
+        (finding,) = refused(path)
+        assert finding.id == "not-utf8" and f"iconv -f {named}" in str(finding.fix)
 
 
 def test_files_that_are_cut_short_or_something_else(tmp_path: Path) -> None:

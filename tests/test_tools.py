@@ -515,9 +515,9 @@ def test_hostile_answers_are_read_in_good_time(tool_format: str) -> None:
     for text in ((opening * 2000)[:100_000], opening + "[" * 50_000, opening + " " * 50_000 + "x",
                  "<|tool_call>call:f{a:" + "[" * 50_000, '{"name": ' * 5_000,
                  "<|tool_call_start|>[f(a=" + "{'a':" * 9_000):
-        start = time.perf_counter()
+        start = time.process_time()
         assert parse_calls(text, tool_format)[0]
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
 def test_an_unknown_format() -> None:
@@ -681,6 +681,7 @@ def test_every_format_in_plain_messages(tool_format: str) -> None:
 def test_tools_without_a_system_message_bring_one() -> None:
     told = rendered(with_tools(TURNS, "mistral"), [ASK], [TOOL])
     assert told == f"[system|{WRITTEN['mistral'].offer}][user|Is there Emma?]"
+    assert rendered(with_tools(TURNS, "mistral"), [], [TOOL]) == f"[system|{WRITTEN['mistral'].offer}]"
 
 
 def test_calls_follow_what_is_said_on_a_line_of_their_own() -> None:

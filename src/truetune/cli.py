@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verb:
-    """A word on the command line. groups: which options `--help` shows, by title."""
+    """A word on the command line. groups: which options `--help` shows, by title. own: what it takes beside them, each
+    with its help. words: further words, one of which must follow."""
 
     run: Callable[[list[str]], int]
     en: str
     zh: str
     groups: tuple[str, ...] = ()
+    own: tuple[tuple[str, str, str], ...] = ()
+    words: Mapping[str, Verb] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,27 +50,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     chinese, words = _language(words)
-    if not words or words[0] in ("--help", "-h", "help"):
-        print(_overview(chinese))
+    if words and words[0] in ("--version", "-v"):
+        words[0] = "version"
+    verb = Verb(_version, "Fine-tune language models", "微调语言模型", words=VERBS)
+    path = "truetune"
+    while verb.words:
+        if not words or words[0] in ("--help", "-h", "help"):
+            print(_overview(path, verb, chinese))
+            return OK
+        verb, path, words = _named(words[0], verb.words, path), f"{path} {words[0]}", words[1:]
+    if "--help" in words or "-h" in words:
+        print(_help(path, verb, chinese, "all" in words))
         return OK
-    name, rest = "version" if words[0] in ("--version", "-v") else words[0], words[1:]
-    if name not in VERBS:
+    if words and not verb.groups:
+        raise problem("stray-word", f"{path.removeprefix('truetune ')} takes no options.", option=words[0],
+                      status=WRONG_OPTIONS)
+    return verb.run(words)
+
+
+def _named(name: str, verbs: Mapping[str, Verb], path: str) -> Verb:
+    if name not in verbs:
         import difflib
 
-        near = difflib.get_close_matches(name, VERBS, n=1)
-        raise problem("unknown-command", "unknown command.", option=name, status=WRONG_OPTIONS,
-                      fix=f"Did you mean {near[0]}?" if near else f"It is one of {', '.join(VERBS)}.")
-    verb = VERBS[name]
-    if "--help" in rest or "-h" in rest:
-        from truetune.options.help import options_help
-
-        print(f"truetune {name}: {verb.zh if chinese else verb.en}")
-        if verb.groups:
-            print(options_help(verb.groups, "all" in rest, "zh" if chinese else "en"))
-        return OK
-    if rest and not verb.groups:
-        raise problem("stray-word", f"{name} takes no options.", option=rest[0], status=WRONG_OPTIONS)
-    return verb.run(rest)
+        near = difflib.get_close_matches(name, verbs, n=1)
+        raise problem("unknown-command", "unknown command.", option=f"{path} {name}".removeprefix("truetune "),
+                      status=WRONG_OPTIONS,
+                      fix=f"Did you mean {near[0]}?" if near else f"It is one of {', '.join(verbs)}.")
+    return verbs[name]
 
 
 def _language(words: list[str]) -> tuple[bool, list[str]]:
@@ -85,14 +94,26 @@ def _language(words: list[str]) -> tuple[bool, list[str]]:
     return (wanted or terminal[:2].lower()) == "zh", rest
 
 
-def _overview(chinese: bool) -> str:
-    width = max(len(name) for name in VERBS)
-    lines = [f"  {name:<{width}}  {verb.zh if chinese else verb.en}" for name, verb in VERBS.items()]
-    head = "微调语言模型。用法：" if chinese else "Fine-tune language models. Usage:"
-    foot = ("`truetune <命令> --help` 显示选项；`--help all` 显示全部。" if chinese else
-            "`truetune <command> --help` shows its options, `--help all` every one of them.")
-    return "\n".join([f"truetune {__version__}: {head}", "",
-                      "  truetune <command> [run.yaml] [key=value …] [--option value …]", "", *lines, "", foot])
+def _overview(path: str, verb: Verb, chinese: bool) -> str:
+    width = max(len(name) for name in verb.words)
+    lines = [f"  {name:<{width}}  {word.zh if chinese else word.en}" for name, word in verb.words.items()]
+    name = f"truetune {__version__}" if path == "truetune" else path
+    head = f"{verb.zh}。用法：" if chinese else f"{verb.en}. Usage:"
+    foot = (f"`{path} <命令> --help` 显示选项；`--help all` 显示全部。" if chinese else
+            f"`{path} <command> --help` shows its options, `--help all` every one of them.")
+    return "\n".join([f"{name}: {head}", "",
+                      f"  {path} <command> [run.yaml] [key=value …] [--option value …]", "", *lines, "", foot])
+
+
+def _help(path: str, verb: Verb, chinese: bool, everything: bool) -> str:
+    from truetune.options.help import options_help
+
+    width = max((len(name) for name, _, _ in verb.own), default=0)
+    lines = [f"{path}: {verb.zh if chinese else verb.en}", *([""] if verb.own else []),
+             *(f"  {name:<{width}}  {zh if chinese else en}" for name, en, zh in verb.own)]
+    if verb.groups:
+        lines.append(options_help(verb.groups, everything, "zh" if chinese else "en"))
+    return "\n".join(lines)
 
 
 def _console(stderr: bool = False) -> Console:
@@ -137,11 +158,12 @@ def _check(arguments: list[str]) -> int:
         config, findings = _configure(words, "check")
         if not static:
             from truetune.check import preflight
+            from truetune.data.inspect import first_rows
             from truetune.report import print_facts, print_rows
 
             ready = preflight(config, lambda text: console.print(text))
             findings, facts = worst_first([*findings, *ready.findings]), ready.facts
-            print_rows(ready.train, ready.renderer.tokenizer, console)
+            print_rows(first_rows(ready.train, 3, ready.renderer, config), console, most=600)
             print_facts(facts, console)
     except Problem as error:
         findings, exit_status = worst_first([*findings, *error.findings]), error.status
@@ -154,6 +176,75 @@ def _check(arguments: list[str]) -> int:
         fine = "the options are in order (model and data: without --static)" if static else "ready to train"
         console.print({"ok": fine, "warn": f"{fine}; see above", "error": "not ready to train; see above"}[status])
     return exit_status
+
+
+def _data_build(arguments: list[str]) -> int:
+    config, findings = _configure(arguments, "data")
+    from truetune.data.inspect import build
+
+    console = _console()
+    _show(worst_first([*findings, *build(config, console)]), console)
+    return OK
+
+
+def _data_show(arguments: list[str]) -> int:
+    words = [word for word in arguments if word not in ("--ids", "--json")]
+    count, place, html = (_take(words, flag) for flag in ("-n", "--row", "--html"))
+    if count and not (count.isdecimal() and int(count)):
+        raise problem("bad-value", f"{count!r:.80} is not a value it takes.", option="-n", status=WRONG_OPTIONS,
+                      fix="It takes a whole number from 1 on.")
+    as_json = "--json" in arguments
+    console = _console(stderr=as_json)
+    shown, findings, exit_status = {}, [], OK
+    try:
+        config, findings = _configure(words, "data")
+        from truetune.data.inspect import look, print_view
+
+        view, found = look(config, int(count or 3), place, lambda text: console.print(text))
+        findings = worst_first([*findings, *found])
+        shown = view.as_dict()
+        if html:
+            from truetune.data.page import write_page
+
+            write_page(view, Path(html))
+        if not as_json and not html:
+            print_view(view, console, "--ids" in arguments)
+    except Problem as error:
+        findings, exit_status = worst_first([*findings, *error.findings]), error.status
+    if as_json:
+        told = [finding.as_dict() for finding in findings]
+        print(json.dumps({"status": status_of(findings), "findings": told, **shown}, indent=1, ensure_ascii=False))
+    else:
+        _show(findings, console if exit_status == OK else _console(stderr=True))
+        if html and exit_status == OK:
+            console.print(f"written to {html}")
+    return exit_status
+
+
+def _data_diff(arguments: list[str]) -> int:
+    if len(arguments) < 2 or any(word.startswith("-") or "=" in word for word in arguments[:2]):
+        raise problem("two-needed", "two things to compare are needed.", option="data diff", status=WRONG_OPTIONS,
+                      fix="truetune data diff A B, each a run.yaml, a run folder or a folder of token stores.")
+    from truetune.data.compare import diff
+
+    return diff(arguments[0], arguments[1], arguments[2:], lambda words: _configure(words, "data")[0], _console())
+
+
+def _take(words: list[str], flag: str) -> str | None:
+    """Take `flag` and its value out of `words`; None where it is not there.
+
+    Raises:
+        Problem: it has no value.
+    """
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == flag:
+            value = value if equals else next(iter(words[place + 1 : place + 2]), "")
+            if not value or value.startswith("--"):
+                raise problem("bad-value", "needs a value.", option=flag, status=WRONG_OPTIONS)
+            del words[place : place + (1 if equals else 2)]
+            return value
+    return None
 
 
 def _chat(arguments: list[str]) -> int:
@@ -211,6 +302,25 @@ VERBS = {
     "train": Verb(_train, "check a run, then train it", "先检查，再训练", ("Model", "Data", "Method", "Training")),
     "check": Verb(_check, "what can be known before training (--static: options only; --json)",
                   "训练前能知道的一切（--static：只看选项；--json）", ("Model", "Data", "Method", "Training")),
+    "data": Verb(_version, "look into the tokens that are trained on: build, show, diff",
+                 "查看训练所用的 token：build、show、diff", words={
+        "build": Verb(_data_build, "tokenise the data sets, or find them tokenised (no weights, no GPU)",
+                      "把数据集分词，已有则直接使用（不需要权重和 GPU）", ("Model", "Data")),
+        "show": Verb(_data_show, "the first rows as they are trained on, what was left out, how long rows are",
+                     "按训练时的样子显示前几行、被丢弃的行和长度分布", ("Model", "Data"), own=(
+                         ("-n 3", "how many rows (or packs of rows)", "显示多少行（或多少个打包）"),
+                         ("--row a.json:12", "this row instead: the file and the line where it begins",
+                          "只显示这一行：文件名和起始行号"),
+                         ("--ids", "with the id of every token", "同时显示每个 token 的 id"),
+                         ("--json", "as JSON", "以 JSON 输出"),
+                         ("--html page.html", "as a page for the browser", "生成网页文件"))),
+        "diff": Verb(_data_diff, "what differs between A and B: settings, rows, the first token (exit status 1)",
+                     "A 与 B 的差别：设置、行、第一个不同的 token（有差别时退出码为 1）", ("Model", "Data"), own=(
+                         ("A B", "each a run.yaml, a run folder, a token store or a tokenized_path",
+                          "各为 run.yaml、运行文件夹、分词结果文件夹或 tokenized_path"),
+                         ("key=value …", "options for both; model_name_or_path lets ids of stores be shown as text",
+                          "对两者都生效的选项；给出 model_name_or_path 可把 id 显示为文字"))),
+    }),
     "chat": Verb(_chat, "talk to a model, an adapter or a run folder", "与模型、适配器或运行文件夹对话",
                  ("Model", "Generation")),
     "export": Verb(_export, "merge an adapter into its model, for serving", "把适配器合并进模型，用于部署",

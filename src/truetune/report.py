@@ -7,11 +7,11 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +21,10 @@ from truetune.files import write_json, write_text
 from truetune.findings import Finding
 from truetune.options import Config
 
+if TYPE_CHECKING:
+    from truetune.data.preview import Part, Piece, Preview
+
 _COLOURS = {"error": "bold red", "warn": "yellow", "info": "dim"}
-_SHOWN = 600  # characters of one piece of a row
 _HUB_ID = re.compile(r"(?!bundled/)[\w.-]+/[\w.-]+")
 _PACKAGES = ("truetune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
@@ -118,14 +120,87 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def print_rows(rows: Sequence[Any], tokenizer: Any, console: Console, count: int = 3) -> None:
-    """The first rows as they are trained on; what is learned is green, or where there is no colour in brackets."""
-    left, right = ("", "") if console.color_system else ("⟦", "⟧")
-    console.print(f"The first rows; what is learned is {'green' if console.color_system else 'in ⟦brackets⟧'}.")
-    for row in rows[:count]:
-        text = Text(f"\n{row.where}\n", style="bold")
-        for learned, tokens in groupby(zip(row.weights > 0, row.ids.tolist(), strict=True), key=lambda pair: pair[0]):
-            piece = tokenizer.decode([token for _, token in tokens])
-            piece = piece if len(piece) <= _SHOWN else f"{piece[: _SHOWN // 2]} … {piece[-_SHOWN // 2 :]}"
-            text.append(f"{left}{piece}{right}" if learned else piece, style="green" if learned else "dim")
-        console.print(text)
+_ROLES = {"system": "magenta", "user": "cyan", "tool": "yellow", "assistant": "green", "document": "green",
+          None: "bright_black"}
+_TEMPLATE = "what the chat template writes"
+
+
+def print_rows(rows: Sequence[Preview], console: Console, ids: bool = False, most: int | None = None,
+               legend: bool = True) -> None:
+    """Rows as they are trained on. Colour says who speaks; what is learned is underlined, or where there is no colour
+    in brackets.
+
+    Args:
+        ids: under each part its tokens with their ids.
+        most: so many characters of a piece are shown; None: all.
+    """
+    if legend:
+        console.print(_legend(rows, bool(console.color_system)))
+    for row in rows:
+        judged = {True: ", judged good", False: ", judged bad", None: ""}[row.label]
+        console.print(Text(f"\n{row.where}", "bold").append(
+            f"  {row.tokens:,} tokens, {row.learned:,} of them learned{judged}", "not bold"))
+        for note in row.notes:
+            console.print(Text(f"note: {note}", "yellow"))
+        for part in row.parts:
+            if len(row.parts) > 1:
+                console.print(Text(f"── {part.name}: {part.tokens:,} tokens, {part.learned:,} of them learned", "bold"))
+            console.print(_part(part, bool(console.color_system), most))
+            if ids:
+                for line in _id_lines(part, console.width):
+                    console.print(line)
+    console.print()
+
+
+def _legend(rows: Sequence[Preview], colour: bool) -> Text:
+    legend = Text("Rows as they are trained on; what is learned is in ⟦brackets⟧, the rest is only read.")
+    if colour:
+        legend = Text("Rows as they are trained on: ").append("underlined", "underline").append(" is learned, the rest only read; ")
+        legend.append("reversed", "underline reverse").append(" ends an answer; ")
+        there = {piece.mark.role for row in rows for part in row.parts for piece in part.pieces}
+        names = [(role or _TEMPLATE, style) for role, style in _ROLES.items() if role in there]
+        for number, (name, style) in enumerate(names):
+            legend.append(", " if number else "").append(name, style)
+        legend.append(".")
+    return legend
+
+
+def _part(part: Part, colour: bool, most: int | None) -> Text:
+    text = Text()
+    for (learned, weight), pieces in groupby(part.pieces, key=lambda piece: (piece.learned, piece.mark.weight)):
+        counts = f"{weight:g}×" if learned and weight != 1 else ""
+        if learned:
+            text.append(counts if colour else f"⟦{counts}", "yellow")
+        for piece in pieces:
+            text.append(_shown(piece.text, most), _style(piece))
+        if learned and not colour:
+            text.append("⟧")
+    return text
+
+
+def _style(piece: Piece) -> str:
+    return _ROLES[piece.mark.role] + " underline" * piece.learned + " reverse" * piece.mark.end_of_turn
+
+
+def _shown(text: str, most: int | None = None) -> str:
+    """Control characters made visible (they could command the terminal), and no more than `most` characters."""
+    if most and len(text) > most:
+        text = f"{text[: most // 2]} … {text[-most // 2 :]}"
+    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _id_lines(part: Part, width: int) -> Iterator[Text]:
+    """Cells `token·id`, as many on a line as fit."""
+    line = Text()
+    for piece in part.pieces:
+        for token in piece.tokens:
+            words = _shown(token.text).replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
+            cell = Text.assemble((words, _style(piece)), (f"·{'+'.join(map(str, token.ids))}", "dim"))
+            if line and line.cell_len + 2 + cell.cell_len > width:
+                yield line
+                line = Text()
+            line = line.append("  ").append_text(cell) if line else cell
+    yield line

@@ -42,11 +42,11 @@ def _concat(sizes: np.ndarray, probs: np.ndarray, seed: int) -> _Picks:
 
 
 def _under(sizes: np.ndarray, probs: np.ndarray, seed: int) -> _Picks:
-    """Ends with the draw that takes the last row of some set."""
+    """Ends with the draw that takes the last row of some set; in turn, with the round in which that happens."""
     if not sizes.all():
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     if not len(probs):
-        return _in_turn(sizes, int(sizes.min(initial=0)))
+        return _in_turn(sizes, int(sizes.min()))
     sources = _draws(sizes, probs, seed, np.any)
     used = _nth_of(sources, len(sizes))
     end = int(np.argmax(used == sizes[sources] - 1)) + 1
@@ -54,11 +54,11 @@ def _under(sizes: np.ndarray, probs: np.ndarray, seed: int) -> _Picks:
 
 
 def _over(sizes: np.ndarray, probs: np.ndarray, seed: int) -> _Picks:
-    """Ends with the draw that takes the last row of the last set to be used up. Empty sets are passed over, and so are
-    those that are never drawn."""
+    """Ends with the draw that takes the last row of the last set to be used up; in turn, with that round. Empty sets
+    are passed over, and so are those that are never drawn."""
     full = np.flatnonzero(sizes)
     if not len(probs):
-        turns, rows = _in_turn(sizes[full], int(sizes.max(initial=0)))
+        turns, rows = _in_turn(sizes[full], int(sizes.max()))
         return full[turns], rows % sizes[full[turns]]
     sources = _draws(sizes, probs, seed, np.all)
     used = _nth_of(sources, len(sizes))
@@ -70,7 +70,7 @@ def _over(sizes: np.ndarray, probs: np.ndarray, seed: int) -> _Picks:
 def _once(sizes: np.ndarray, probs: np.ndarray, seed: int) -> _Picks:
     """A set that is used up is passed over from then on; one that is never drawn is not taken at all."""
     if not len(probs):
-        sources, rows = _in_turn(sizes, int(sizes.max(initial=0)))
+        sources, rows = _in_turn(sizes, int(sizes.max()))
     else:
         sources = _draws(sizes, probs, seed, np.all)
         rows = _nth_of(sources, len(sizes))
@@ -127,27 +127,31 @@ def mix_streams(streams: Sequence[Callable[[], Iterator[T]]], strategy: str, pro
     if empty and strategy == "interleave_under":
         return
     open_ones -= empty
-    unfinished = set(open_ones)
-    for number in _order(len(streams), probs, seed) if open_ones else ():
-        if number not in open_ones:
-            continue
-        yield running[number].take()
-        if running[number].ended:
+    unfinished, enough = set(open_ones), not open_ones
+    for turn in _turns(len(streams), probs, seed):
+        if enough:
+            return
+        for number in filter(open_ones.__contains__, turn):
+            yield running[number].take()
+            if not running[number].ended:
+                continue
             unfinished.discard(number)
-            if strategy == "interleave_under" or not unfinished:
-                return
+            enough = strategy == "interleave_under" or not unfinished
             if strategy == "interleave_once":
                 open_ones.discard(number)
             else:
                 running[number] = _Ahead(streams[number])
 
 
-def _order(count: int, probs: Sequence[float], seed: int) -> Iterator[int]:
-    """The numbers of the streams, in turn or drawn, without end."""
+def _turns(count: int, probs: Sequence[float], seed: int) -> Iterator[Sequence[int]]:
+    """Rounds of all streams, or one stream after the other as drawn, without end."""
     random = np.random.default_rng(seed)
     share = np.asarray(probs, dtype=np.float64) / sum(probs) if len(probs) else None
     while True:
-        yield from range(count) if share is None else random.choice(count, size=1000, p=share).tolist()
+        if share is None:
+            yield range(count)
+        else:
+            yield from ([number] for number in random.choice(count, size=1000, p=share).tolist())
 
 
 class _Ahead(Generic[T]):

@@ -29,7 +29,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from truetune.data.lengths import fit
-from truetune.data.messages import Conversation, Document, Judged, Kind, Preference, Row
+from truetune.data.messages import BadRow, Conversation, Document, Judged, Kind, Preference, Row
 from truetune.data.renderer import Rendered, Renderer
 from truetune.data.texts import BREAK, Text, Writer
 
@@ -207,7 +207,7 @@ def _known_roles(row: Row, renderer: Renderer, limit: int, overlong: str,
     Rows are cut by position alone, so positions are put in the place of ids to see which tokens are left.
     """
     (rendered,), (texts,) = renderer.render([row]), Writer(renderer.tokenizer, renderer.masks.only_last).texts([row])
-    if isinstance(rendered, Exception) or isinstance(texts, Exception):
+    if isinstance(rendered, BadRow) or isinstance(texts, BadRow):
         return []
     talks = _talks(row)
     roles = [_roles(talks[min(number, len(talks) - 1)], text, renderer) for number, text in enumerate(texts)] \
@@ -272,7 +272,7 @@ def _write(writer: Writer, talks: Sequence[Conversation]) -> list[tuple[str, tup
     """Each talk as text with its only answer, if one is learned; None where the template refuses it."""
     written: list[tuple[str, tuple[int, int] | None] | None] = []
     for texts in writer.texts(talks):
-        if isinstance(texts, Exception):
+        if isinstance(texts, BadRow):
             written.append(None)
             continue
         whole, answers = texts[-1].whole, texts[-1].answers

@@ -272,7 +272,7 @@ def _read_parquet(file: IO[bytes], name: str, start: int) -> Rows:
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=_CHUNK)  # else it is read whole, ahead
         groups, number = list(range(table.num_row_groups)), 0
         while groups and start >= (size := table.metadata.row_group(groups[0]).num_rows):
             start, number = start - size, number + size

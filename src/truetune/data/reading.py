@@ -79,8 +79,8 @@ def find_layout(source: Source, config: Config, kind: Kind) -> Layout:
         fits = [stage for stage, rows in STAGE_ROWS.items() if rows == layout.kind]
         raise problem("wrong-stage", f"holds {_WORDS[layout.kind][0]}, and stage {config.stage} learns from "
                       f"{_WORDS[kind][1]}.", where=source.where if source.layout else where,
-                      fix=f"It is for stage {' or '.join(fits)}; or name in dataset_info.json the columns to learn from "
-                          "(a columns block replaces the defaults whole).")
+                      fix=f"It is for stage {' or '.join(fits)}; or name in dataset_info.json the columns to learn "
+                          "from (a columns block replaces the defaults whole).")
     if source.layout:
         _no_slip(source, layout, columns)
     return layout

@@ -14,8 +14,8 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -135,16 +135,18 @@ class Cloud:
         protocol = self.url.split("://")[0]
         cloud = _CLOUDS.get(protocol, _OPEN)
         errors = (OSError, *(_import(name, cloud.package, self.url) for name in cloud.refusals))
-        try:
-            with suppress(*errors):
-                return self._list(fsspec.url_to_fs(self.url, **cloud.anonymous))
-            return self._list(fsspec.url_to_fs(self.url))
-        except (ValueError, ImportError) as error:  # fsspec knows no such protocol, or not how to speak it
-            raise problem("no-data-file", f"cannot be reached: {error}.".replace("..", "."), where=self.url) from None
-        except errors as error:
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).split("\n")[0]
-            raise problem("data-unreadable", f"cannot be read: {reason.rstrip('.') or type(error).__name__}.",
-                          where=self.url, fix=cloud.account or None) from None
+        reasons: list[str] = []
+        for options in (cloud.anonymous, {}) if cloud.anonymous else ({},):
+            try:
+                return self._list(fsspec.url_to_fs(self.url, **options))
+            except (ValueError, ImportError) as error:  # fsspec knows no such protocol, or not how to speak it
+                reasons.append(str(error).rstrip("."))
+            except FileNotFoundError:
+                reasons.append("there is no such file")
+            except errors as error:
+                reasons.append(str(error).split("\n")[0].rstrip(".") or type(error).__name__)
+        raise problem("data-unreadable", f"cannot be read: {'; with an account: '.join(dict.fromkeys(reasons))}.",
+                      where=self.url, fix=cloud.account or None)
 
     def _list(self, found: tuple[Any, str]) -> tuple[Any, list[str]]:
         system, path = found
@@ -193,6 +195,8 @@ class Hub:
         data = self._load()
         structs = struct_columns(data.features.arrow_schema) if data.features else None
         place, number = f"{self.repo} row ", start
+        if not self.streaming and start >= data.num_rows:  # `skip` does not go to the end
+            return
         try:
             for batch in (data.skip(start) if start else data).iter(batch_size=1000):
                 columns = list(batch) if structs is None else structs
@@ -261,7 +265,7 @@ def _import(name: str, package: str, where: str) -> Any:
     """`module:name` out of a package that not everybody has."""
     module, attribute = name.split(":")
     try:
-        return vars(importlib.import_module(module))[attribute]
+        return attrgetter(attribute)(importlib.import_module(module))
     except ImportError:
         raise problem("package-missing", f"reading from there needs the package {package}.", where=where,
                       fix=f"pip install {package}") from None

@@ -169,11 +169,15 @@ def build(folder: Path, recipe: Recipe, read: Callable[[int], Iterator[Row | Ref
 
 
 def _begun(folder: Path, key: str) -> Manifest | None:
-    """What an earlier process has made of this store."""
-    if not (folder / MANIFEST).is_file():
+    """What an earlier process has made of this store; None if that cannot be used."""
+    try:
+        manifest = read_manifest(folder)
+        whole = all(_array(folder, number, "ids").shape == (shard["tokens"],)
+                    and _array(folder, number, "rows").shape == (shard["sequences"],)
+                    for number, shard in enumerate(manifest.shards))
+    except (OSError, ValueError, TypeError):  # not there, cut short, or written by another version
         return None
-    manifest = read_manifest(folder)
-    return manifest if (manifest.format, manifest.key) == (FORMAT, key) else None
+    return manifest if whole and (manifest.format, manifest.key) == (FORMAT, key) else None
 
 
 class _Builder:

@@ -95,8 +95,11 @@ def _lost_marks(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[
     written = render_text(template.name, _PROBES["two turns"], system=_SYSTEM["content"], bos="", eos="")
     marks = [mark for mark in dict.fromkeys(_MARKS.findall(written))
              if mark not in template.stop and _token_id(tokenizer, mark) is None]
+    if not marks:
+        return []
     return [Finding("template-token", "warn", option="template", message=(
-        f"{template.name} writes {', '.join(marks)}, for this tokenizer no special tokens but plain text."), fix="Choose the template that was made for this model.")] * bool(marks)
+        f"{template.name} writes {', '.join(marks)}, for this tokenizer no special tokens but plain text."),
+        fix="Choose the template that was made for this model.")]
 
 
 def _texts(tokenizer: Any) -> dict[str, str | None]:
