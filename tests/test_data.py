@@ -507,7 +507,7 @@ def test_num_samples_and_max_samples(tmp_path: Path) -> None:
     found = register(tmp_path, rows)
     assert [said([talk])[0][0][1] for talk in load("mine", **found, max_samples=3)] == ["0", "1", "2"]
     assert len(load("mine", tmp_path / "mine.json", **found, max_samples=3)) == 6
-    config = Config(max_samples=3)
+    config = Config.model_validate({"max_samples": 3})
     for start, left in enumerate([3, 2, 1, 0, 0]):  # going on where reading was broken off
         assert len(list(read_source(source("mine", **found), config, "conversations", start))) == left
     found = register(tmp_path, rows, num_samples=4)

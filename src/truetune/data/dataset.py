@@ -99,6 +99,8 @@ class Stream(Sequence[Rendered]):
     def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
         if isinstance(number, slice):
             return [self[index] for index in range(*number.indices(self._total))]
+        if number >= self._total:
+            raise IndexError(number)
         if number < self._next:
             return self.sample[number]
         row = next(islice(self._rows, number - self._next, None))

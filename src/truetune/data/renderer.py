@@ -101,7 +101,7 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, masks: Masks = Masks(), stops: Iterable[int] = ()):
         self.tokenizer, self.masks = tokenizer, masks
         self._backend: Tokenizer = tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
-        self._writer = Writer(tokenizer, masks.only_last)
+        self._writer = Writer(tokenizer, masks.only_last, frozenset(stops))
         special = list(self._writer.special_ids.values())
         self._is_special = np.zeros(1 + max([len(tokenizer), *special]), dtype=bool)
         self._is_special[special] = True

@@ -30,22 +30,23 @@ def settle_template(tokenizer: PreTrainedTokenizerBase, config: Config) -> list[
     """
     own = _own(tokenizer)
     name = config.template or "own"
-    if own.startswith(_MARK) and (config.template is None or own.startswith(f"{_MARK}{name} ")):
+    if own.startswith(_MARK) and (config.template is None or own.startswith(f"{_MARK}{name} #")):
         return []
     findings: list[Finding] = []
     if config.template:
         findings = apply_template(tokenizer, config.template, tool_format=config.tool_format,
-                                  enable_thinking=config.enable_thinking, preserve_thinking=config.preserve_thinking)
+                                  default_system=config.default_system, enable_thinking=config.enable_thinking,
+                                  preserve_thinking=config.preserve_thinking)
         source = str(tokenizer.chat_template)
     elif own:
         thinking = [option for option in ("enable_thinking", "preserve_thinking") if config.given(option)]
         source = _defaults({option: getattr(config, option) for option in thinking}) + own
         source = with_tools(source, config.tool_format) if config.tool_format else source
+        source = _system(config.default_system) + source
     else:
         return []
-    source = _system(config.default_system) + source
     if source != own:
-        tokenizer.chat_template = f"{_MARK}{name} -#}}\n{source}"
+        tokenizer.chat_template = f"{_MARK}{name} #}}{source}"
     return findings
 
 

@@ -47,11 +47,11 @@ class Text:
 class Writer:
     """Writes rows as text, with the tokenizer's chat template.
 
-    only_last: learn only the last answer of a conversation.
+    only_last: learn only the last answer of a conversation. stops: tokens that end an answer, wherever they stand.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, only_last: bool):
-        self._tokenizer, self._only_last = tokenizer, only_last
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, only_last: bool, stops: frozenset[int] = frozenset()):
+        self._tokenizer, self._only_last, self._stops = tokenizer, only_last, stops
         self.special_ids = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()
                             if token.special}
         longest_first = sorted(self.special_ids, key=len, reverse=True)
@@ -134,12 +134,30 @@ class Writer:
         for number in talk.learned:
             weight = talk.conversation.messages[number].weight
             ended, prompt = _text(through.get(number, whole)), _text(before[number])
+            if not ended.startswith(prompt):
+                prompt = self._thinking_prompt(talk, number)
             answer = self._span(prompt, ended, 1.0 if weight is None else weight)
-            if whole.startswith(ended[: answer.end]) and (number == last or answer.end < len(whole)):
+            if number != last:
+                answer = answer._replace(end=self._end_within(whole, ended, answer))
+            if whole.startswith(ended[: answer.end]):
                 joint.answers.append(answer)
             else:
                 apart.append(Text(ended, [answer], talk.conversation.place, talk.label, thinks, talk.broken))
         return [*apart, joint] if joint.answers else apart or [joint]
+
+    def _thinking_prompt(self, talk: _Talk, number: int) -> str:
+        """The prompt of a client that asks for a thought: where data decide whether the model thinks
+        (enable_thinking: null), the prompt that is sent otherwise asks for none."""
+        ask = (talk.dicts[:number], talk.conversation.tools)
+        return _text(self.apply([ask], generation_prompt=True, enable_thinking=True)[0])
+
+    def _end_within(self, whole: str, ended: str, answer: Answer) -> int:
+        """Where an answer that further turns follow ends. `ended` may close with an end-of-text that stands behind the
+        last answer only; it is not there in `whole`, where the next turn's first token may end the answer."""
+        bare = len(ended.removesuffix(self._closing))
+        follows = self.special.match(whole, bare)
+        stopped = follows is not None and self.special_ids[follows[0]] in self._stops
+        return bare if whole.startswith(ended[:bare]) and stopped else answer.end
 
     def _span(self, prompt: str, ended: str, weight: float) -> Answer:
         """The answer that stands behind `prompt` in `ended`. What a template writes behind a conversation that ends
@@ -204,12 +222,13 @@ class Writer:
     def hide(self, words: str) -> str:
         return self.special.sub(lambda token: token[0][0] + BREAK + token[0][1:], words)
 
-    def apply(self, asked: Sequence[Ask], *, generation_prompt: bool = False) -> list[str | BadRow]:
+    def apply(self, asked: Sequence[Ask], *, generation_prompt: bool = False,
+              **values: object) -> list[str | BadRow]:
         """Messages (with tools) as text, or why the template refuses them. Those without tools go in one call."""
         found: list[str | BadRow | None] = [None] * len(asked)
         plain = [number for number, (_, tools) in enumerate(asked) if not tools]
         try:
-            texts = self._template_text([asked[number][0] for number in plain], None, generation_prompt)
+            texts = self._template_text([asked[number][0] for number in plain], None, generation_prompt, **values)
             for number, text in zip(plain, texts, strict=True):
                 found[number] = text
         except (TemplateError, TypeError):  # one of them: found below
@@ -217,16 +236,17 @@ class Writer:
         for number, (messages, tools) in enumerate(asked):
             if found[number] is None:
                 try:
-                    found[number] = self._template_text([messages], tools or None, generation_prompt)[0]
+                    found[number] = self._template_text([messages], tools or None, generation_prompt, **values)[0]
                 except (TemplateError, TypeError) as error:
                     found[number] = BadRow(f"the chat template refuses it: {error}")
         return [text for text in found if text is not None]
 
-    def _template_text(self, talks: Sequence[Sequence[Mapping[str, Any]]], tools: Any, generation: bool) -> list[str]:
+    def _template_text(self, talks: Sequence[Sequence[Mapping[str, Any]]], tools: Any, generation: bool,
+                       **values: object) -> list[str]:
         if not talks:
             return []
         return list(self._tokenizer.apply_chat_template(  # pyright: ignore[reportArgumentType]
-            talks, tools=tools, tokenize=False, add_generation_prompt=generation))
+            talks, tools=tools, tokenize=False, add_generation_prompt=generation, **values))
 
     def _find_closing(self) -> str:
         """What the template writes behind a conversation that ends, and nowhere else: Phi-3 adds end-of-text there,
