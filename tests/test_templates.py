@@ -14,13 +14,13 @@ from jinja2 import TemplateError
 from truetune.data import templates
 from truetune.data.templates import (
     TEMPLATES,
-    TOOL_FORMATS,
     apply_template,
     find_template,
     render_text,
     stop_words,
     template_source,
 )
+from truetune.data.tools import TOOL_FORMATS
 from truetune.findings import WRONG_OPTIONS, Finding, Problem
 
 

@@ -213,7 +213,7 @@ def _data_show(arguments: list[str]) -> int:
         findings, exit_status = worst_first([*findings, *error.findings]), error.status
     if as_json:
         told = [finding.as_dict() for finding in findings]
-        print(json.dumps({"status": status_of(findings), "findings": told, **shown}, indent=1, ensure_ascii=False))
+        print(json.dumps({"status": status_of(findings), "findings": told, **shown}, ensure_ascii=False))
     else:
         _show(findings, console if exit_status == OK else _console(stderr=True))
         if html and exit_status == OK:

@@ -155,8 +155,8 @@ def print_rows(rows: Sequence[Preview], console: Console, ids: bool = False, mos
 def _legend(rows: Sequence[Preview], colour: bool) -> Text:
     legend = Text("Rows as they are trained on; what is learned is in ⟦brackets⟧, the rest is only read.")
     if colour:
-        legend = Text("Rows as they are trained on: ").append("underlined", "underline").append(" is learned, the rest only read; ")
-        legend.append("reversed", "underline reverse").append(" ends an answer; ")
+        legend = Text.assemble("Rows as they are trained on: ", ("underlined", "underline"), " is learned, the rest is "
+                               "only read; ", ("reversed", "underline reverse"), " ends an answer; ")
         there = {piece.mark.role for row in rows for part in row.parts for piece in part.pieces}
         names = [(role or _TEMPLATE, style) for role, style in _ROLES.items() if role in there]
         for number, (name, style) in enumerate(names):
@@ -182,11 +182,13 @@ def _style(piece: Piece) -> str:
     return _ROLES[piece.mark.role] + " underline" * piece.learned + " reverse" * piece.mark.end_of_turn
 
 
-def _shown(text: str, most: int | None = None) -> str:
-    """Control characters made visible (they could command the terminal), and no more than `most` characters."""
-    if most and len(text) > most:
-        text = f"{text[: most // 2]} … {text[-most // 2 :]}"
+def visible(text: str) -> str:
+    """Control characters made visible: they could command the terminal, and nobody would see them."""
     return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
+
+
+def _shown(text: str, most: int | None) -> str:
+    return visible(f"{text[: most // 2]} … {text[-most // 2 :]}" if most and len(text) > most else text)
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -197,7 +199,7 @@ def _id_lines(part: Part, width: int) -> Iterator[Text]:
     line = Text()
     for piece in part.pieces:
         for token in piece.tokens:
-            words = _shown(token.text).replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
+            words = visible(token.text).replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
             cell = Text.assemble((words, _style(piece)), (f"·{'+'.join(map(str, token.ids))}", "dim"))
             if line and line.cell_len + 2 + cell.cell_len > width:
                 yield line

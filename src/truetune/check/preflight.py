@@ -13,6 +13,7 @@ from truetune.data.batches import Plan, pack
 from truetune.data.dataset import Data, Rows, Stream, load_data, unreadable
 from truetune.data.renderer import Rendered, Renderer
 from truetune.data.template import make_renderer, settle_template
+from truetune.data.templates import TEMPLATES
 from truetune.data.texts import require_template
 from truetune.findings import Finding, Problem, refuse, status_of
 from truetune.model.load import find_model, load_model_config, load_tokenizer
@@ -127,7 +128,8 @@ def _turn_findings(rows: Rows | Stream) -> list[Finding]:
 
 def _thinking_findings(rows: Rows | Stream, renderer: Renderer, config: Config) -> list[Finding]:
     """A model that thinks or not, as it is told, unlearns to think from answers without thoughts."""
-    switches = "enable_thinking" in str(renderer.tokenizer.chat_template)
+    named = TEMPLATES.get(config.template or "")
+    switches = named.reasoning if named else "enable_thinking" in str(renderer.tokenizer.chat_template)
     if not switches or len(rows.having("thinks")) or not len(rows) or config.enable_thinking is not True:
         return []
     return [Finding("no-thoughts", "warn", "no answer holds a thought, and this model can think: it would learn to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -154,6 +155,8 @@ def _settings(before: _Side, now: _Side) -> list[str]:
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
+    if re.fullmatch(r"[0-9a-f]{16,}", text):
+        return f"{text[:12]}…"
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 

@@ -259,8 +259,9 @@ class _Loader:
             store = build(folder, recipe, read, self.renderer, self._progress(source.name),
                           afresh=self.config.overwrite_cache)
         except OSError as error:
-            raise problem("store-unwritten", f"{folder} cannot be written: {disk_refusal(error, folder) or error}.",
-                          option="tokenized_path", fix="Make room, or name a folder for it with tokenized_path.") from None
+            reason = disk_refusal(error, folder.parent) or error
+            raise problem("store-unwritten", f"{folder} cannot be written: {reason}.", option="tokenized_path",
+                          fix="Make room, or name another folder with tokenized_path.") from None
         self.made.append(store)
         self._judge(store, option)
         return store

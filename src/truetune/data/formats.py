@@ -316,7 +316,7 @@ def _list(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return value
     return value
 
@@ -356,6 +356,8 @@ def _turn(turn: Mapping[str, Any], tag: str, content_key: str) -> Message:
     calls = read_calls(turn.get("tool_calls") or turn.get("function_call"))
     if content is None and not calls:
         raise BadRow(f"{content_key!r} is missing")
+    if tag == "function_tag" and not isinstance(content, str):
+        return Message(role, "", tool_calls=calls or read_calls(content))
     text = _content(content, content_key)
     if tag == "function_tag":
         text, calls = read_call_turn(text)

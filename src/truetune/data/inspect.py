@@ -290,7 +290,7 @@ def _lengths(data: Data, cutoff: int) -> Lengths:
     last = most // width * width
     counts = np.bincount(np.minimum(lengths, last) // width)
     bars = tuple((number * width, max(longest, last) if number * width == last else (number + 1) * width - 1, int(rows))
-                 for number, rows in enumerate(counts))
+                 for number, rows in enumerate(counts) if counts[: number + 1].any())
     return Lengths(len(lengths), int(np.median(lengths)), longest, most, int((lengths > cutoff).sum()), bars)
 
 

@@ -104,7 +104,12 @@ Row = Conversation | Preference | Judged | Document
 
 
 class BadRow(ValueError):
-    """A row that cannot be learned from; its text says why."""
+    """A row that cannot be learned from; its text says why. id: the kind of reason. fix: what to do about all of its
+    kind, where that is known."""
+
+    def __init__(self, reason: str, id: str = "bad-row", fix: str | None = None):
+        super().__init__(reason)
+        self.id, self.fix = id, fix
 
 
 def conversation(messages: Sequence[Message], place: Place = NOWHERE,

@@ -13,6 +13,7 @@ from truetune.data.inspect import View
 from truetune.data.preview import Part, Piece, Preview
 from truetune.files import write_text
 from truetune.findings import WRONG_OPTIONS, problem
+from truetune.report import visible
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c1c1e; --page: #fff; --soft: #6b6b70; --line: #dcdce0; --card: #f7f7f9;
@@ -104,8 +105,8 @@ def _part(part: Part) -> str:
 def _piece(piece: Piece) -> str:
     style = [piece.mark.role or "none", *(["learned"] * piece.learned), *(["end"] * piece.mark.end_of_turn)]
     weight = f'<span class="weight">{piece.mark.weight:g}×</span>' if piece.learned and piece.mark.weight != 1 else ""
-    tokens = (f'<span class="t">{escape(token.text)}<span class="id">·{"+".join(map(str, token.ids))} </span></span>'
-              for token in piece.tokens)
+    tokens = (f'<span class="t">{escape(visible(token.text))}<span class="id">·{"+".join(map(str, token.ids))} </span>'
+              "</span>" for token in piece.tokens)
     return f'{weight}<span class="{" ".join(style)}">{"".join(tokens)}</span>'
 
 
@@ -120,9 +121,10 @@ def _summary(view: View) -> Iterator[str]:
                "· 丢弃</small></h2><ul>")
         yield from (f"<li>{escape(place)}</li>" for place in view.overlong)
         yield "</ul>"
-    yield (f"<h2>Lengths in tokens · 长度（token） <small>{lengths.of:,}: {lengths.median:,} median · 中位数, "
+    yield "<h2>Lengths in tokens · 长度（token）</h2>"
+    yield (f"<p>{lengths.of:,} rows · 行; {lengths.median:,} median · 中位数; "
            f"{lengths.longest:,} longest · 最长; cutoff_len {cutoff:,}; {lengths.keeps_most:,} keeps 99.5 % · "
-           "可保留 99.5 %</small></h2><table>")
+           "可保留 99.5 %</p><table>")
     highest = max((rows for _, _, rows in lengths.bars), default=1) or 1
     for begin, end, rows in lengths.bars:
         mark = f"◄ cutoff_len {cutoff:,}" if begin <= cutoff <= end else ""

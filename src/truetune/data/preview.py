@@ -247,8 +247,9 @@ def _roles(talk: Conversation, text: Text, renderer: Renderer) -> Roles:
 def _speeches(talk: Conversation, whole: str, writer: Writer) -> Iterator[tuple[int, int, str]]:
     """Characters [begin, end) of `whole`, and who says them.
 
-    An answer lies where its proof puts it. Any other message is written once more with a word in its place: what stays
-    the same before and after that word is the template's. A template may so move a system message where it likes.
+    An answer lies where its proof puts it. Any other message (also an earlier answer that the template has rewritten)
+    is written once more with a word in its place: what stays the same before and after that word is the template's. So
+    a template may move a system message where it likes.
     """
     silent = tuple(message._replace(weight=0.0) for message in talk.messages)
     ends = [count for count in range(len(silent), 0, -1) if silent[count - 1].role == "assistant"]
@@ -256,16 +257,25 @@ def _speeches(talk: Conversation, whole: str, writer: Writer) -> Iterator[tuple[
     count = next((count for count, text in zip(ends, openings, strict=True) if text and text[0] == whole), 0)
     answers = {number: replace(talk, messages=(*silent[:number], silent[number]._replace(weight=None)))
                for number in range(count) if silent[number].role == "assistant"}
-    for text in _write(writer, list(answers.values())):
+    proven: set[int] = set()
+    for number, text in zip(answers, _write(writer, list(answers.values())), strict=True):
         if text and text[1] and whole.startswith(text[0][: text[1][1]]):
-            yield *text[1], "assistant"
-    others = [number for number in range(count) if number not in answers]
+            begin, end = text[1]
+            proven.add(number)
+            yield begin, begin + len(_without_tail(whole[begin:end], writer)), "assistant"
+    others = [number for number in range(count) if number not in proven]
     stood_in = [replace(talk, messages=(*silent[:number], silent[number]._replace(content=_STAND_IN),
                                         *silent[number + 1 : count])) for number in others]
     for number, text in zip(others, _write(writer, stood_in), strict=True):
         before, found, after = text[0].partition(_STAND_IN) if text else ("", "", "")
         if found and _STAND_IN not in after and whole.startswith(before) and whole.endswith(after):
             yield len(before), len(whole) - len(after), silent[number].role
+
+
+def _without_tail(answer: str, writer: Writer) -> str:
+    """An answer without the white space that the template writes behind its end-of-turn token."""
+    stripped = answer.rstrip()
+    return stripped if any(token.end() == len(stripped) for token in writer.special.finditer(stripped)) else answer
 
 
 def _write(writer: Writer, talks: Sequence[Conversation]) -> list[tuple[str, tuple[int, int] | None] | None]:

@@ -55,7 +55,7 @@ def read_source(source: Source, config: Config, kind: Kind, start: int = 0) -> I
         try:
             row = to_row(values, layout, kind, place)
         except BadRow as error:
-            yield Refused(place, str(error))
+            yield Refused(place, str(error), error.id, error.fix)
         else:
             yield fill(row, place)
 
@@ -103,7 +103,7 @@ def _no_slip(source: Source, layout: Layout, columns: set[str]) -> None:
 # -------------------------------------------------------------------------------- the assistant's name, system messages
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(name|author)\s*\}\}")
-_UNFILLED = "unfilled-placeholder"
+_BAD, _UNFILLED = "bad-row", "unfilled-placeholder"
 
 
 class _Filler:
@@ -161,20 +161,24 @@ def _fix(name: str) -> str:
 
 def describe_refused(refused: Sequence[Refused], total: int,
                      counts: Mapping[str, int] | None = None) -> list[Finding]:
-    """Findings for rows that are not learned from, of `total`: the first ten bad ones by line, the rest as a number; a
-    placeholder that nothing fills once, with the number of its rows.
+    """Findings for rows that are not learned from, of `total`: the first ten bad ones by line, the rest as a number;
+    what is the same in many rows (a placeholder that nothing fills, a template without tools) once, with their number.
 
     Args:
         counts: how many there are of each id, where `refused` are only the first of them.
     """
     known = Counter(row.id for row in refused)
     counts = known if counts is None else counts
-    bad = [row for row in refused if row.id != _UNFILLED]
+    bad = [row for row in refused if row.id == _BAD]
     findings = [Finding(row.id, "error", f"{row.reason}.", where=str(row.place) or None, fix=row.fix)
                 for row in bad[:10]]
-    more = sum(number for id, number in counts.items() if id != _UNFILLED) - len(findings)
+    more = counts.get(_BAD, 0) - len(findings)
     if more > 0:
-        findings.append(Finding("bad-row", "error", f"{more} more of {total} rows are wrong."))
+        findings.append(Finding(_BAD, "error", f"{more} more of {total} rows are wrong."))
+    for id in known.keys() - {_BAD, _UNFILLED}:  # one reason for all of them
+        first = next(row for row in refused if row.id == id)
+        findings.append(Finding(id, "error", f"in {counts[id]} of {total} rows {first.reason}.", where=str(first.place),
+                                fix=first.fix))
     at_least = "at least " if counts.get(_UNFILLED, 0) > known[_UNFILLED] else ""
     for name in ("name", "author"):
         places = [row.place for row in refused if row.id == _UNFILLED and name in _PLACEHOLDER.findall(row.reason)]

@@ -219,7 +219,7 @@ class _Builder:
                 continue
             sequences = next(results)
             if isinstance(sequences, BadRow):
-                self._refuse(Refused(row.place, str(sequences)))
+                self._refuse(Refused(row.place, str(sequences), sequences.id, sequences.fix))
             elif self.recipe.join:
                 documents += sequences
             else:

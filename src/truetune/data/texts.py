@@ -187,8 +187,8 @@ class Writer:
         names += [("call of", call.name) for message in talk.messages for call in message.tool_calls]
         for what, name in names:
             if name not in whole:
-                raise BadRow(f"the chat template leaves out the {what} {name!r}: it knows no tools (tool_format: qwen, "
-                             "for instance, teaches it to)")
+                raise BadRow(f"the chat template leaves out the {what} {name!r}: it knows no tools",
+                             "template-without-tools", "tool_format: qwen, for instance, teaches it to write them.")
 
     def _as_dicts(self, talk: Conversation) -> tuple[list[dict[str, Any]], bool]:
         """Messages as templates read them, and whether words that look like special tokens were broken up."""

@@ -31,7 +31,7 @@ marks everywhere.
 
 from truetune.data.templates.apply import apply_template, stop_words
 from truetune.data.templates.source import Thinking, find_template, render_text, template_source
-from truetune.data.templates.table import TEMPLATES, TOOL_FORMATS, Template
+from truetune.data.templates.table import TEMPLATES, Template
 
-__all__ = ["TEMPLATES", "TOOL_FORMATS", "Template", "Thinking", "apply_template", "find_template", "render_text",
+__all__ = ["TEMPLATES", "Template", "Thinking", "apply_template", "find_template", "render_text",
            "stop_words", "template_source"]

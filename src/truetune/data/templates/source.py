@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from truetune.data.templates.table import TEMPLATES, TOOL_FORMATS, Template, Value
+from truetune.data.templates.table import TEMPLATES, Template, Value
+from truetune.data.tools import tool_macros
 from truetune.findings import WRONG_OPTIONS, problem
 
 Thinking = bool | None | Literal["unset"]
@@ -52,11 +53,6 @@ def template_source(name: str, *, tool_format: str | None = None, default_system
         Problem: an unknown name or tool format (status 2).
     """
     template = find_template(name)
-    if tool_format is not None and tool_format not in TOOL_FORMATS:
-        near = difflib.get_close_matches(tool_format, TOOL_FORMATS, n=1)
-        raise problem("unknown-tool-format", f"{tool_format} is no tool format.", option="tool_format",
-                      fix=f"Did you mean {near[0]}?" if near else f"It is one of {', '.join(TOOL_FORMATS)}.",
-                      status=WRONG_OPTIONS)
     opened, closed = template.thought
     values = {**_SHARED, **template.values, "thought_open": opened, "thought_close": closed,
               "open_word": opened.strip(), "close_word": closed.strip(),
@@ -69,7 +65,7 @@ def template_source(name: str, *, tool_format: str | None = None, default_system
         served["enable_thinking"] = enable_thinking
     return "\n".join([*(f"{{%- if {option} is not defined %}}{_set({option: value})}{{%- endif %}}"
                         for option, value in served.items()),
-                      _set(values), _text(f"tools/{tool_format or template.tool_format or 'default'}.jinja"),
+                      _set(values), tool_macros(tool_format or template.tool_format or "default").strip(),
                       _text(f"{template.family}.jinja"), _set(after), _text("conversation.jinja")])
 
 

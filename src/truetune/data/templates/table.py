@@ -44,9 +44,6 @@ class Template:
                 "media are not there yet." if self.media else None)
 
 
-TOOL_FORMATS = ("default", "gemma4", "glm4", "llama3", "lfm2", "minimax1", "minimax2", "mistral", "qwen", "qwen3_5",
-                "glm4_moe", "seed_oss", "ling")
-
 TEMPLATES: dict[str, Template] = {}
 """By name."""
 
