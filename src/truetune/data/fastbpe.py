@@ -90,7 +90,7 @@ class Encoder:
         Raises:
             TypeError: a text that is no Unicode (a lone surrogate), as the tokenizers library says it.
         """
-        if not texts:
+        if self.disagreed or not texts:
             return self._slow(texts)
         self._batches += 1
         watched = range(self._batches % min(EVERY, len(texts)), len(texts), EVERY)
@@ -146,14 +146,13 @@ def fast_encoder(backend: Tokenizer, sample: Sequence[str]) -> Encoder | None:
         backend: the tokenizer, with neither truncation nor padding set.
         sample: texts like those that will come (a few hundred rendered conversations); each is encoded by both.
     """
-    definition = backend.to_str()
-    design = json.loads(definition)
+    design = json.loads(backend.to_str())
     if not _expressible(design):
         return None
     added = [token["content"] for token in design["added_tokens"]]
     beside = [f"a{token}b {token} {token}\n\t{token}{token}  c" for token in added]
     try:
-        encoder = Encoder(backend, definition)
+        encoder = Encoder(backend, json.dumps(_said_faster(design)))
         return encoder if encoder.agrees([*HARD, *beside, *sample]) else None
     except (ImportError, ValueError):
         return None
@@ -175,6 +174,9 @@ _PLAIN_REGEX = re.compile(rf"""(?:
     | [^\\\[\]().^$?*+{{}}|]
 )+""", re.VERBOSE)
 
+_GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_GPT_2_BETWEEN_DIGITS = r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+
 # The engine reads over these without a word.
 _FOREIGN = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
 
@@ -192,6 +194,21 @@ def _expressible(design: dict[str, Any]) -> bool:
         # A lone word is looked for in the text between other added tokens; the engine looks in the whole text.
         and not any(token["single_word"] and token["normalized"] for token in design["added_tokens"])
     )
+
+
+def _said_faster(design: dict[str, Any]) -> dict[str, Any]:
+    """The same design with GPT-2's way of cutting words written out, which the engine does in less than half the time.
+
+    A digit cut off beforehand ends a text for what stands before it; so spaces before a digit stay together, as they
+    do at the end.
+    """
+    cuts = _steps(design["pre_tokenizer"], "pretokenizers")
+    before = [cut.get("individual_digits") for cut in cuts[:-1]]
+    if not cuts[-1]["use_regex"] or before not in ([], [True]):
+        return design
+    words = _GPT_2_BETWEEN_DIGITS if before else _GPT_2
+    split = {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False}
+    return design | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, cuts[-1] | {"use_regex": False}]}}
 
 
 def _plain_cut(cut: dict[str, Any]) -> bool:
