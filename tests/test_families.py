@@ -49,14 +49,21 @@ def conversations(draw: st.DrawFn, tools: bool) -> Conversation:
 
 
 @cache
-def renderer(name: str, tokenizer: Any, only_last: bool) -> Renderer:
+def renderer(name: str, tokenizer: Any, only_last: bool, thinking: bool | None) -> Renderer:
     other = copy.deepcopy(tokenizer)
     marks = _MARK.findall(render_text(name, _PROBE, bos="<s>", eos="</s>")) + list(TEMPLATES[name].stop)
     other.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>",
                               "additional_special_tokens": sorted({*marks, "<s>", "</s>"})})
     other.chat_template = None
-    settle_template(other, Config(template=name))
+    settle_template(other, Config(template=name, enable_thinking=thinking))
     return Renderer(other, Masks(only_last), stop_words(other, TEMPLATES[name]))
+
+
+def asked(render: Renderer, dicts: list[dict[str, Any]], tools: Any) -> list[list[int]]:
+    """What chat sends: by itself, and where a client asks for a thought."""
+    thinking = render.tokenizer.apply_chat_template(dicts, tools=list(tools) or None, add_generation_prompt=True,
+                                                    return_dict=False, enable_thinking=True)
+    return [render.prompt(dicts, tools), thinking]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -67,9 +74,10 @@ def test_any_conversation_in_any_family(tokenizer: Any, name: str) -> None:
 
     @settings(max_examples=40, deadline=None, derandomize=True,
               suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-    @given(talk=conversations(TEMPLATES[name].tool_format is not None), only_last=st.booleans())
-    def prove(talk: Conversation, only_last: bool) -> None:
-        render = renderer(name, tokenizer, only_last)
+    @given(talk=conversations(TEMPLATES[name].tool_format is not None), only_last=st.booleans(),
+           thinking=st.sampled_from([True, False, None] if TEMPLATES[name].reasoning else [True]))
+    def prove(talk: Conversation, only_last: bool, thinking: bool | None) -> None:
+        render = renderer(name, tokenizer, only_last, thinking)
         dicts, tools = [message.as_dict() for message in talk.messages], list(talk.tools) or None
         (rows,) = render.render([talk])
         assert not isinstance(rows, BadRow), rows
@@ -85,11 +93,12 @@ def test_any_conversation_in_any_family(tokenizer: Any, name: str) -> None:
                         [number for number in learned if number not in found])
             for run in row.runs:
                 behind = row.ids[: run.first].tolist()
-                number = next(n for n in mine if row.drifts or behind == render.prompt(dicts[:n], talk.tools))
+                number = next(n for n in mine if row.drifts or behind in asked(render, dicts[:n], talk.tools))
                 found.append(number)
                 message = talk.messages[number]
                 text = render.tokenizer.decode(row.ids[run.first : run.last], clean_up_tokenization_spaces=False)
                 assert message.content.strip()[1:] in text  # templates trim, and may join the first letter
+                assert int(row.ids[run.last - 1]) in render.stop_ids()  # it learns to stop
                 assert run.weight == (1.0 if message.weight is None else message.weight)
         assert sorted(found) == learned
 
