@@ -19,7 +19,7 @@ from truetune.data.lengths import fit
 from truetune.data.messages import BadRow, Kind
 from truetune.data.mix import hold_out, mix_indices, mix_streams, sample_indices
 from truetune.data.reading import STAGE_ROWS, Refused, describe_refused, read_source
-from truetune.data.renderer import VERSION, Rendered, Renderer
+from truetune.data.renderer import VERSION, Disagreed, Rendered, Renderer
 from truetune.data.sources import Source, find_sources
 from truetune.data.store import FLAGS, Recipe, Store, build, differing, key_of, read_manifest
 from truetune.files import disk_refusal
@@ -255,9 +255,16 @@ class _Loader:
         recipe = self.recipe(source)
         read = partial(read_source, source, self.config, self.kind)
         folder = self._folder(source, recipe)
+
+        def make(afresh: bool) -> Store:
+            return build(folder, recipe, read, self.renderer, self._progress(source.name), afresh)
+
         try:
-            store = build(folder, recipe, read, self.renderer, self._progress(source.name),
-                          afresh=self.config.overwrite_cache)
+            try:
+                store = make(afresh=self.config.overwrite_cache)
+            except Disagreed as difference:
+                self.say(f"{source.name} is tokenised again, without the faster encoder, which was wrong: {difference}")
+                store = make(afresh=True)
         except OSError as error:
             reason = disk_refusal(error, folder.parent) or error
             raise problem("store-unwritten", f"{folder} cannot be written: {reason}.", option="tokenized_path",

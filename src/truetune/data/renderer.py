@@ -28,12 +28,19 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from truetune.data.fastbpe import Encoder, fast_encoder
 from truetune.data.messages import NOWHERE, BadRow, Conversation, Message, Place, Row
 from truetune.data.texts import BREAK, Answer, Text, Writer
 from truetune.findings import problem
 
 VERSION = 1
 """Raised by whoever changes what is rendered: token stores of another version are made again."""
+_FAST_FROM = 5000
+"""Texts after which the faster encoder pays for its start (about a second)."""
+
+
+class Disagreed(Exception):
+    """The faster encoder gave other ids than the tokenizer itself; says where."""
 
 
 class Run(NamedTuple):
@@ -108,6 +115,8 @@ class Renderer:
         self._patterns = [(re.compile(text, re.DOTALL), weight) for text, weight in masks.patterns.items()]
         self._served = lru_cache(maxsize=4096)(self._encode_one)
         self._strict: Tokenizer | None = None
+        self._fast: Encoder | bool | None = None  # None: not tried yet; False: not for this tokenizer
+        self._encoded = 0
         self.stops = frozenset(stops) | self._template_stops()
 
     def render(self, rows: Sequence[Row]) -> list[tuple[Rendered, ...] | BadRow]:
@@ -115,16 +124,24 @@ class Renderer:
         (chosen, rejected); `BadRow` where no exact mask can be made."""
         return next(iter(self.stream([rows])))
 
-    def stream(self, chunks: Iterable[Sequence[Row]]) -> Iterator[list[tuple[Rendered, ...] | BadRow]]:
+    def stream(self, chunks: Iterable[Sequence[Row]],
+               fast: bool = False) -> Iterator[list[tuple[Rendered, ...] | BadRow]]:
         """`render` for chunk after chunk: one is tokenised while the next is rendered as text and the one before gets
-        its masks. About a thousand rows a chunk keep every thread of the tokenizer busy."""
+        its masks. About a thousand rows a chunk keep every thread of the tokenizer busy.
+
+        Args:
+            fast: after `_FAST_FROM` texts, use the faster encoder if it proves equal on a thousand of them.
+
+        Raises:
+            Disagreed: the faster encoder was found to differ; what was rendered so far cannot be relied on.
+        """
         with ThreadPoolExecutor(1) as worker:
             waiting: tuple[list[list[Text] | BadRow], Future] | None = None
             for chunk in chunks:
                 texts = self._writer.texts(chunk)
                 plain = [text.whole for sequences in texts if not isinstance(sequences, BadRow)
                          for text in sequences if not text.broken]
-                ahead = texts, worker.submit(self._encode_all, plain)
+                ahead = texts, worker.submit(self._encode_all, plain, fast)
                 if waiting:
                     yield self._finish(*waiting)
                 waiting = ahead
@@ -165,7 +182,27 @@ class Renderer:
                 stops |= {last} if self._is_special[last] else set()
         return stops
 
-    def _encode_all(self, texts: list[str]) -> list[np.ndarray]:
+    def _encode_all(self, texts: list[str], fast: bool) -> list[tuple[np.ndarray, list[int]]]:
+        """The ids of each text, and where special tokens stand among them."""
+        arrays = self._encode_batch(texts, fast)
+        if not arrays:
+            return []
+        ends = np.cumsum([len(array) for array in arrays])
+        at = np.flatnonzero(self._is_special[np.concatenate(arrays)])
+        cuts = [0, *np.searchsorted(at, ends).tolist()]
+        inside = (at - np.repeat(ends - [len(array) for array in arrays], np.diff(cuts))).tolist()
+        return [(array, inside[first:last]) for array, (first, last) in zip(arrays, pairwise(cuts), strict=True)]
+
+    def _encode_batch(self, texts: list[str], fast: bool) -> list[np.ndarray]:
+        self._encoded += len(texts)
+        if fast and self._fast is None and self._encoded > _FAST_FROM:
+            self._fast = fast_encoder(self._backend, texts) or False
+        if fast and self._fast:
+            arrays = self._fast.encode_batch(texts)
+            if self._fast.disagreed:
+                difference, self._fast = self._fast.disagreed, False
+                raise Disagreed(difference)
+            return arrays
         return [np.array(encoding.ids, dtype=np.int32)
                 for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
@@ -176,43 +213,41 @@ class Renderer:
             if isinstance(sequences, BadRow):
                 rendered.append(sequences)
                 continue
-            ids = [None if text.broken else next(encodings) for text in sequences]
+            tokens = [None if text.broken else next(encodings) for text in sequences]
             try:
-                rendered.append(tuple(map(self._sequence, sequences, ids)))
+                rendered.append(tuple(map(self._sequence, sequences, tokens)))
             except BadRow as error:
                 rendered.append(error)
         return rendered
 
-    def _sequence(self, text: Text, ids: np.ndarray | None) -> Rendered:
+    def _sequence(self, text: Text, tokens: tuple[np.ndarray, list[int]] | None) -> Rendered:
         """Ids and runs of one text. Positions are found by counting special tokens, in text and in ids; where that
         does not settle them, by the characters behind each token."""
         if text.document:
             return self._document(text)
-        found = None
-        if ids is not None and not any(pattern.search(text.whole) for pattern, _ in self._patterns):
-            found = self._runs_by_count(text, ids)
-        if ids is None or found is None:
+        runs, drifts = None, False
+        if tokens and not any(pattern.search(text.whole) for pattern, _ in self._patterns):
+            ids, at = tokens
+            runs = self._runs_by_count(text, ids, at)
+        if not tokens or runs is None:
             ids, offsets, answers = self._with_offsets(text)
-            found = self._runs_by_offsets(text.whole.replace(BREAK, ""), answers, ids, offsets)
-        runs, drifts = found
-        endless = any(not self._is_special[ids[run.last - 1]] for run in runs if self._ends_answer(run, runs))
+            runs, drifts = self._runs_by_offsets(text.whole.replace(BREAK, ""), answers, ids, offsets)
+        ends = {run.last for run in runs} - {run.first for run in runs}
+        endless = any(not self._is_special[ids[end - 1]] for end in ends)
         return Rendered(ids, tuple(runs), float(self.masks.prompts), text.place, text.label, drifts, endless,
                         thinks=text.thinks)
 
-    @staticmethod
-    def _ends_answer(run: Run, runs: Sequence[Run]) -> bool:
-        """Whether an answer ends with `run`, rather than going on with other weights."""
-        return all(other.first != run.last for other in runs)
-
-    def _runs_by_count(self, text: Text, ids: np.ndarray) -> tuple[list[Run], bool] | None:
+    def _runs_by_count(self, text: Text, ids: np.ndarray, at: list[int]) -> list[Run] | None:
         """The runs of the answers, or None where special tokens do not lead to all of them.
 
         An answer begins behind the prompt's last special token and the few tokens that follow it there
-        (`assistant\\n`): that those are the same ids is the proof that chat sends what was trained.
+        (`assistant\n`): that those are the same ids is the proof that chat sends what was trained.
+
+        Args:
+            at: where special tokens stand in `ids`.
         """
         whole = text.whole
         tokens = [match.span() for match in self._writer.special.finditer(whole)]
-        at = np.flatnonzero(self._is_special[ids])
         if len(tokens) != len(at):
             return None
         starts = [start for start, _ in tokens]
@@ -221,22 +256,22 @@ class Renderer:
             before, within = bisect_left(starts, begin), bisect_left(starts, end)
             if not before:
                 return None
-            anchor = int(at[before - 1])
+            anchor = at[before - 1]
             opening = self._served(whole[starts[before - 1] : begin])
             first = anchor + len(opening)
             if ids[anchor:first].tolist() != opening:
                 return None
             if within > before and not whole[tokens[within - 1][1] : end].strip():
-                last = int(at[within - 1]) + 1
+                last = at[within - 1] + 1
             elif within < len(at) and starts[within] == end:
-                last = int(at[within]) + (int(ids[at[within]]) in self.stops)
+                last = at[within] + (int(ids[at[within]]) in self.stops)
             elif end == len(whole):
                 last = len(ids)
             else:
                 return None
             if first < last:
                 runs.append(Run(first, last, weight))
-        return runs, False
+        return runs
 
     def _with_offsets(self, text: Text) -> tuple[np.ndarray, np.ndarray, list[Answer]]:
         """ids (T,), the characters [start, end) of each token (T, 2), and the answers, where none is broken up."""

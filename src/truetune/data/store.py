@@ -150,6 +150,9 @@ def build(folder: Path, recipe: Recipe, read: Callable[[int], Iterator[Row | Ref
         read: the rows from raw row n on.
         progress: told the number of raw rows so far.
         afresh: make it again, whatever there is.
+
+    Raises:
+        Disagreed: see `Renderer.stream`; the store must be made afresh.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -197,7 +200,7 @@ class _Builder:
                 yield [row for row in chunk if not isinstance(row, Refused)]
 
         shard, raw = _Shard(), 0
-        for rendered in self.renderer.stream(learnable()):
+        for rendered in self.renderer.stream(learnable(), fast=True):
             chunk = chunks.popleft()
             self._add(shard, chunk, rendered)
             raw += len(chunk)

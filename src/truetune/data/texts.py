@@ -201,11 +201,10 @@ class Writer:
         broken = False
         search = self.special.search
         for message in dicts:
-            if search(message["content"]):
+            if search(message["content"]) or (len(message) > 2 and search(str(message))):
                 message["content"], broken = self.hide(message["content"]), True
-            for key in ("reasoning_content", "tool_calls"):
-                if key in message and search(str(message[key])):
-                    message[key], broken = self._hide_within(message[key]), True
+                for key in message.keys() - {"role", "content"}:
+                    message[key] = self._hide_within(message[key])
         return dicts, broken
 
     def _hide_within(self, value: Any) -> Any:
