@@ -3,9 +3,9 @@
     python benchmarks/data.py --data FILE [--rows 50000] [--model M] [--repeat 3] [--llamafactory PYTHON]
 
 FILE (alpaca rows) is repeated to so many rows, each made different by its number. Every repetition runs, one after
-the other: `encode_batch` over the rendered texts and nothing else; file to finished store, cold; and, where the Python of an
-environment with LLaMA-Factory is given (benchmarks/data_llamafactory.py says how to make one), its preprocessing of the
-same file with two workers. Medians of rows a second are printed, and the most memory that this process held.
+the other: `encode_batch` over the rendered texts and nothing else; file to finished store, cold; and, where the Python
+of an environment with LLaMA-Factory is given (benchmarks/data_llamafactory.py says how to make one), its preprocessing
+of the same file with two workers. Medians of rows a second are printed, and the most memory that this process held.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from truetune.check.preflight import prepare
+from truetune.data.dataset import load_data
 from truetune.data.reading import read_source
 from truetune.data.sources import find_sources
+from truetune.data.template import make_renderer
 from truetune.options import Config
 from truetune.report import peak_memory
 
@@ -88,8 +90,11 @@ def rendered(config: Config) -> tuple[list[str], object, Path]:
 
 
 def store_seconds(config: Config) -> float:
-    """From file to finished store, made afresh; loading the tokenizer is counted."""
-    return seconds(lambda: prepare(config.with_values("", overwrite_cache=True), lambda line: None))
+    """From file to finished store, made afresh, with a renderer that knows nothing yet. As for LLaMA-Factory, loading
+    the tokenizer is not counted."""
+    model, loaded, _, _ = prepare(config.with_values("", max_samples=10), print)
+    renderer = make_renderer(loaded.tokenizer, model, config)
+    return seconds(lambda: load_data(config.with_values("", overwrite_cache=True), renderer, print))
 
 
 def llamafactory_seconds(python: str, file: Path, model: Path) -> float:

@@ -85,7 +85,7 @@ def test_too_long_is_dropped_and_told(bundled: Path, tmp_path: Path) -> None:
     finding = found(run, "too-long")
     assert (finding.severity, finding.option) == ("warn", "cutoff_len")
     *_, second, longest = sorted(len(row) for row in ready(bundled, path).train)
-    assert finding.message == (f"2 of 3 rows are longer than 64 tokens (the longest has {longest}); 2 left out "
+    assert finding.message == (f"longer than 64 tokens: 2 of 3 rows (the longest has {longest}); 2 left out "
                                f"({path}:2, {path}:3).")
     assert finding.fix == f"cutoff_len: {longest} keeps 99.5 % whole, {longest} all."
     assert not [f for f in ready(bundled, path, cutoff_len=longest).findings if f.id == "too-long"]  # just so long fits
@@ -124,7 +124,7 @@ def test_split_goes_on_in_further_rows(bundled: Path, tmp_path: Path) -> None:
 def test_error_refuses_long_rows(bundled: Path, tmp_path: Path) -> None:
     path = long_rows(tmp_path)
     (finding,) = errors(refused(bundled, path, cutoff_len=64, overlong="error"))
-    assert finding.id == "too-long" and finding.message.startswith("2 of 3 rows are longer than 64 tokens")
+    assert finding.id == "too-long" and finding.message.startswith("longer than 64 tokens: 2 of 3 rows")
     assert f"({path}:2, {path}:3)" in finding.message
     _, finding = told = refused(bundled, path, cutoff_len=8)
     assert [each.id for each in told] == ["too-long", "no-rows-left"]  # and no talk of steps where no row is left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -98,7 +99,7 @@ def test_unknown_command(truetune: Truetune):
     near, far = truetune("trian", "run.yaml"), truetune("bake")
     assert (near.returncode, near.stderr) == (2, "error  trian: unknown command. Did you mean train?\n")
     assert (far.returncode, far.stderr) == (
-        2, "error  bake: unknown command. It is one of train, check, chat, export, env, version.\n")
+        2, "error  bake: unknown command. It is one of train, check, data, chat, export, env, version.\n")
 
 
 def test_everything_wrong_with_the_options_is_told_at_once_and_nothing_is_written(truetune: Truetune, tmp_path):
@@ -147,7 +148,7 @@ def test_check_as_json_always_has_the_same_shape(here, tiny, tmp_path):
         ([*good], 0, "ok", []),
         ([*good, "--val_size=4"], 0, "ok", ["eval-late"]),
         ([*good, "--max_steps=3"], 0, "warn", ["few-steps"]),
-        ([*good, "--max_steps=3", "--packing=true"], 0, "warn", ["few-steps", "no-effect"]),
+        ([*good, "--max_steps=3", "--split_special_tokens=true"], 0, "warn", ["few-steps", "no-effect"]),
         ([*good, "--dataset=none.json"], 1, "error", ["no-data-file"]),
         ([*good, "--lora_rank=x", "--fp16", "--bf16"], 2, "error", ["bad-value", "two-precisions"]),
         (["--static", "--model_name_or_path=m", "--dataset=d", "--report_to=wandb"], 0, "warn", ["no-tracker"]),
@@ -185,7 +186,7 @@ def test_check_in_words(here, tiny, tmp_path):
     words = ["check", f"--model_name_or_path={tiny}", "--dataset=rows.json", "--per_device_train_batch_size=1"]
     status, said, _ = here(*words)
     assert status == 0
-    assert "rows.json:2\n" in said and "Question 0?" in said and "The answer is 0" in said
+    assert "rows.json:2  " in said and "Question 0?" in said and "The answer is 0" in said
     assert "72 in all, 24 an epoch" in said  # steps: 24 rows x 3 epochs, one row a step
     assert said.splitlines()[-1] == "ready to train"
     assert here(*words, "--max_steps=3")[1].splitlines()[-1] == "ready to train; see above"
@@ -232,6 +233,19 @@ def run_tutorial(truetune: Truetune, command: str, model: Path, folder: Path) ->
     return done.stdout
 
 
+def as_llama(model: Path, folder: Path) -> Path:
+    """The model, some of whose unused special tokens are called what Llama 3's are."""
+    shutil.copytree(model, folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        text = (folder / file).read_text(encoding="utf-8")
+        for own, theirs in (("<repo_name>", "<|begin_of_text|>"), ("<reponame>", "<|start_header_id|>"),
+                            ("<file_sep>", "<|end_header_id|>"), ("<filename>", "<|eot_id|>"),
+                            ("<gh_stars>", "<|eom_id|>")):
+            text = text.replace(f'"{own}"', f'"{theirs}"')
+        (folder / file).write_text(text, encoding="utf-8")
+    return folder
+
+
 def test_the_llama_factory_tutorial(truetune: Truetune, tiny, tmp_path):
     """32 rows / (2 x 8 a step) = 2 steps an epoch, 6 in all; logged at 5 and at the end."""
     (tmp_path / "D").mkdir()
@@ -241,12 +255,18 @@ def test_the_llama_factory_tutorial(truetune: Truetune, tiny, tmp_path):
     (tmp_path / "D" / "dataset_info.json").write_text(json.dumps({"yinlian-sharegpt": {
         "file_name": "yinlian.json", "formatting": "sharegpt", "columns": {"messages": "conversations"}}}),
         encoding="utf-8")
-    said = run_tutorial(truetune, LLAMA_FACTORY, tiny, tmp_path)
+    refused = truetune(*(str(tiny) if word == "M" else word for word in LLAMA_FACTORY.split()))
+    assert refused.returncode == 1 and "<|eot_id|>" in refused.stderr  # this model has no such token to stop with
+    llama = as_llama(tiny, tmp_path / "llama")
+    said = run_tutorial(truetune, LLAMA_FACTORY, llama, tmp_path)
 
     template = next(line for line in said.splitlines() if line.startswith("warn   template"))
-    assert "'llama3'" in template and "<|im_start|>" in template  # the one asked for, and the model's own
+    assert "llama3" in template and "what will be trained and saved" in template
     unheard = [line.split()[1] for line in said.splitlines() if "no effect" in line]
-    assert unheard == ["packing", "preprocessing_num_workers", "ddp_timeout"]
+    assert unheard == ["preprocessing_num_workers", "ddp_timeout"]
+    saved = json.loads((tmp_path / "O" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert saved["eos_token"] == "<|eot_id|>"
+    assert "start_header_id" in (tmp_path / "O" / "chat_template.jinja").read_text(encoding="utf-8")
 
     assert [event["step"] for event in events(tmp_path / "O")] == [5, 6]
     config, findings = read_config([str(tmp_path / "O" / "config.yaml")])
@@ -259,7 +279,7 @@ def test_the_llama_factory_tutorial(truetune: Truetune, tiny, tmp_path):
     assert "\nper_device_train_batch_size: 2  # command line\n" in text
     assert "\nseed: 42\n" in text  # the default: nobody said it
 
-    again = truetune(*(str(tiny) if word == "M" else word for word in LLAMA_FACTORY.split()))
+    again = truetune(*(str(llama) if word == "M" else word for word in LLAMA_FACTORY.split()))
     assert again.returncode == 2 and "a finished run" in again.stderr  # nothing is lost by typing it twice
     answered = truetune("chat", "O", "--max_new_tokens", "4", input="Hi\n/exit\n")  # a run folder names its model
     assert answered.returncode == 0 and "assistant: " in answered.stdout

@@ -52,7 +52,7 @@ def test_a_store_gives_back_what_was_rendered(tiny: Path, tmp_path: Path) -> Non
 
     config = Config(dataset=(str(path),))
     (source,) = find_sources(config.dataset, config, "dataset")
-    rows = [row for row in read_source(source, config, "conversations")]
+    rows = list(read_source(source, config, "conversations"))
     for kept, (made,) in zip(data.train, renderer.render(rows), strict=True):
         assert kept.ids.tolist() == made.ids.tolist() and kept.weights.tolist() == made.weights.tolist()
         assert (kept.place, kept.runs, kept.drifts, kept.endless, kept.cut) == (
@@ -188,7 +188,7 @@ def test_bad_rows_stop_or_are_dropped(tiny: Path, tmp_path: Path) -> None:
     assert [row.where for row in data.train] == [f"{path}:{line}" for line in (1, 3, 4, 6, 7)]
     (finding,) = data.findings
     assert (finding.severity, finding.where) == ("warn", f"{path}:2")
-    assert finding.message.startswith("3 of 8 rows cannot be learned from and are left out")
+    assert finding.message.startswith("left out, since they cannot be learned from: 3 of 8 rows.")
 
 
 def test_documents_are_joined_and_cut(tiny: Path, tmp_path: Path, tokenizer: Any) -> None:
@@ -302,7 +302,8 @@ def test_packs_are_full_and_hold_every_row_once() -> None:
     filled = [int(lengths[packs.rows(number)].sum()) for number in range(len(packs))]
     assert max(filled) <= 512
     assert sum(filled) / (512 * len(packs)) > 0.97
-    assert pack(lengths, 512, seed=1).order.tolist() == packs.order.tolist() != pack(lengths, 512, seed=2).order.tolist()
+    again, other = (pack(lengths, 512, seed=seed).order.tolist() for seed in (1, 2))
+    assert again == packs.order.tolist() != other
 
 
 def test_packs_by_hand() -> None:

@@ -301,8 +301,8 @@ class _Loader:
         if told:
             count = manifest.refusals["bad-row"]
             self.findings.append(replace(
-                told[0], severity="warn", message=f"{count} of {manifest.raw_rows} rows cannot be learned from and are "
-                f"left out; the first: {told[0].message}", fix=told[0].fix))
+                told[0], severity="warn", message=f"left out, since they cannot be learned from: {count} of "
+                f"{manifest.raw_rows} rows. The first: {told[0].message}", fix=told[0].fix))
         if manifest.rewritten:
             self.findings.append(Finding(
                 "rewritten", "info", f"the chat template writes earlier answers differently once more turns follow, so "
@@ -416,7 +416,7 @@ def _overlong(store: Store, config: Config, option: str) -> list[Finding]:
     more = ", …" if manifest.overlong_rows > 5 else ""
     finding = Finding(
         "too-long", "error" if config.overlong == "error" else "warn",
-        f"{manifest.overlong_rows} of {len(lengths)} rows are longer than {limit} tokens (the longest has "
+        f"longer than {limit} tokens: {manifest.overlong_rows} of {len(lengths)} rows (the longest has "
         f"{lengths.max()}){f'; {told}' if told else ''} ({', '.join(manifest.overlong[:5])}{more}).",
         option="cutoff_len" if option == "dataset" else option, where=config.origin("cutoff_len"),
         fix=f"cutoff_len: {_keeping(lengths, 0.995)} keeps 99.5 % whole, {lengths.max()} all.")

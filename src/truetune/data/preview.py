@@ -240,7 +240,7 @@ def _roles(talk: Conversation, text: Text, renderer: Renderer) -> Roles:
     speakers: list[str | None] = [None] * len(whole)
     for begin, end, role in _speeches(talk, whole, Writer(renderer.tokenizer, renderer.masks.only_last)):
         speakers[begin:end] = [role] * (end - begin)
-    _, offsets, _ = renderer._with_offsets(text)
+    _, offsets, _ = renderer.with_offsets(text)
     return [speakers[end - 1] if end > begin else None for begin, end in offsets.tolist()]
 
 

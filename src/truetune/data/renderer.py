@@ -35,7 +35,7 @@ from truetune.findings import problem
 
 VERSION = 1
 """Raised by whoever changes what is rendered: token stores of another version are made again."""
-_FAST_FROM = 5000
+_FAST_FROM = 2000
 """Texts after which the faster encoder pays for its start (about a second)."""
 
 
@@ -230,7 +230,7 @@ class Renderer:
             ids, at = tokens
             runs = self._runs_by_count(text, ids, at)
         if not tokens or runs is None:
-            ids, offsets, answers = self._with_offsets(text)
+            ids, offsets, answers = self.with_offsets(text)
             runs, drifts = self._runs_by_offsets(text.whole.replace(BREAK, ""), answers, ids, offsets)
         ends = {run.last for run in runs} - {run.first for run in runs}
         endless = any(not self._is_special[ids[end - 1]] for end in ends)
@@ -273,7 +273,7 @@ class Renderer:
                 runs.append(Run(first, last, weight))
         return runs
 
-    def _with_offsets(self, text: Text) -> tuple[np.ndarray, np.ndarray, list[Answer]]:
+    def with_offsets(self, text: Text) -> tuple[np.ndarray, np.ndarray, list[Answer]]:
         """ids (T,), the characters [start, end) of each token (T, 2), and the answers, where none is broken up."""
         if text.broken:
             ids, offsets = self._encode_broken(text.whole)
