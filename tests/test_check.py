@@ -87,7 +87,7 @@ def test_too_long_is_dropped_and_told(bundled: Path, tmp_path: Path) -> None:
     *_, second, longest = sorted(len(row) for row in ready(bundled, path).train)
     assert finding.message == (f"longer than 64 tokens: 2 of 3 rows (the longest has {longest}); 2 left out "
                                f"({path}:2, {path}:3).")
-    assert finding.fix == f"cutoff_len: {longest} keeps 99.5 % whole, {longest} all."
+    assert finding.fix == f"cutoff_len: {longest} keeps all of them whole."
     assert not [f for f in ready(bundled, path, cutoff_len=longest).findings if f.id == "too-long"]  # just so long fits
     assert len(ready(bundled, path, cutoff_len=second).train) == 2
 
@@ -128,7 +128,7 @@ def test_error_refuses_long_rows(bundled: Path, tmp_path: Path) -> None:
     assert f"({path}:2, {path}:3)" in finding.message
     _, finding = told = refused(bundled, path, cutoff_len=8)
     assert [each.id for each in told] == ["too-long", "no-rows-left"]  # and no talk of steps where no row is left
-    assert finding.fix == "cutoff_len is 8."
+    assert finding.message == "no row is left to learn from: 0 cannot be learned from, 3 are longer than 8 tokens."
 
 
 # ------------------------------------------------------------------------------------------- what would be mislearned

@@ -346,4 +346,4 @@ def test_a_damaged_store_is_made_again(tiny: Path, tmp_path: Path, what: str,
     before = everything(first.train)
     damage(first.stores[0].folder)
     assert everything(load(tiny, path)[0].train) == before
-    assert store_module.FORMAT == read_manifest(first.stores[0].folder).format
+    assert read_manifest(first.stores[0].folder).format == store_module.FORMAT

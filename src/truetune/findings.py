@@ -75,3 +75,8 @@ def refuse(findings: list[Finding]) -> list[Finding]:
     if status_of(findings) == "error":
         raise Problem(findings)
     return findings
+
+
+def count_of(number: int, word: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

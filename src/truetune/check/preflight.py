@@ -15,7 +15,7 @@ from truetune.data.renderer import Rendered, Renderer
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.templates import TEMPLATES
 from truetune.data.texts import require_template
-from truetune.findings import Finding, Problem, refuse, status_of
+from truetune.findings import Finding, Problem, count_of, refuse, status_of
 from truetune.model.load import find_model, load_model_config, load_tokenizer
 from truetune.optim import warmup_steps
 from truetune.options import Config
@@ -84,14 +84,20 @@ def preflight(config: Config, say: Callable[[str], None]) -> Preflight:
     """
     base, renderer, data, findings = prepare(config, say)
     train, held_out = data.train, data.held_out
-    findings += _empty_findings(data, config)
+    findings += row_findings(data, renderer, config)
     seed = config.seed if config.data_seed is None else config.data_seed
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
     plan = Plan(len(train), config.per_device_train_batch_size, config.gradient_accumulation_steps,
                 config.num_train_epochs, config.max_steps, seed,
                 not config.disable_shuffling and not config.streaming, packs)
-    findings += _turn_findings(train) + _thinking_findings(train, renderer, config) + _step_findings(plan, config)
+    findings += _step_findings(plan, config)
     return Preflight(base, renderer, train, held_out, plan, refuse(findings), _facts(data, plan))
+
+
+def row_findings(data: Data, renderer: Renderer, config: Config) -> list[Finding]:
+    """What the rows themselves tell: nothing to learn, answers without an end, prompts that chat would not send."""
+    return [*_empty_findings(data, config), *_turn_findings(data.train),
+            *_thinking_findings(data.train, renderer, config)]
 
 
 def _empty_findings(data: Data, config: Config) -> list[Finding]:
@@ -104,8 +110,10 @@ def _empty_findings(data: Data, config: Config) -> list[Finding]:
             findings.append(Finding("nothing-learned", "error", f"{len(empty)} of {len(rows)} rows have no token that "
                                     "is learned.", option=option, where=rows[int(empty[0])].where))
         if asked and not len(rows):
-            findings.append(Finding("no-rows-left", "error", "no row is left to learn from.", option=option,
-                                    fix=f"cutoff_len is {config.cutoff_len}."))
+            refused = sum(sum(store.manifest.refusals.values()) for store in data.stores)
+            long = sum(store.manifest.dropped for store in data.stores)
+            findings.append(Finding("no-rows-left", "error", f"no row is left to learn from: {refused} cannot be "
+                                    f"learned from, {long} are longer than {config.cutoff_len} tokens.", option=option))
     return findings
 
 
@@ -113,9 +121,10 @@ def _turn_findings(rows: Rows | Stream) -> list[Finding]:
     """The end of an answer must be learned, or generation never stops."""
     told = (
         ("no-end-of-turn", "endless", "the answer has no end-of-turn token, so the model does not learn to stop.",
-         "The model's chat template writes none; choose an Instruct version, or the template made for this model."),
-        ("drift", "drifts", "tokens join the first white space of an answer to that of the prompt, so chat sends other "
-         "ids there.", "Begin the answers with a word."),
+         "The chat template writes none; choose an Instruct version, or the template made for this model."),
+        ("drift", "drifts", "the white space between prompt and answer becomes other tokens than in the prompt "
+         "alone, which is what chat sends.",
+         "Begin answers with a word. If they do, it is the template that ends its prompt so."),
     )
     findings = []
     for id, flag, what, fix in told:
@@ -144,8 +153,9 @@ def _step_findings(plan: Plan, config: Config) -> list[Finding]:
     findings = []
     total = plan.total_steps
     if total < 20:
-        findings.append(Finding("few-steps", "warn", f"{plan.rows} rows make {total} optimizer steps in all; the model "
-                                "will hardly change.", option="num_train_epochs",
+        findings.append(Finding("few-steps", "warn", f"{count_of(plan.rows, 'row')} make "
+                                f"{count_of(total, 'optimizer step')} in all; the model will hardly change.",
+                                option="num_train_epochs",
                                 fix="More epochs, or a smaller batch (batch size x accumulation)."))
     if warmup_steps(config, total) >= total:
         findings.append(Finding("all-warmup", "warn", f"warmup takes all {total} steps, so learning_rate is never "
@@ -154,10 +164,12 @@ def _step_findings(plan: Plan, config: Config) -> list[Finding]:
 
 
 def _facts(data: Data, plan: Plan) -> dict[str, Any]:
-    """Numbers for people. Of a stream, those of its first rows."""
+    """Numbers for people. sampled: of a stream, from how many of its first rows they are."""
     lengths, learned = data.train.lengths, data.train.learned
     some = bool(len(lengths))
+    sampled = {"sampled": len(lengths)} if isinstance(data.train, Stream) else {}
     return {
+        **sampled,
         "rows": len(data.train), "rows_held_out": sum(map(len, data.held_out.values())),
         "rows_left_out": sum(store.manifest.left_out for store in data.stores),
         "tokens": int(lengths.sum()), "tokens_learned": int(learned.sum()),

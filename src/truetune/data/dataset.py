@@ -23,7 +23,7 @@ from truetune.data.renderer import VERSION, Disagreed, Rendered, Renderer
 from truetune.data.sources import Source, find_sources
 from truetune.data.store import FLAGS, Recipe, Store, build, differing, key_of, read_manifest
 from truetune.files import disk_refusal
-from truetune.findings import Finding, Problem, problem
+from truetune.findings import Finding, Problem, count_of, problem
 from truetune.options import Config
 
 PER_ROW: Mapping[Kind, int] = {"conversations": 1, "preferences": 2, "judged": 1, "documents": 1}
@@ -226,7 +226,8 @@ class _Loader:
         config, masks = self.config, self.renderer.masks
         join = self.kind == "documents" and config.packing is not False
         settings = {
-            "renderer": VERSION, "data": source.fingerprint(), "layout": repr(source.layout), "kind": self.kind,
+            "renderer": VERSION, "source": source.where or source.name, "data": source.fingerprint(),
+            "layout": repr(source.layout), "kind": self.kind,
             "tokenizer": self.tokenizer_hash, "template": _hash(str(self.renderer.tokenizer.chat_template)),
             "stop_ids": self.renderer.stop_ids(), "cutoff_len": config.cutoff_len, "overlong": config.overlong,
             "mask_history": masks.only_last, "train_on_prompt": masks.prompts, "loss_weights": dict(masks.patterns),
@@ -266,9 +267,10 @@ class _Loader:
                 self.say(f"{source.name} is tokenised again, without the faster encoder, which was wrong: {difference}")
                 store = make(afresh=True)
         except OSError as error:
-            reason = disk_refusal(error, folder.parent) or error
-            raise problem("store-unwritten", f"{folder} cannot be written: {reason}.", option="tokenized_path",
-                          fix="Make room, or name another folder with tokenized_path.") from None
+            full = disk_refusal(error, cache_folder().parent)
+            raise problem("store-unwritten", f"{folder} cannot be written: {full or error.strerror or error}.",
+                          option="tokenized_path", where=self.config.origin("tokenized_path"),
+                          fix=f"{'Make room, or name' if full else 'Name'} another folder.") from None
         self.made.append(store)
         self._judge(store, option)
         return store
@@ -276,13 +278,14 @@ class _Loader:
     def _progress(self, name: str) -> Callable[[int], None]:
         """A line every ten seconds."""
         began = told = time.monotonic()
+        kept: int | None = None  # rows at the first word: those of an earlier process too
 
         def progress(rows: int) -> None:
-            nonlocal told
-            now = time.monotonic()
+            nonlocal told, kept
+            now, kept = time.monotonic(), rows if kept is None else kept
             if now - told > 10:
                 told = now
-                self.say(f"{name}: {rows:,} rows tokenised, {rows / (now - began):,.0f} a second")
+                self.say(f"{name}: {rows:,} rows tokenised, {(rows - kept) / (now - began):,.0f} a second")
 
         return progress
 
@@ -305,8 +308,9 @@ class _Loader:
                 f"{manifest.raw_rows} rows. The first: {told[0].message}", fix=told[0].fix))
         if manifest.rewritten:
             self.findings.append(Finding(
-                "rewritten", "info", f"the chat template writes earlier answers differently once more turns follow, so "
-                f"{manifest.rewritten} conversations are learned in several rows, each ending with an answer.",
+                "rewritten", "info", "the chat template writes earlier answers differently once more turns follow, so "
+                f"{count_of(manifest.rewritten, 'conversation')} of {manifest.raw_rows} became several rows, each "
+                "ending with an answer.",
                 option=option, fix="mask_history: true learns only the last answer of each."))
         self.findings += _overlong(store, config, option)
 
@@ -314,6 +318,10 @@ class _Loader:
         """The training sets as one stream. Rows that cannot be learned from or are too long are left out."""
         config = self.config
         sources = find_sources(config.dataset, config, "dataset")
+        self.findings += [Finding("unsampled", "warn", f"num_samples of {source.name} has no effect: the rows of a "
+                                  "stream are not drawn.", option="streaming", where=source.where,
+                                  fix="max_samples takes the first ones.")
+                          for source in sources if source.num_samples]
         total = config.max_steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
 
         def passes() -> Iterator[Iterator[Any]]:
@@ -388,7 +396,7 @@ def _all(stores: Sequence[Store], per_row: int) -> Rows:
 
 def _split(rows: Rows, config: Config) -> tuple[Rows, Rows]:
     """Rows to train on and rows held out. What stands for the same row of the data (drawn twice, or in several
-    sequences) goes to the same side."""
+    sequences) goes to the same side; held out, it counts once."""
     group = np.zeros(len(rows), dtype=np.int64)
     for number, store in enumerate(rows.stores):
         mine = rows.picks[:, 0] == number
@@ -396,7 +404,8 @@ def _split(rows: Rows, config: Config) -> tuple[Rows, Rows]:
     _, which = np.unique(np.stack([rows.picks[:, 0], group]), axis=1, return_inverse=True)
     _, held = hold_out(int(which.max(initial=-1)) + 1, config.val_size, config.seed)
     out = np.isin(which.ravel(), held)
-    return Rows(rows.stores, rows.picks[~out], rows.per_row), Rows(rows.stores, rows.picks[out], rows.per_row)
+    once = np.sort(np.unique(rows.picks[out], axis=0, return_index=True)[1])
+    return Rows(rows.stores, rows.picks[~out], rows.per_row), Rows(rows.stores, rows.picks[out][once], rows.per_row)
 
 
 def _overlong(store: Store, config: Config, option: str) -> list[Finding]:
@@ -419,10 +428,16 @@ def _overlong(store: Store, config: Config, option: str) -> list[Finding]:
         f"longer than {limit} tokens: {manifest.overlong_rows} of {len(lengths)} rows (the longest has "
         f"{lengths.max()}){f'; {told}' if told else ''} ({', '.join(manifest.overlong[:5])}{more}).",
         option="cutoff_len" if option == "dataset" else option, where=config.origin("cutoff_len"),
-        fix=f"cutoff_len: {_keeping(lengths, 0.995)} keeps 99.5 % whole, {lengths.max()} all.")
+        fix=_wider(lengths))
     if finding.severity == "error":
         raise Problem(finding)
     return [finding]
+
+
+def _wider(lengths: np.ndarray) -> str:
+    """What cutoff_len would keep nearly all rows, and all of them."""
+    most, all_of_them = _keeping(lengths, 0.995), int(lengths.max())
+    return f"cutoff_len: {most} keeps {'all' if most == all_of_them else f'99.5 %, {all_of_them} all'} of them whole."
 
 
 def _keeping(lengths: np.ndarray, share: float) -> int:

@@ -42,8 +42,9 @@ def _split(row: Sequence[Rendered], limit: int) -> list[tuple[Rendered, ...]]:
 
 
 def _truncate(row: Sequence[Rendered], limit: int) -> list[tuple[Rendered, ...]]:
-    cut = tuple(_keep(sequence, kept) for sequence, kept in zip(row, _kept(row, limit), strict=True))
-    return [cut] if all(map(_learned, cut)) else []
+    kept = _kept(row, limit)
+    cut = tuple(_keep(sequence, pieces) for sequence, pieces in zip(row, kept, strict=True)) if all(kept) else ()
+    return [cut] if cut and all(map(_learned, cut)) else []
 
 
 _STRATEGIES = {"drop": _drop, "split": _split, "truncate": _truncate, "error": _drop}
@@ -64,6 +65,8 @@ def _kept(row: Sequence[Rendered], limit: int) -> list[list[tuple[int, int]]]:
     kept, left = [], limit
     for first, middle, last in exchanges[0]:
         ask, answer = _shares(middle - first, last - middle, left)
+        if not answer:  # a question alone teaches nothing
+            break
         kept += [(first, first + ask), (middle, middle + answer)]
         left -= ask + answer
         if left <= 0:

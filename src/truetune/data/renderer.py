@@ -115,8 +115,8 @@ class Renderer:
         self._patterns = [(re.compile(text, re.DOTALL), weight) for text, weight in masks.patterns.items()]
         self._served = lru_cache(maxsize=4096)(self._encode_one)
         self._strict: Tokenizer | None = None
-        self._fast: Encoder | bool | None = None  # None: not tried yet; False: not for this tokenizer
-        self._encoded = 0
+        self._fast: Encoder | None = None
+        self._fast_tried, self._encoded = False, 0
         self.stops = frozenset(stops) | self._template_stops()
 
     def render(self, rows: Sequence[Row]) -> list[tuple[Rendered, ...] | BadRow]:
@@ -195,12 +195,12 @@ class Renderer:
 
     def _encode_batch(self, texts: list[str], fast: bool) -> list[np.ndarray]:
         self._encoded += len(texts)
-        if fast and self._fast is None and self._encoded > _FAST_FROM:
-            self._fast = fast_encoder(self._backend, texts) or False
+        if fast and not self._fast_tried and self._encoded > _FAST_FROM:
+            self._fast, self._fast_tried = fast_encoder(self._backend, texts), True
         if fast and self._fast:
             arrays = self._fast.encode_batch(texts)
             if self._fast.disagreed:
-                difference, self._fast = self._fast.disagreed, False
+                difference, self._fast = self._fast.disagreed, None
                 raise Disagreed(difference)
             return arrays
         return [np.array(encoding.ids, dtype=np.int32)
@@ -225,11 +225,11 @@ class Renderer:
         does not settle them, by the characters behind each token."""
         if text.document:
             return self._document(text)
+        ids, at = tokens or (np.zeros(0, dtype=np.int32), [])
         runs, drifts = None, False
         if tokens and not any(pattern.search(text.whole) for pattern, _ in self._patterns):
-            ids, at = tokens
             runs = self._runs_by_count(text, ids, at)
-        if not tokens or runs is None:
+        if runs is None:
             ids, offsets, answers = self.with_offsets(text)
             runs, drifts = self._runs_by_offsets(text.whole.replace(BREAK, ""), answers, ids, offsets)
         ends = {run.last for run in runs} - {run.first for run in runs}

@@ -222,7 +222,7 @@ class Writer:
         return self.special.sub(lambda token: token[0][0] + BREAK + token[0][1:], words)
 
     def apply(self, asked: Sequence[Ask], *, generation_prompt: bool = False,
-              **values: object) -> list[str | BadRow]:
+              **values: Any) -> list[str | BadRow]:
         """Messages (with tools) as text, or why the template refuses them. Those without tools go in one call."""
         found: list[str | BadRow | None] = [None] * len(asked)
         plain = [number for number, (_, tools) in enumerate(asked) if not tools]
@@ -241,11 +241,13 @@ class Writer:
         return [text for text in found if text is not None]
 
     def _template_text(self, talks: Sequence[Sequence[Mapping[str, Any]]], tools: Any, generation: bool,
-                       **values: object) -> list[str]:
+                       **values: Any) -> list[str]:
         if not talks:
             return []
-        return list(self._tokenizer.apply_chat_template(  # pyright: ignore[reportArgumentType]
-            talks, tools=tools, tokenize=False, add_generation_prompt=generation, **values))
+        rendered: Any = self._tokenizer.apply_chat_template(
+            list(map(list, talks)), tools=tools, tokenize=False,  # pyright: ignore[reportArgumentType]
+            add_generation_prompt=generation, **values)
+        return rendered
 
     def _find_closing(self) -> str:
         """What the template writes behind a conversation that ends, and nowhere else: Phi-3 adds end-of-text there,

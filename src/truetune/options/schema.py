@@ -6,12 +6,12 @@ that pydantic has no word for. Flags, YAML, `--help` and the documentation are d
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
+import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.fields import FieldInfo
@@ -55,12 +55,15 @@ Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
 
 
 def _read_table(value: object) -> object:
-    """A table may come as JSON text, since that is how it is written on a command line."""
-    return json.loads(value) if isinstance(value, str) else value
+    """A table may come as text in YAML (or JSON, which is YAML), since that is how it is typed on a command line."""
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
 
 
 Table = Annotated[dict[str, Any], BeforeValidator(_read_table)]
-"""Values by name: a YAML mapping, or JSON text."""
+"""Values by name: a YAML mapping, or the same as text."""
 Weights = Annotated[dict[str, float], BeforeValidator(_read_table)]
 """Numbers by name, typed likewise."""
 
