@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -328,6 +329,31 @@ def test_sharegpt_and_openai_under_the_other_name(tmp_path: Path) -> None:
     assert said(load(save(tmp_path / "b.json", swapped))) == TALKS
 
 
+def test_roles_by_their_other_names(tmp_path: Path) -> None:
+    """`from: user` and `from: assistant` are as common as human and gpt; with no tags block either is read."""
+    talk = [("system", "s"), ("user", "u"), ("assistant", "a"), ("tool", "3"), ("assistant", "b")]
+    call = {"from": "function_call", "value": '{"name": "f", "arguments": {}}'}
+    turns = [{"from": role, "value": text} for role, text in talk]
+    rows = [{"conversations": [*turns[:2], call, *turns[3:]]}]
+    roles = [("system", "s"), ("user", "u"), ("assistant", ""), ("tool", "3"), ("assistant", "b")]
+    assert said(load(save(tmp_path / "a.json", rows))) == [roles]
+    assert said(load("mine", **register(tmp_path, rows, formatting="sharegpt"))) == [roles]
+
+
+def test_roles_that_a_tags_block_does_not_name(tmp_path: Path) -> None:
+    """There the block decides; what it would have to say is told for all turns of the row at once."""
+    rows = [{"conversations": [{"from": role, "value": role} for role in ("system", "user", "assistant")]}]
+    tags = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt",
+            "system_tag": "system"}
+    (finding,) = refused("mine", **register(tmp_path, rows, formatting="sharegpt", tags=tags))
+    assert finding.message == "turn 2 has the role 'user'; it must be one of 'human', 'gpt', 'system'."
+    assert finding.fix == 'In its tags block set "user_tag": "user", "assistant_tag": "assistant".'
+    rows[0]["conversations"][1]["from"] = "bot"
+    rows[0]["conversations"][2]["from"] = "gpt"
+    (finding,) = refused("mine", **register(tmp_path, rows, formatting="sharegpt", tags=tags))
+    assert "the role 'bot'" in finding.message and finding.fix is None
+
+
 Q, GOOD, BAD = U, A | {"content": "good"}, A | {"content": "bad"}
 SAID = [[("user", "u"), ("assistant", "good")], [("user", "u"), ("assistant", "bad")]]
 
@@ -352,16 +378,16 @@ def test_preferences(tmp_path: Path, row: dict[str, Any], stage: str) -> None:
 
 
 def test_preferences_with_system_and_turns_before(tmp_path: Path) -> None:
-    """What is said before belongs to both; equal answers are read (what to think of them is said elsewhere)."""
+    """What is said before belongs to both."""
     before = [S, U, A, U | {"content": "more"}]
-    whole = [*before, GOOD]
-    rows = [{"messages": before, "chosen": GOOD, "rejected": GOOD}, {"chosen": whole, "rejected": whole},
-            {"system": "s", "prompt": "u", "chosen": whole[1:], "rejected": whole[1:]}]
+    rows = [{"messages": before, "chosen": GOOD, "rejected": BAD},
+            {"chosen": [*before, GOOD], "rejected": [*before, BAD]},
+            {"system": "s", "prompt": "u", "chosen": [*before[1:], GOOD], "rejected": [*before[1:], BAD]}]
     for row in rows:
         (pair,) = load(save(tmp_path / "rows.json", [row]), stage="dpo")
-        assert pair.chosen == pair.rejected
-        assert said([pair.chosen]) == [
-            [("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "more"), ("assistant", "good")]]
+        assert said([pair.chosen, pair.rejected]) == [
+            [("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "more"), ("assistant", answer)]
+            for answer in ("good", "bad")]
 
 
 @pytest.mark.parametrize("row", [
@@ -530,6 +556,36 @@ def test_entries_that_cannot_be_used(tmp_path: Path, entry: dict[str, Any], word
     assert words in found[0].message
     assert {(finding.option, finding.where) for finding in found} == {
         ("dataset", f"{tmp_path / 'dataset_info.json'}, mine")}
+
+
+@pytest.mark.parametrize(("entry", "message", "fix"), [
+    ({"formating": "openai"}, "the entry has an unknown key 'formating'.", "Did you mean formatting?"),
+    ({"taqs": {}}, "the entry has an unknown key 'taqs'.", "Did you mean tags?"),
+    ({"Columns": {}}, "the entry has an unknown key 'Columns'.", "Did you mean columns?"),
+    ({"columns": {"prompt": "instruction", "respnse": "output"}}, "its columns block has an unknown key 'respnse'.",
+     "Did you mean response?"),
+    ({"columns": {"prompt": "instruction", "x": "output"}}, "its columns block has an unknown key 'x'.",
+     "It can have prompt, query, response, messages, chosen, rejected, system, history, tools, images, videos, audios, "
+     "thinking, kto_tag."),
+    ({"formatting": "openai", "tags": {"role_tga": "role"}}, "its tags block has an unknown key 'role_tga'.",
+     "Did you mean role_tag?"),
+], ids=["formating", "taqs", "Columns", "respnse", "x", "role_tga"])
+def test_slips_in_an_entry(tmp_path: Path, entry: dict[str, Any], message: str, fix: str) -> None:
+    """A key that means nothing would lose what it names; it is told at its entry with the nearest that is known."""
+    (finding,) = refused("mine", **register(tmp_path, ALPACA, **entry))
+    assert (finding.message, finding.fix) == (message, fix)
+    assert (finding.option, finding.where) == ("dataset", f"{tmp_path / 'dataset_info.json'}, mine")
+
+
+def test_all_slips_of_an_entry_are_told_together(tmp_path: Path) -> None:
+    found = refused("mine", **register(tmp_path, ALPACA, rankin=True, split=3, columns={"promt": "instruction"}))
+    assert [finding.message.split()[-1] for finding in found] == ["'rankin'.", "'promt'.", "string."]
+
+
+def test_what_people_add_to_an_entry(tmp_path: Path) -> None:
+    """Notes of one's own are no slips, and neither is `file_sha1`, which LLaMA-Factory once had."""
+    added = {"file_sha1": "0", "license": "cc0", "description": "Sums.", "comment": None, "version": 2, "url": ""}
+    assert said(load("mine", **register(tmp_path, ALPACA, **added))) == TALKS
 
 
 def test_broken_dataset_info(tmp_path: Path) -> None:
@@ -792,6 +848,28 @@ def test_hub_over_the_wire(tmp_path: Path, repository: Path) -> None:
     assert len(told) == 8
 
 
+def test_a_hub_that_nobody_reaches(tmp_path: Path, repository: Path) -> None:
+    """Offline a hub id is refused in one line, at once, with nothing else on the screen. What was downloaded before is
+    read all the same."""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONIOENCODING": "utf-8"}
+
+    def ask(address: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", READ_ALL, *words], env=environment | {"HF_ENDPOINT": address},
+                              capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, timeout=120)
+
+    known = ("quill/sums", "data", "beside", "REMOTE:quill/sums")
+    with served(hub_of(repository.parent.parent)) as address:
+        before = ask(address, *known)
+    started = time.monotonic()
+    assert ask(address, *known).stdout == before.stdout and before.stdout.count("\n") == 3
+    done = ask(address, "quill/none", "data", "x", "REMOTE:quill/none")
+    assert time.monotonic() - started < 20  # huggingface_hub alone tries for 25 seconds, four times here
+    assert done.stderr == ""
+    there = f"{address} cannot be reached (Connection refused). "
+    first, second = done.stdout.splitlines()
+    assert f"the data set quill/none cannot be read: {there}" in first and f"cannot be read: {there}" in second
+
+
 # ------------------------------------------------------------------------------------------------------------- slips
 
 
@@ -813,6 +891,11 @@ def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
         find_sources(("zzz",), Config(**found), "eval_dataset")
     assert caught.value.findings[0].option == "eval_dataset"
     assert "It holds: mine." in str(caught.value.findings[0].fix)
+    for name in ("orders.json", "orders.csv"):
+        save(tmp_path / name, ALPACA)
+    for slip, meant in (("order.json", "orders.json"), ("order.jsonl", "orders.jsonl"), ("ordrs.csv", "orders.csv")):
+        (finding,) = refused(tmp_path / slip)
+        assert finding.fix == f"Did you mean {tmp_path / meant}?"
     (finding,) = refused(tmp_path / "zzz.jsonl")
     assert finding.fix == "A relative path starts at the current folder or at dataset_dir (data)."
     (finding,) = refused("mine", dataset_dir=str(tmp_path / "elsewhere"))
@@ -826,13 +909,15 @@ def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
     ('{\n  "instruction": "a",\n  "output": "b"\n}\n', 1, "property name"),
     ('[\n{"instruction": "a", "output": "b"},\n{"instruction": "c", output: "d"}\n]', 3, "property name"),
     ('[\n{"instruction": "a", "output": "b"}\n{"instruction": "c", "output": "d"}\n]', 3, "Expecting ',' or ']'"),
-    ('[\n{"instruction": "a", "output": "b"},\n]', 3, "Expecting value"),
+    ('[\n{"instruction": "a", "output": "b"},\n]', 3, "not valid JSON: a comma before the closing ]."),
+    ('[\n{"instruction": "a", "output": "b"},\n,]', 3, "Expecting value"),
+    ('[\n{"instruction": "a", "output": ]}]', 2, "Expecting value"),
     ('[\n{"instruction": "a", "output": "b"},\n\n{"instruction": "a', 4, "Unterminated string"),
     ('[\n{"instruction": "a", "output": "b"}\n]\n[]', 4, "Extra data"),
     ('[\n{"instruction": "a", "output": "b"}', 2, "Expecting ',' or ']'"),
     ('[\n{"instruction": "a", "output": "b"},\n"two"]', 3, "must be an object {…}, not 'two'"),
-], ids=["comma", "cut line", "two in a line", "pretty object", "quotes", "array comma", "trailing comma", "cut string",
-        "after the array", "cut array", "not an object"])
+], ids=["comma", "cut line", "two in a line", "pretty object", "quotes", "array comma", "trailing comma", "two commas",
+        "no value", "cut string", "after the array", "cut array", "not an object"])
 def test_malformed_json(tmp_path: Path, text: str, line: int, words: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(text, encoding="utf-8")
@@ -887,7 +972,8 @@ def test_malformed_csv(tmp_path: Path, text: str, line: int, words: str) -> None
 
 
 @pytest.mark.parametrize(("row", "words"), [
-    ({"messages": [U, A | {"role": "bot"}]}, "turn 2 has the role 'bot'; it must be one of "),
+    ({"messages": [U, A | {"role": "bot"}]}, "turn 2 has the role 'bot'; it must be one of 'user', "
+     "'assistant', 'system', 'tool', 'human', 'gpt', 'observation', 'developer', 'function'."),
     ({"messages": [U, A | {"role": None}]}, "turn 2 has the role None"),
     ({"messages": [U, U, A]}, "turn 2 is from user, but assistant should speak"),
     ({"messages": [A, U]}, "turn 1 is from assistant, but user should speak"),
@@ -906,7 +992,17 @@ def test_malformed_csv(tmp_path: Path, text: str, line: int, words: str) -> None
     ({"messages": [U, A | {"content": ["a"]}]}, "turn 2: 'content' must be text or parts with a text"),
     ({"messages": [U | {"content": [{"type": "image_url", "image_url": {}}]}, A]}, "turn 1: images are not read yet"),
     ({"messages": [U | {"content": [{"type": "input_audio"}]}, A]}, "turn 1: audios are not read yet"),
-    ({"messages": [U, A], "images": ["cat.png"]}, "column 'images' has images, which are not read yet"),
+    ({"messages": [U, {"role": "assistant", "content": None}]}, "turn 2: 'content' is null"),
+    ({"messages": [U, A], "images": ["cat.png"]},
+     "column 'images' has images, which are not read yet (0 <image> in the text, 1 in images)"),
+    ({"messages": [U | {"content": "<image>a<image>"}, A], "images": ["cat.png"]},
+     "turn 1 holds <image>, and media are not read yet (2 <image> in the text, 1 in images)"),
+    ({"messages": [U, A | {"content": "See <video>"}], "videos": []},
+     "turn 2 holds <video>, and media are not read yet (1 <video> in the text, 0 in videos)"),
+    ({"messages": [U | {"content": "<audio>"}, A], "images": None},
+     "turn 1 holds <audio>, and media are not read yet (1 <audio> in the text, 0 in audios)"),
+    ({"instruction": "a", "output": "<image>", "images": "a.png"}, "turn 2 holds <image>"),
+    ({"instruction": "a", "output": "b", "images": '["a.png", "b.png"]'}, "(0 <image> in the text, 2 in images)"),
     ({"messages": [U, RESULT]}, "turn 2 is from tool, but assistant should speak"),
     ({"messages": [U | CALL, U, A]}, "turn 1 is from assistant"),
     ({"messages": [CALL | {"role": "user"}, A]}, "turn 1: only an assistant calls tools, not user"),
@@ -923,7 +1019,7 @@ def test_malformed_csv(tmp_path: Path, text: str, line: int, words: str) -> None
      "turn 2: the call is not JSON"),
     ({"instruction": "a", "output": ""}, "turn 2 (assistant) is empty"),
     ({"instruction": "", "output": "b"}, "turn 1 (user) is empty"),
-    ({"instruction": "a", "output": None}, "column 'output' is missing"),
+    ({"instruction": "a", "output": None}, "column 'output' is null"),
     ({"instruction": "a", "output": 7}, "column 'output' must be text, not int"),
     ({"instruction": "a", "output": "b", "history": [["x"]]}, "history 1 must be a pair"),
     ({"instruction": "a", "output": "b", "history": 5}, "must be a list of pairs"),
@@ -940,7 +1036,12 @@ def test_rows_that_cannot_be_learned_from(tmp_path: Path, row: dict[str, Any], w
 
 @pytest.mark.parametrize(("stage", "row", "words"), [
     ("dpo", {"instruction": "a", "chosen": "b", "rejected": ""}, "rejected: turn 2 (assistant) is empty"),
-    ("dpo", {"instruction": "a", "chosen": None, "rejected": "c"}, "chosen: column 'chosen' is missing"),
+    ("dpo", {"instruction": "a", "chosen": None, "rejected": "c"}, "chosen: column 'chosen' is null"),
+    ("dpo", {"prompt": "a", "chosen": "b", "rejected": "b"}, "chosen and rejected are the same"),
+    ("dpo", {"chosen": [U, A], "rejected": [U, A]}, "chosen and rejected are the same"),
+    ("dpo", {"prompt": "a", "chosen": "b", "rejected": "<image>", "images": []}, "rejected holds <image>"),
+    ("kto", {"messages": [U | {"content": "<image>"}, A], "label": True, "images": []}, "turn 1 holds <image>"),
+    ("pt", {"text": "<image>", "images": []}, "the text holds <image>"),
     ("dpo", {"messages": [U], "chosen": U, "rejected": A}, "chosen: the last turn is the user's"),
     ("dpo", {"messages": [U, A], "chosen": A, "rejected": A}, "chosen: turn 3 is from assistant"),
     ("dpo", {"chosen": [U, A], "rejected": [U | {"content": "v"}, A]}, "differ already before their last answer"),
@@ -953,6 +1054,25 @@ def test_rows_of_other_stages_that_cannot_be_learned_from(tmp_path: Path, stage:
                                                           words: str) -> None:
     (finding,) = refused(save(tmp_path / "rows.json", [row]), stage=stage)
     assert words in finding.message
+
+
+def test_a_column_that_only_some_rows_have(tmp_path: Path) -> None:
+    """Missing is said of a key that is not there, null of one that is."""
+    (finding,) = refused(save(tmp_path / "rows.json", [ALPACA[0], {"instruction": "a"}]))
+    assert finding.message == "column 'output' is missing."
+
+
+def test_words_in_angle_brackets_without_media(tmp_path: Path) -> None:
+    """Who asks about HTML may say <video>: where nothing holds media, it is text. Where dataset_info.json names a
+    column for them, it is none, though no row fills it; where the block leaves the column out, the row has it still."""
+    rows = [{"instruction": "What does <video> do?", "output": "With <audio> and <image> it is HTML."}]
+    assert said(load(save(tmp_path / "a.json", rows)))[0][0][1] == "What does <video> do?"
+    both = {"prompt": "instruction", "response": "output"}
+    assert len(load("mine", **register(tmp_path, rows, columns=both))) == 1
+    (finding,) = refused("mine", **register(tmp_path, [rows[0] | {"pics": None}], columns=both | {"images": "pics"}))
+    assert "turn 2 holds <image>" in finding.message and "(1 <image> in the text, 0 in pics)" in finding.message
+    (finding,) = refused("mine", **register(tmp_path, [rows[0] | {"images": ["a.png"]}], columns=both))
+    assert "turn 2 holds <image>" in finding.message
 
 
 def test_bad_rows_stand_in_their_place_and_are_told_together(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -231,6 +232,87 @@ def test_a_stream_is_shown_as_it_comes(here, run_yaml):
     assert all("user" in dict((role, text) for role, _, text in spoken(row)) for row in rows)
 
 
+@pytest.mark.parametrize("options", [{}, {"max_steps": 1}, {"stage": "dpo"}], ids=str)
+def test_a_stream_is_shown_however_much_of_it_is_trained_on(here, run_yaml, options):
+    """Its first 1,000 rows are looked at: without max_steps, or where a step takes fewer rows than are asked for."""
+    pair = {"instruction": "Best?", "input": "", "chosen": "Good one.", "rejected": "Bad."}
+    rows = [pair] if "stage" in options else CHATS
+    status, said, _ = here("show", run_yaml("s", rows, streaming=True, buffer_size=1, **options), "-n", "20")
+    what = "1,000 answers, each with its prompt," if "stage" in options else "1,000 rows"
+    assert status == 0 and said.count(" tokens, ") - 2 * said.count("── rejected: ") - said.count("── prompt: ") == 20
+    assert f"Tokens of the first {what} of a stream, as they are trained on: " in said and "All fit" not in said
+
+
+def test_check_counts_the_first_rows_of_a_stream(run_yaml, tmp_path, monkeypatch, capsys):
+    """How long an epoch of a stream is, nobody knows."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", run_yaml("s", CHATS, streaming=True, max_steps=30, output_dir="out")]) == 0
+    said = capsys.readouterr()[0]
+    assert re.search(r"tokens  [\d,]+ in the first 1,000 rows, ", said) and "an epoch" not in said
+    assert re.search(r"rows +240 of a stream *\n", said) and re.search(r"steps +30 in all *\n", said)
+
+
+NO_END = ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+          "{% if add_generation_prompt %}assistant: {% endif %}")
+"""A chat template without end-of-turn tokens, whose prompt ends in a space."""
+
+
+@pytest.fixture
+def talkative(tmp_path: Path, tiny: Path, tokenizer: Any) -> str:
+    """A folder with a model of this template."""
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = NO_END
+    other.save_pretrained(tmp_path / "talkative")
+    shutil.copy(tiny / "config.json", tmp_path / "talkative")
+    return "talkative"
+
+
+def test_findings_about_rows_are_told_wherever_rows_are_looked_at(here, run_yaml, talkative):
+    """An answer without an end, and white space that chat would send as other tokens: `show` and `build` tell them
+    like `check` does, and `show` notes them at the row."""
+    run_yaml("a", CHATS[1:], model_name_or_path=talkative)
+    shown = json.loads(here("show", "a.yaml", "--json")[1])
+    assert {"no-end-of-turn", "drift"} <= {finding["id"] for finding in shown["findings"]}
+    assert shown["rows"][0]["notes"] == [
+        "an answer has no end-of-turn token: the model does not learn to stop here",
+        "the white space between prompt and answer becomes other tokens than in the prompt alone"]
+    said = here("build", "a.yaml")[1]
+    assert "in 2 of 2 rows the answer has no end-of-turn token" in said and "in 2 of 2 rows the white space" in said
+
+
+def test_data_without_thoughts_for_a_model_that_thinks_is_told(here, run_yaml):
+    """It would learn to think nothing."""
+    run_yaml("a", CHATS[1:], template="qwen3")
+    for verb in ("show", "build"):
+        assert "no answer holds a thought" in here(verb, "a.yaml")[1]
+
+
+def test_the_last_rows_are_gone(here, run_yaml):
+    """Whether they were wrong or too long is said, and the status is 1. `--row` says it of one row."""
+    bad = [{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}]
+    run_yaml("a", [bad, CHATS[0]], on_bad_row="drop", cutoff_len=45)
+    for verb in ("show", "build"):
+        status, said, errors = here(verb, "a.yaml")
+        (line,) = [line for line in (said + errors).splitlines() if line.startswith("error")]
+        assert status == 1 and "no row is left to learn from: 1 " in line and " 1 " in line.partition("from: 1 ")[2]
+    assert "a.jsonl:1 is not learned from: turn 1 (user) is empty" in here("show", "a.yaml", "--row", "a.jsonl:1")[2]
+
+
+def test_numbers_agree_with_their_words_and_with_one_another(here, run_yaml):
+    """One row is no `rows`. What a pair learns is counted for both its answers, in the row and in the sum. Between rows
+    stands one empty line."""
+    pair = {"instruction": "Best?", "input": "", "chosen": "Good one.", "rejected": "Bad."}
+    said = here("show", run_yaml("pairs", [pair], stage="dpo"))[1]
+    learned = re.search(r"pairs.jsonl:1  \d+ tokens, (\d+) of them learned", said)
+    assert learned and f"Learned tokens: {learned[1]} a pair, both answers together (median)" in said
+    assert "Tokens of 2 answers, each with its prompt, before" in said
+    said = here("show", run_yaml("one", CHATS[1:2]))[1]
+    assert "Tokens of 1 row, before" in said and "1 rows" not in said
+    said = here("show", run_yaml("three", CHATS, cutoff_len=45))[1]
+    assert "\n\n\n" not in said and "⟧\n\nthree.jsonl:3" in said
+    assert said.count("all of them whole") == 1 and "99.5" not in said
+
+
 def test_on_the_console_colour_says_who_and_brackets_stand_in_for_it(here, run_yaml):
     """Without colour what is learned stands in brackets, with its weight; --ids puts each token's id below."""
     said = here("show", run_yaml("a", CHATS), "--ids")[1]
@@ -348,16 +430,21 @@ def test_stores_alone_are_compared_by_ids_and_with_a_model_as_text(here, run_yam
     (["show", "a.yaml", "--html"], "error  --html: needs a value.\n"),
     (["show", "a.yaml", "--html", "none/page.html"], "error  none/page.html: cannot be written: No such file or "
      "directory.\n"),
-    (["show", "a.yaml", "--row", "a.jsonl:99"], "error  row: no row begins at a.jsonl:99. The nearest one begins at "
+    (["show", "a.yaml", "--row", "a.jsonl:99"], "error  --row: no row begins at a.jsonl:99. The nearest one begins at "
      "a.jsonl:3.\n"),
-    (["show", "a.yaml", "--row", "a.jsonl:1", "cutoff_len=45"], "error  row: a.jsonl:1 is not learned from: it is "
+    (["show", "a.yaml", "--row", "b.jsonl:1"], "error  --row: no row begins at b.jsonl:1. Rows are named "
+     "a.jsonl:N.\n"),
+    (["show", "a.yaml", "--row", "a.jsonl:1", "cutoff_len=45"], "error  --row: a.jsonl:1 is not learned from: it is "
      "longer than cutoff_len.\n"),
     (["show", "a.yaml", "model_name_or_path=null"], "error  model_name_or_path: no model is named. "),
     (["build", "a.yaml", "streaming=true"], "error  streaming (command line): a stream is read while it is trained on, "
      "so there is nothing to build. Leave out streaming.\n"),
     (["diff", "a.yaml"], "error  data diff: two things to compare are needed. truetune data diff A B, "),
     (["diff", "a.yaml", "empty"], "error  empty: holds no token store. Name a run.yaml, "),
-    (["diff", "a.yaml", "none.yaml"], "error  none.yaml: there is no such file.\n"),
+    (["diff", "a.yaml", "none"], "error  none: there is no such file or folder. Name a run.yaml, a run folder, a token "
+     "store (a folder with store.json) or a tokenized_path.\n"),
+    (["diff", "a.yaml", "a.jsonl"], "error  a.jsonl: is no file of options. Name a run.yaml, "),
+    (["diff", "a.yaml", "none.yaml"], "error  none.yaml: there is no such file or folder. Name a run.yaml, "),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
 def test_a_slip_is_one_clear_line_and_status_2(here, run_yaml, tmp_path, words, line):
     run_yaml("a", CHATS)

@@ -374,3 +374,77 @@ def test_a_base_model_is_refused(tokenizer: Any) -> None:
     with pytest.raises(Problem, match=r"my/base brings no chat template: it is a base model\. .*Instruct"):
         require_template(base, "my/base")
     require_template(tokenizer, "my/chat")
+
+
+# ---------------------------------------------------------------------------------------------- weights and other designs
+
+
+def test_parts_of_an_answer_weigh_what_a_pattern_says(tokenizer: Any) -> None:
+    """`<think>a b</think>` counts half, the digits in what follows twice (the later pattern holds where both match), an
+    answer's own weight multiplies, and the end of the turn counts as ever. Patterns look at answers only."""
+    turns = [Message("user", "Think 12 times: <think>no</think>"),
+             Message("assistant", "<think>a 3</think>It is 12.", weight=0.5)]
+    row = one(conversation(turns), tokenizer, patterns={"<think>.*?</think>": 0.5, r"\d": 2.0})
+    pieces = [(tokenizer.decode(row.ids[run.first : run.last]), run.weight) for run in row.runs]
+    assert pieces == [("<think>a ", 0.25), ("3", 1.0), ("</think>", 0.25), ("It is ", 0.5), ("12", 1.0),
+                      (".<|im_end|>", 0.5)]
+    assert row.weights[: row.runs[0].first].max() == 0.0 and not row.endless
+    plain = one(conversation(turns), tokenizer)
+    assert (plain.runs[0].first, plain.runs[-1].last) == (row.runs[0].first, row.runs[-1].last)
+
+
+def other_design(name: str) -> Any:
+    """A small tokenizer of another design, trained on this repository's own words."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    texts = [path.read_text(encoding="utf-8") for path in sorted(DATA.glob("*.jsonl"))]
+    special = ["<unk>", "<|im_start|>", "<|im_end|>"]
+    if name == "unigram":  # T5, Gemma's ancestors: pieces by likelihood, words begin with a mark
+        backend = Tokenizer(models.Unigram())
+        backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        trainer: Any = trainers.UnigramTrainer(vocab_size=800, special_tokens=special, unk_token="<unk>",
+                                               show_progress=False)
+    elif name == "llama 2":  # spaces are letters; each piece of text gets one in front; unknown letters become bytes
+        backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        special = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
+        trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=special, show_progress=False)
+    elif name == "llama 2, first word":
+        backend = Tokenizer(models.BPE(unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=special, show_progress=False)
+    else:  # BERT's
+        backend = Tokenizer(models.WordPiece(unk_token="<unk>"))
+        backend.normalizer, backend.pre_tokenizer = normalizers.NFD(), pre_tokenizers.Whitespace()
+        trainer = trainers.WordPieceTrainer(vocab_size=900, special_tokens=special, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    other = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", unk_token="<unk>",
+                                    additional_special_tokens=["<|im_start|>"])
+    other.chat_template = CHATML
+    return other
+
+
+@pytest.mark.parametrize("name", ["unigram", "llama 2", "llama 2, first word", "wordpiece"])
+def test_tokenizers_of_other_designs(name: str) -> None:
+    """Pieces by likelihood, spaces as letters, bytes for unknown letters, words that lose their spaces: the ids are the
+    template's, nothing of a prompt is learned, every answer's end is, and all its letters up to where tokens join."""
+    other = other_design(name)
+    draw = random.Random(4)
+    for _ in range(40):
+        turns: list[tuple[str, str]] = []
+        for _ in range(draw.randint(1, 3)):
+            turns += [("u", "".join(draw.choices("ab c.你 é1\n", k=12)) + "q"), ("a", "The " + "".join(
+                draw.choices("answer is 12.\n", k=draw.randint(1, 20))) + "!")]
+        source = talk(*turns)
+        row = one(source, other)
+        assert row.ids.tolist() == template_ids(source, other)
+        whole = other.apply_chat_template(as_dicts(source), tokenize=False)
+        offsets = other.backend_tokenizer.encode(whole, add_special_tokens=False).offsets
+        ends = [place for place, token in enumerate(row.ids.tolist()) if token == other.eos_token_id]
+        assert [run.last - 1 for run in row.runs] == ends[1::2]
+        for (_, answer), run, place in zip(turns[1::2], row.runs, range(1, len(turns), 2), strict=True):
+            assert row.drifts or row.ids[: run.first].tolist() == prompt(as_dicts(source)[:place], other)
+            learned = whole[offsets[run.first][0] : offsets[run.last - 1][1]]
+            assert learned.strip() == answer + "<|im_end|>" or row.drifts

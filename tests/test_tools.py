@@ -22,6 +22,8 @@ from truetune.data import tools as tools_module
 from truetune.data.messages import BadRow, ToolCall
 from truetune.data.tools import (
     TOOL_FORMATS,
+    default_system_of,
+    depends_on_date,
     parse_calls,
     read_call_turn,
     read_calls,
@@ -636,7 +638,8 @@ def test_the_saved_template_speaks_of_tools(tokenizer: Any, tmp_path: Path) -> N
                     "<|im_start|>user\nIs there Emma?<|im_end|>\n"
                     '<|im_start|>assistant\n<tool_call>\n{"name": "find_book", "arguments": {"title": "Emma"}}\n'
                     "</tool_call><|im_end|>\n"
-                    '<|im_start|>user\n{"found": 3}<|im_end|>\n<|im_start|>assistant\n')
+                    '<|im_start|>user\n<tool_response>\n{"found": 3}\n</tool_response><|im_end|>\n'
+                    "<|im_start|>assistant\n")
 
 
 @pytest.mark.parametrize("tool_format", TOOL_FORMATS)
@@ -669,19 +672,91 @@ def test_templates_that_open_oddly_or_use_our_names(source: str) -> None:
         assert rendered(taught, talk, bos_token="<s>") == rendered(source, talk, bos_token="<s>")
 
 
+RESULTS = {
+    "lfm2": '<|tool_response_start|>{"found": 3}<|tool_response_end|>',
+    "minimax2": '<response>{"found": 3}</response>',
+    "mistral": '[TOOL_RESULTS] {"content": {"found": 3}}[/TOOL_RESULTS]',
+    **dict.fromkeys(("qwen", "qwen3_5", "ling"), '<tool_response>\n{"found": 3}\n</tool_response>'),
+}
+"""A result as the models of a format were taught to read it; in the others it stands bare, in a turn of its own."""
+
+
 @pytest.mark.parametrize("tool_format", TOOL_FORMATS)
 def test_every_format_in_plain_messages(tool_format: str) -> None:
-    """Tools go to the end of the system text; calls are the answer's text; a result is a message of the user."""
+    """Tools go to the end of the system text; calls are the answer's text; a result is a message of the user, marked
+    as its format marks results."""
     talk = [SYSTEM, ASK, {"role": "assistant", "content": None, "tool_calls": [FIRST.as_dict()]}, RESULT, ANSWER]
     told = rendered(with_tools(TURNS, tool_format), talk, [TOOL], date_string="01 Feb 2025")
     assert told == (f"[system|Be brief.{WRITTEN[tool_format].offer}][user|Is there Emma?]"
-                    f'[assistant|{WRITTEN[tool_format].one}][user|{{"found": 3}}][assistant|Yes, three.]')
+                    f"[assistant|{WRITTEN[tool_format].one}][user|{RESULTS.get(tool_format, RESULT['content'])}]"
+                    "[assistant|Yes, three.]")
 
 
 def test_tools_without_a_system_message_bring_one() -> None:
     told = rendered(with_tools(TURNS, "mistral"), [ASK], [TOOL])
     assert told == f"[system|{WRITTEN['mistral'].offer}][user|Is there Emma?]"
     assert rendered(with_tools(TURNS, "mistral"), [], [TOOL]) == f"[system|{WRITTEN['mistral'].offer}]"
+
+
+def test_a_system_text_is_no_empty_lines() -> None:
+    """Qwen's tools follow the system text after an empty line. Where there is no text, none is there to follow."""
+    for talk in ([ASK], [{"role": "system", "content": ""}, ASK]):
+        assert rendered(with_tools(TURNS, "qwen"), talk, [TOOL]).startswith("[system|# Tools\n\nYou may call")
+
+
+@pytest.mark.parametrize("system", ["Be kind.", 'Say "a\\b"\n%} {{ 1 }} {# no #} 你好 🙂', "It's \u2028 all."])
+def test_the_templates_own_system_text_stays(system: str) -> None:
+    """A template that writes a system text by itself still does so with tools, and the tools follow it. Without tools,
+    or beside a system message of the conversation, this text is not read."""
+    taught = with_tools(TURNS, "qwen", system)
+    assert rendered(taught, [ASK], [TOOL]).startswith(f"[system|{system}\n\n# Tools")
+    assert rendered(taught, [SYSTEM, ASK], [TOOL]) == rendered(with_tools(TURNS, "qwen"), [SYSTEM, ASK], [TOOL])
+    assert rendered(taught, [ASK, ANSWER]) == rendered(TURNS, [ASK, ANSWER])
+    assert with_tools(taught, "mistral", "Hm.") == with_tools(TURNS, "mistral", "Hm.")
+    assert with_tools(taught, "mistral") == with_tools(TURNS, "mistral")
+
+
+def test_smollm2_keeps_its_name(tokenizer: Any) -> None:
+    """The real template: what it says of itself stands before the tools, as in a conversation without any."""
+    own = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    assert default_system_of(tokenizer) == own
+    taught = with_tools(tokenizer.chat_template, "qwen", own)
+    assert rendered(taught, [ASK], [TOOL]).startswith(f"<|im_start|>system\n{own}\n\n# Tools")
+
+
+WRITES = "{%- for m in messages %}[{{ m.role }}|{{ m.content }}]{%- endfor %}"
+BY_ITSELF = "{%- if messages[0].role != 'system' %}[system|{SYSTEM}]{%- endif %}" + WRITES
+
+
+@pytest.mark.parametrize(("source", "system"), [
+    (BY_ITSELF.replace("{SYSTEM}", "Be kind.\n"), "Be kind.\n"),
+    (BY_ITSELF.replace("{SYSTEM}", "{{ bos_token }}"), "<|im_start|>"),
+    (BY_ITSELF.replace("{SYSTEM}", "Today is {{ strftime_now('%d %b %Y') }}."), ""),
+    (BY_ITSELF.replace("{SYSTEM}", ""), ""),
+    (BY_ITSELF.replace("|{SYSTEM}]", "] Be kind."), ""),  # a message cannot stand there
+    (WRITES, ""),
+    ("{{ strftime_now('%Y') }}" + BY_ITSELF.replace("{SYSTEM}", "Be kind."), "Be kind."),
+    ("[head{% if messages[0].role == 'system' %} {{ messages[0].content|trim }}{% endif %}]", ""),
+    (BY_ITSELF.replace("{SYSTEM}", "Be kind. ").replace("m.content", "m.content|trim"), ""),
+    ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + WRITES, ""),
+    ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", ""),
+    ("Always.", ""),
+    (None, ""),
+])
+def test_the_system_text_of_a_template(tokenizer: Any, source: str | None, system: str) -> None:
+    """Only what a system message with this text would write too; a date that changes is none."""
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = source
+    assert default_system_of(own) == system
+
+
+def test_templates_that_tell_the_date(tokenizer: Any) -> None:
+    """llama3 does, and whoever keeps tokens must know; a comment about it does not."""
+    dated = {name for name in TOOL_FORMATS if depends_on_date(with_tools(tokenizer.chat_template, name))}
+    assert dated == {"llama3"}
+    assert not depends_on_date(tokenizer.chat_template)
+    assert not depends_on_date("{#- strftime_now\n is not called -#}" + TURNS)
+    assert depends_on_date("{#- one -#}{{ strftime_now('%Y') }}{#- two -#}")
 
 
 def test_calls_follow_what_is_said_on_a_line_of_their_own() -> None:
@@ -695,7 +770,8 @@ def test_calls_follow_what_is_said_on_a_line_of_their_own() -> None:
 def test_results_that_follow_each_other_are_one_message() -> None:
     """Many templates want user and assistant in turn."""
     told = rendered(with_tools(TURNS, "qwen"), [ASK, CALL, RESULT, {**RESULT, "content": {"found": "é"}}, ANSWER, ASK])
-    assert '</tool_call>][user|{"found": 3}\n{"found": "é"}][assistant|Yes, three.][user|Is there' in told
+    assert ('</tool_call>][user|<tool_response>\n{"found": 3}\n</tool_response>\n<tool_response>\n{"found": "é"}\n'
+            "</tool_response>][assistant|Yes, three.][user|Is there") in told
 
 
 def test_contents_in_parts() -> None:

@@ -42,10 +42,13 @@ def print_facts(facts: dict[str, Any], console: Console) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     left_out = f", {facts['rows_left_out']:,} left out" if facts["rows_left_out"] else ""
     held_out = f", {facts['rows_held_out']:,} held out" if facts["rows_held_out"] else ""
-    table.add_row("rows", f"{facts['rows']:,}{held_out}{left_out}")
-    table.add_row("tokens", f"{facts['tokens']:,} an epoch, {facts['tokens_learned']:,} learned; "
+    streamed = facts.get("sampled")
+    among = f"in the first {streamed:,} rows" if streamed else "an epoch"
+    table.add_row("rows", f"{facts['rows']:,}{' of a stream' if streamed else ''}{held_out}{left_out}")
+    table.add_row("tokens", f"{facts['tokens']:,} {among}, {facts['tokens_learned']:,} learned; "
                             f"a row has {facts['length_median']:,} (median) to {facts['length_longest']:,}")
-    table.add_row("steps", f"{facts['steps']:,} in all, {facts['steps_per_epoch']:,} an epoch")
+    epoch = "" if streamed else f", {facts['steps_per_epoch']:,} an epoch"
+    table.add_row("steps", f"{facts['steps']:,} in all{epoch}")
     console.print(table)
 
 
@@ -145,7 +148,8 @@ def print_rows(rows: Sequence[Preview], console: Console, ids: bool = False, mos
         for part in row.parts:
             if len(row.parts) > 1:
                 console.print(Text(f"── {part.name}: {part.tokens:,} tokens, {part.learned:,} of them learned", "bold"))
-            console.print(_part(part, bool(console.color_system), most))
+            text = _part(part, bool(console.color_system), most)
+            console.print(text, end="" if text.plain.endswith("\n") else "\n")
             if ids:
                 for line in _id_lines(part, console.width):
                     console.print(line)

@@ -14,16 +14,17 @@ from rich.console import Console
 from rich.text import Text
 
 from truetune.check.preflight import prepare
-from truetune.data.inspect import count_of
 from truetune.data.renderer import Rendered
 from truetune.data.store import MANIFEST, Store, differing
-from truetune.findings import FAILED, OK, WRONG_OPTIONS, Problem, problem, status_of
+from truetune.findings import FAILED, OK, WRONG_OPTIONS, Problem, count_of, problem, status_of
 from truetune.model.load import find_model, load_tokenizer
 from truetune.options import Config
 from truetune.options.read import read_config
 
 Configure = Callable[[list[str]], Config]
 """Reads options and judges them by the rules."""
+_TAKEN = "Name a run.yaml, a run folder, a token store (a folder with store.json) or a tokenized_path."
+
 
 def diff(first: str, second: str, words: list[str], configure: Configure, console: Console) -> int:
     """Say in what two data sets differ as they are trained on. Returns 0 if every row has the same ids and weights.
@@ -98,12 +99,14 @@ def _side(path: str, words: list[str], configure: Configure, console: Console) -
     Problem: `path` is neither a store, nor a folder of some, nor a run.yaml whose data can be read.
     """
     folder = Path(path)
+    if not folder.exists() or (folder.is_file() and folder.suffix not in (".yaml", ".yml", ".json")):
+        raise problem("not-data", "is no file of options." if folder.exists() else "there is no such file or folder.",
+                      option=path, status=WRONG_OPTIONS, fix=_TAKEN)
     if folder.is_dir() and not (folder / "config.yaml").is_file():
         inside = [folder, *sorted(folder.iterdir())]
         stores = [_open(each) for each in inside if (each / MANIFEST).is_file()]
         if not stores:
-            raise problem("no-store", "holds no token store.", option=path, status=WRONG_OPTIONS,
-                          fix="Name a run.yaml, a folder with store.json, or a tokenized_path.")
+            raise problem("no-store", "holds no token store.", option=path, status=WRONG_OPTIONS, fix=_TAKEN)
         return _Side(path, stores, _tokenizer(words, console))
     if folder.is_dir():
         path = str(folder / "config.yaml")

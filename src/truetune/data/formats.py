@@ -8,10 +8,12 @@ dataset_info.json does, its trap included: a block that is present makes every k
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from truetune.data.messages import (
@@ -37,11 +39,13 @@ Formatting = Literal["alpaca", "sharegpt", "openai", "trl", "text"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read a row: the format, what its columns are called, and what its roles are called."""
+    """How to read a row: the format, what its columns are called, and what its roles are called. tagged: a tags block
+    says so, and other names of roles are none."""
 
     formatting: Formatting
     columns: Mapping[str, str]
     tags: Mapping[str, str] = field(default_factory=dict)
+    tagged: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -53,34 +57,42 @@ class Layout:
         plain = "messages" not in self.columns and "response" not in self.columns
         return "documents" if plain else "conversations"
 
-    @property
+    @cached_property
     def roles(self) -> dict[str, str]:
-        """What the rows call a role → the tag that it is."""
-        also = {name: tag for name, tag in _ALIASES[self.formatting].items() if tag in self.tags}
-        return also | {name: tag for tag, name in self.tags.items() if tag in _ROLES}
+        """What the rows call a role → the tag that it is; the usual names first."""
+        named = {self.tags[tag]: tag for tag in _ROLES if tag in self.tags}
+        also = _ALIASES[self.formatting] if self.tagged else {**_USUAL, **_ALIASES[self.formatting]}
+        return named | {name: tag for name, tag in also.items() if tag in self.tags and name not in named}
 
 
-_ROLES: dict[str, Role] = {"system_tag": "system", "user_tag": "user", "assistant_tag": "assistant",
+_ROLES: dict[str, Role] = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system",
                            "observation_tag": "tool", "function_tag": "assistant"}
 _SHAREGPT_TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt",
                   "system_tag": "system", "observation_tag": "observation", "function_tag": "function_call"}
 _OPENAI_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
                 "system_tag": "system", "observation_tag": "tool"}
+_USUAL = {name: tag for tags in (_OPENAI_TAGS, _SHAREGPT_TAGS) for tag, name in tags.items() if tag in _ROLES}
+"""What roles are called wherever no tags block says otherwise: many files have `from: user`, and some `role: gpt`."""
 _OPENAI_ALIASES = {"developer": "system_tag", "function": "observation_tag"}
 _ALIASES: dict[Formatting, dict[str, str]] = {"alpaca": {}, "sharegpt": {}, "text": {}, "openai": _OPENAI_ALIASES,
                                               "trl": _OPENAI_ALIASES}
 """Further names of roles, where a tags block gives them no other meaning."""
+TAG_KEYS = tuple(_SHAREGPT_TAGS)
+"""What a tags block of dataset_info.json can name."""
 DEFAULTS: dict[DESCRIBED, Layout] = {
     "alpaca": Layout("alpaca", {"prompt": "instruction", "query": "input", "response": "output"}),
     "sharegpt": Layout("sharegpt", {"messages": "conversations"}, _SHAREGPT_TAGS),
     "openai": Layout("openai", {"messages": "messages"}, _OPENAI_TAGS),
 }
 _ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
-_MEDIA = ("images", "videos", "audios")
-"""Columns that mean something and are not read yet: a row that fills one is refused, never trained on without it."""
+_MEDIA = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
+"""Columns that mean something and are not read yet: a row that fills one is refused, never trained on without it. And
+what stands in the text for each of them."""
 _THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """What data call the thought before an answer, where they keep it apart."""
 _OPTIONAL = {name: name for name in ("system", "history", "tools", *_MEDIA, "thinking", "kto_tag")}
+COLUMN_KEYS = ("prompt", "query", "response", "messages", "chosen", "rejected", *_OPTIONAL)
+"""What a columns block of dataset_info.json can name."""
 
 
 # --------------------------------------------------------------------------------------------------- which layout it is
@@ -106,7 +118,21 @@ def described_layout(formatting: DESCRIBED, columns: Mapping[str, str | None] | 
         raise Problem(Finding("bad-info", "error", f"its {block} block names no {key}.", where=where,
                               fix=f"A {block} block replaces the defaults whole: name {key} in it, or leave it out.")
                       for block, key in absent)
-    return Layout(formatting, **blocks)
+    return Layout(formatting, **blocks, tagged=tags is not None)
+
+
+def unknown_keys(block: Iterable[str], known: Collection[str], what: str, where: str) -> Iterator[Finding]:
+    """A finding for each key of a block of dataset_info.json that means nothing: its column would be lost unseen."""
+    for key in block:
+        if key not in known:
+            near = near_key(key, known)
+            yield Finding("bad-info", "error", f"{what} has an unknown key {key!r}.", where=where,
+                          fix=f"Did you mean {near}?" if near else f"It can have {', '.join(known)}.")
+
+
+def near_key(key: str, known: Collection[str]) -> str | None:
+    """The known key that this one looks like a slip of. (`file_sha1`, which old files have, is none of `file_name`.)"""
+    return next(iter(difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75)), None)
 
 
 def _named(block: Mapping[str, str | None]) -> dict[str, str]:
@@ -188,11 +214,39 @@ def to_row(values: Mapping[str, Any], layout: Layout, kind: Kind, place: Place) 
     Raises:
         BadRow: a column is missing or holds something else, a role has no meaning, or the roles are out of order.
     """
-    columns = layout.columns
-    for key in _MEDIA:
-        if key in columns and values.get(columns[key]):
-            raise BadRow(f"column {columns[key]!r} has {key}, which are not read yet")
-    return _ROWS[kind](values, layout, place)
+    row = _ROWS[kind](values, layout, place)
+    if any([key in layout.columns or key in values for key in _MEDIA]):
+        _no_media(row, values, layout.columns)
+    return row
+
+
+def _no_media(row: Row, values: Mapping[str, Any], columns: Mapping[str, str]) -> None:
+    """Where there is a column for media, `<image>` in a text stands for one. (Where there is none, it is a word.)"""
+    texts = list(_texts(row))
+    for key, mark in _MEDIA.items():
+        media = _list(values.get(columns[key])) if key in columns else None
+        given = len(media) if isinstance(media, list) else int(bool(media))
+        told = sum(text.count(mark) for _, text in texts)
+        holder = next((where for where, text in texts if mark in text), None)
+        counts = f"({told} {mark} in the text, {given} in {columns.get(key, key)})"
+        if holder:
+            raise BadRow(f"{holder} holds {mark}, and media are not read yet {counts}")
+        if given:
+            raise BadRow(f"column {columns[key]!r} has {key}, which are not read yet {counts}")
+
+
+def _texts(row: Row) -> Iterator[tuple[str, str]]:
+    """What a row says, and where."""
+    match row:
+        case Document(text):
+            yield "the text", text
+        case Judged(talk):
+            yield from _texts(talk)
+        case Preference(chosen, rejected):
+            yield from _texts(chosen)
+            yield "rejected", rejected.messages[-1].content
+        case Conversation(messages):
+            yield from ((f"turn {number}", message.content) for number, message in enumerate(messages, start=1))
 
 
 def _to_conversation(values: Mapping[str, Any], layout: Layout, place: Place) -> Conversation:
@@ -208,6 +262,8 @@ def _to_preference(values: Mapping[str, Any], layout: Layout, place: Place) -> P
     chosen, rejected = (_pair_side(before, values, layout, key, place, tools) for key in _ANSWERS)
     if chosen.messages[:-1] != rejected.messages[:-1]:
         raise BadRow("chosen and rejected differ already before their last answer")
+    if chosen.messages == rejected.messages:
+        raise BadRow("chosen and rejected are the same")
     return Preference(chosen, rejected)
 
 
@@ -307,8 +363,12 @@ def _text(values: Mapping[str, Any], column: str, required: bool = True) -> str:
     if value is not None:
         raise BadRow(f"column {column!r} must be text, not {type(value).__name__}")
     if required:
-        raise BadRow(f"column {column!r} is missing")
+        raise BadRow(f"column {column!r} is {_absent(values, column)}")
     return ""
+
+
+def _absent(values: Mapping[str, Any], key: str) -> str:
+    return "null" if key in values else "missing"
 
 
 def _list(value: Any) -> Any:
@@ -337,15 +397,24 @@ def _turns(value: Any, layout: Layout, what: str) -> list[Message]:
             raise BadRow(f"turn {number} must have {role_key!r} and {content_key!r}")
         tag = roles.get(turn[role_key]) if isinstance(turn[role_key], str) else None
         if tag is None:
-            untagged = "" if "system_tag" in layout.tags else (
-                " (the tags block in dataset_info.json names no system_tag)")
-            raise BadRow(f"turn {number} has the role {turn[role_key]!r}; it must be one of "
-                         f"{', '.join(map(repr, roles))}{untagged}")
+            raise _strange_role(number, turn[role_key], layout, turns)
         try:
             messages.append(_turn(turn, tag, content_key))
         except BadRow as error:
             raise BadRow(f"turn {number}: {error}") from None
     return messages
+
+
+def _strange_role(number: int, role: Any, layout: Layout, turns: Sequence[Any]) -> BadRow:
+    """Where a tags block is to blame, the fix is all the tags that this row needs."""
+    untagged = "" if "system_tag" in layout.tags else " (the tags block in dataset_info.json names no system_tag)"
+    role_key = layout.tags["role_tag"]
+    used = [turn[role_key] for turn in turns if isinstance(turn, dict) and isinstance(turn.get(role_key), str)]
+    tags = {_USUAL[name]: name for name in used if name in _USUAL and name not in layout.roles}
+    return BadRow(f"turn {number} has the role {role!r}; it must be one of {', '.join(map(repr, layout.roles))}"
+                  f"{untagged}",
+                  fix="In its tags block set " + ", ".join(f'"{tag}": "{name}"' for tag, name in tags.items()) + "."
+                  if layout.tagged and tags else None)
 
 
 def _turn(turn: Mapping[str, Any], tag: str, content_key: str) -> Message:
@@ -355,7 +424,7 @@ def _turn(turn: Mapping[str, Any], tag: str, content_key: str) -> Message:
         return Message(role, content)
     calls = read_calls(turn.get("tool_calls") or turn.get("function_call"))
     if content is None and not calls:
-        raise BadRow(f"{content_key!r} is missing")
+        raise BadRow(f"{content_key!r} is {_absent(turn, content_key)}")
     if tag == "function_tag" and not isinstance(content, str):
         return Message(role, "", tool_calls=calls or read_calls(content))
     text = _content(content, content_key)

@@ -16,16 +16,16 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from truetune.check.preflight import prepare
+from truetune.check.preflight import prepare, row_findings
 from truetune.data.batches import pack
 from truetune.data.dataset import PER_ROW, Data, Rows, Stream
-from truetune.data.messages import Place, Row
+from truetune.data.messages import Kind, Place, Row
 from truetune.data.preview import Preview, preview
 from truetune.data.reading import STAGE_ROWS, Refused, read_source
 from truetune.data.renderer import Renderer
 from truetune.data.sources import find_sources
 from truetune.data.store import MANIFEST, Store
-from truetune.findings import WRONG_OPTIONS, Finding, problem
+from truetune.findings import WRONG_OPTIONS, Finding, count_of, problem, refuse
 from truetune.options import Config
 from truetune.report import print_rows
 
@@ -36,21 +36,22 @@ def build(config: Config, console: Console) -> list[Finding]:
     """Make the token stores of `config`, or find them made, and say a line about each. Returns what was found.
 
     Raises:
-        Problem: of model, template and data; or the data are streamed, so nothing is kept.
+        Problem: of model, template and data; nothing can be learned from them; or they are streamed, so nothing is
+            kept.
     """
     if config.streaming:
         raise problem("streaming-store", "a stream is read while it is trained on, so there is nothing to build.",
                       option="streaming", where=config.origin("streaming"), fix="Leave out streaming.",
                       status=WRONG_OPTIONS)
     began = time.time()
-    _, _, data, findings = prepare(config, console.print)
+    _, renderer, data, findings = prepare(config, console.print)
     for name, store in zip([*config.dataset, *config.eval_dataset], data.stores, strict=True):
         finished = (store.folder / MANIFEST).stat().st_mtime
         made = f"made in {finished - began:.1f} s" if finished >= began else \
             f"kept since {datetime.fromtimestamp(finished):%Y-%m-%d %H:%M}"
         began = max(began, finished)
         console.print(f"{name}: {_size(store)}; {made} in {store.folder}")
-    return findings
+    return refuse([*findings, *row_findings(data, renderer, config)])
 
 
 def _size(store: Store) -> str:
@@ -61,11 +62,6 @@ def _size(store: Store) -> str:
     left_out = f", {count_of(manifest.left_out, 'row')} left out" if manifest.left_out else ""
     return (f"{count_of(rows, 'row')}{kept}, {int(store.rows['length'].sum()):,} tokens, "
             f"{int(store.rows['learned'].sum()):,} of them learned{left_out}")
-
-
-def count_of(number: int, what: str) -> str:
-    """`1 row`, `2,000 rows`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- show
@@ -102,7 +98,11 @@ class Lengths:
 
 @dataclass(frozen=True)
 class View:
-    """What `truetune data show` shows: the first rows (or packs of rows), and what became of all others."""
+    """What `truetune data show` shows: the first rows (or packs of rows), and what became of all others.
+
+    learned_median: of the tokens learned in a row; in a pair, those of both answers. learned_none: the share of rows
+    without any.
+    """
 
     rows: tuple[Preview, ...]
     packs: tuple[Pack, ...]
@@ -116,6 +116,13 @@ class View:
     learned_none: float
     config: Config
     streamed: bool
+
+    def measured(self) -> str:
+        """What `lengths` are the lengths of, in words."""
+        of = self.lengths.of
+        what = {"documents": count_of(of, "document"), "preferences": f"{count_of(of, 'answer')}, each with its prompt"
+                }.get(STAGE_ROWS[self.config.stage], count_of(of, "row"))
+        return f"the first {what} of a stream" if self.streamed else what
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `data show --json`, which web pages draw: rows and packs as in `preview.py`, and
@@ -153,17 +160,17 @@ def look(config: Config, count: int, place: str | None, say: Callable[[str], Non
     rows, kind = data.train, STAGE_ROWS[config.stage]
     packed: list[list[int]] = []
     if place:
-        rows, numbers = _at(place, data)
+        rows, numbers = _at(place, data, PER_ROW[kind])
     elif config.packing and kind != "preferences" and isinstance(rows, Rows) and len(rows):
         seed = config.seed if config.data_seed is None else config.data_seed
         packs = pack(rows.lengths, config.cutoff_len, seed)
         packed = [packs.rows(number) for number in range(min(count, len(packs)))]
         numbers = [number for group in packed for number in group]
     else:
-        numbers = list(range(0, min(count * PER_ROW[kind], len(rows)), PER_ROW[kind]))
+        numbers = _first(rows, count, kind)
+    findings += row_findings(data, renderer, config)
     if not numbers:
-        raise problem("no-rows-left", "no row is left to learn from.", option="dataset",
-                      fix=f"cutoff_len is {config.cutoff_len}. `truetune data build` says what was left out.")
+        refuse(findings)
     shown = {number: row for number, row in zip(
         numbers, _previews(rows, numbers, data.stores, renderer, config), strict=True)}
     found = tuple(Pack(int(rows.lengths[group].sum()), config.cutoff_len, tuple(shown[number] for number in group))
@@ -173,8 +180,13 @@ def look(config: Config, count: int, place: str | None, say: Callable[[str], Non
 
 def first_rows(rows: Rows | Stream, count: int, renderer: Renderer, config: Config) -> list[Preview]:
     """Previews of the first `count` rows trained on."""
-    numbers = range(0, len(rows), PER_ROW[STAGE_ROWS[config.stage]])[:count]
+    numbers = _first(rows, count, STAGE_ROWS[config.stage])
     return _previews(rows, numbers, rows.stores if isinstance(rows, Rows) else (), renderer, config)
+
+
+def _first(rows: Rows | Stream, count: int, kind: Kind) -> list[int]:
+    """The numbers of the first sequences of the first `count` rows."""
+    return list(range(0, len(rows.lengths), PER_ROW[kind])[:count])
 
 
 def _previews(rows: Rows | Stream, numbers: Sequence[int], stores: Sequence[Store], renderer: Renderer,
@@ -182,7 +194,8 @@ def _previews(rows: Rows | Stream, numbers: Sequence[int], stores: Sequence[Stor
     """Previews of the rows whose first sequences have these numbers. stores: in the order of dataset and
     eval_dataset."""
     kind = STAGE_ROWS[config.stage]
-    groups = [[rows[number + more] for more in range(PER_ROW[kind])] for number in numbers]
+    there = rows.sample if isinstance(rows, Stream) else rows
+    groups = [[there[number + more] for more in range(PER_ROW[kind])] for number in numbers]
     behind = {} if kind == "documents" else _behind(rows, numbers, [group[0].place for group in groups], stores, config)
     return [preview(group, behind.get(group[0].place), renderer, kind, config.cutoff_len, config.overlong)
             for group in groups]
@@ -209,7 +222,7 @@ def _behind(rows: Rows | Stream, numbers: Sequence[int], places: Sequence[Place]
     return found
 
 
-def _at(word: str, data: Data) -> tuple[Rows | Stream, list[int]]:
+def _at(word: str, data: Data, per_row: int) -> tuple[Rows | Stream, list[int]]:
     """The row whose place is `word` (or ends with it), among those trained on and those held out.
 
     Raises:
@@ -221,18 +234,26 @@ def _at(word: str, data: Data) -> tuple[Rows | Stream, list[int]]:
         else:
             numbers = np.flatnonzero(_places_at(rows, word)).tolist()
         if numbers:
-            step = rows.per_row if isinstance(rows, Rows) else 1
-            return rows, numbers[::step]
+            return rows, numbers[::per_row]
     for store in data.stores:
         reasons = {str(row.place): row.reason for row in store.refused()}
         reasons |= {place: "it is longer than cutoff_len" for place in store.manifest.overlong}
         for place, reason in reasons.items():
             if _is_at(place, word):
-                raise problem("no-such-row", f"{place} is not learned from: {reason}.", option="row",
+                raise problem("no-such-row", f"{place} is not learned from: {reason}.", option="--row",
                               status=WRONG_OPTIONS)
     near = _nearest(word, data.stores)
-    raise problem("no-such-row", f"no row begins at {word}.", option="row", status=WRONG_OPTIONS,
-                  fix=f"The nearest one begins at {near}." if near else "Places are written file:line.")
+    raise problem("no-such-row", f"no row begins at {word}.", option="--row", status=WRONG_OPTIONS,
+                  fix=f"The nearest one begins at {near}." if near else f"Rows are named {_names(data)}.")
+
+
+def _names(data: Data) -> str:
+    """How the places of rows are written, for each file of the data sets (`N` stands for the number)."""
+    files = dict.fromkeys(file for store in data.stores for file in store.manifest.files)
+    if isinstance(data.train, Stream):
+        files |= dict.fromkeys(row.place.file for row in data.train.sample)
+    names = [f"{file}N" for file in files]
+    return ", ".join([*names[:5], "…"] if len(names) > 5 else names)
 
 
 def _is_at(place: str, word: str) -> bool:
@@ -266,7 +287,7 @@ def _nearest(word: str, stores: Sequence[Store]) -> str | None:
 
 def _view(rows: tuple[Preview, ...], packs: tuple[Pack, ...], data: Data, config: Config) -> View:
     manifests = [store.manifest for store in data.stores]
-    learned = data.train.learned
+    learned = data.train.learned.reshape(-1, PER_ROW[STAGE_ROWS[config.stage]]).sum(axis=1)
     return View(
         rows, packs, tuple((str(row.place), row.reason) for store in data.stores for row in store.refused()),
         sum(sum(manifest.refusals.values()) for manifest in manifests),
@@ -329,8 +350,9 @@ def _summary(view: View) -> Iterator[str]:
         yield ""
     yield from _length_lines(view)
     yield ""
+    each = "pair, both answers together" if STAGE_ROWS[config.stage] == "preferences" else "row"
     none = f"{view.learned_none:.1%} of the rows have none" if view.learned_none else "no row is without"
-    yield f"Learned tokens: {view.learned_median:,} a row (median); {none}."
+    yield f"Learned tokens: {view.learned_median:,} a {each} (median); {none}."
 
 
 def _is(count: int) -> str:
@@ -348,10 +370,8 @@ _BAR = 40
 def _length_lines(view: View) -> Iterator[str]:
     lengths, cutoff = view.lengths, view.config.cutoff_len
     documents = STAGE_ROWS[view.config.stage] == "documents"
-    what = "documents" if documents else "answers with their prompt" if view.config.stage in ("rm", "dpo") else "rows"
-    first = "the first " if view.streamed else ""
-    yield f"Tokens of {first}{lengths.of:,} {what}, before anything is cut: {lengths.median:,} (median), " \
-          f"{lengths.longest:,} (longest)"
+    when = "as they are trained on" if view.streamed else "before anything is cut"
+    yield f"Tokens of {view.measured()}, {when}: {lengths.median:,} (median), {lengths.longest:,} (longest)"
     highest = max((rows for _, _, rows in lengths.bars), default=0)
     wide = max((len(f"{last:,}") for _, last, _ in lengths.bars), default=0)
     for begin, end, rows in lengths.bars:
@@ -363,8 +383,9 @@ def _length_lines(view: View) -> Iterator[str]:
         yield f"Documents are joined, each with an end-of-text token, and cut into blocks of {cutoff:,} tokens." \
             if view.config.packing is not False else f"Each document is a row of at most {cutoff:,} tokens."
         yield "The first token of a row is not learned, since nothing stands before it to tell it from."
+    elif view.streamed:
+        yield f"Rows longer than cutoff_len ({cutoff:,}) are not counted here (overlong: {view.config.overlong})."
     elif lengths.longer:
-        yield f"Longer than cutoff_len ({cutoff:,}): {lengths.longer:,}. cutoff_len: {lengths.keeps_most:,} keeps " \
-              f"99.5 % whole, {lengths.longest:,} all."
+        yield f"Longer than cutoff_len ({cutoff:,}): {lengths.longer:,}."
     else:
         yield f"All fit into cutoff_len ({cutoff:,})."

@@ -122,7 +122,7 @@ def _summary(view: View) -> Iterator[str]:
         yield from (f"<li>{escape(place)}</li>" for place in view.overlong)
         yield "</ul>"
     yield "<h2>Lengths in tokens · 长度（token）</h2>"
-    yield (f"<p>{lengths.of:,} rows · 行; {lengths.median:,} median · 中位数; "
+    yield (f"<p>{view.measured()} · {lengths.of:,} 行; {lengths.median:,} median · 中位数; "
            f"{lengths.longest:,} longest · 最长; cutoff_len {cutoff:,}; {lengths.keeps_most:,} keeps 99.5 % · "
            "可保留 99.5 %</p><table>")
     highest = max((rows for _, _, rows in lengths.bars), default=1) or 1
@@ -131,5 +131,6 @@ def _summary(view: View) -> Iterator[str]:
         over = ' class="over"' if begin > cutoff else ""
         yield (f'<tr{over}><td>{begin:,}–{end:,}</td><td><div class="bar" style="width:{100 * rows / highest:.1f}%">'
                f"</div></td><td>{rows:,} {mark}</td></tr>")
-    yield (f"</table><p>Learned tokens a row · 每行学习的 token: {view.learned_median:,} (median · 中位数); "
+    yield (f"</table><p>Learned tokens a row (of a pair: both answers) · 每行学习的 token（偏好对合计两个回答）: "
+           f"{view.learned_median:,} (median · 中位数); "
            f"{view.learned_none:.1%} without · 没有可学习的行</p>")

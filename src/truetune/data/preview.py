@@ -136,7 +136,7 @@ def preview(sequences: Sequence[Rendered], row: Row | None, renderer: Renderer, 
 _NOTES = {
     (lambda row: row.cut): "part of this row was cut off at cutoff_len",
     (lambda row: row.endless): "an answer has no end-of-turn token: the model does not learn to stop here",
-    (lambda row: row.drifts): "chat sends other ids before an answer here: it begins with white space",
+    (lambda row: row.drifts): "the white space between prompt and answer becomes other tokens than in the prompt alone",
 }
 
 

@@ -123,7 +123,9 @@ def _array(text: _Window) -> Iterator[tuple[Any, int]]:
                 unfinished = error.msg.startswith("Unterminated") or error.pos > len(text.seen) - _UNFINISHED
                 if unfinished and text.more():
                     continue
-                raise _bad_json(error.msg, text.name, text.line_of(error.pos)) from None
+                stray = error.pos == text.at and text.seen[text.at :][:1] == "]"
+                reason = "a comma before the closing ]" if stray else error.msg
+                raise _bad_json(reason, text.name, text.line_of(error.pos)) from None
             line = text.line
             text.go_to(end)
             after = _after_row(text)

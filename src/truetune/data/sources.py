@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import http.client
 import importlib
 import json
 import os
 import re
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -21,7 +25,15 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, PositiveInt, ValidationError
 
-from truetune.data.formats import DESCRIBED, Layout, described_layout
+from truetune.data.formats import (
+    COLUMN_KEYS,
+    DESCRIBED,
+    TAG_KEYS,
+    Layout,
+    described_layout,
+    near_key,
+    unknown_keys,
+)
 from truetune.data.messages import Place
 from truetune.data.readers import KINDS, RawRow, read_file, struct_columns, suffix_of, without_nulls
 from truetune.findings import Finding, Problem, problem
@@ -217,17 +229,54 @@ class Hub:
     def _load(self) -> Any:
         from datasets import load_dataset
 
+        unreachable = None if self.hub != "hf" or Path(self.repo).is_dir() else _unreachable()
+        if unreachable:
+            return self._kept(unreachable)
         try:
             return load_dataset(_HUBS[self.hub](self), self.subset, split=self.split, data_dir=self.folder,
                                 cache_dir=self.cache_dir, streaming=self.streaming)
         except _hub_errors() as error:
             raise self._refusal(error) from None
 
+    def _kept(self, unreachable: str) -> Any:
+        """What an earlier run has downloaded, as `load_dataset` reads it when it has given up on the hub."""
+        from datasets.packaged_modules.cache.cache import Cache
+
+        try:
+            kept = Cache(self.cache_dir, self.repo.rpartition("/")[2], self.subset, version="auto", hash="auto",
+                         repo_id=self.repo, data_dir=self.folder)
+            return (kept.as_streaming_dataset if self.streaming else kept.as_dataset)(split=self.split)
+        except _hub_errors():
+            raise self._refusal(OSError(unreachable)) from None
+
     def _refusal(self, error: Exception) -> Problem:
         reason = str(error).split("\n")[0].rstrip(". ") or type(error).__name__
         return problem("hub-data", f"the data set {self.repo} cannot be read: {reason}.", where=self.repo,
                        fix="Is it spelt right, are you online, and (for one that is not open) logged in? A name "
                            "owner/set that is no file or folder here is looked for on the hub.")
+
+
+_PATIENCE = 5.0
+
+
+def _unreachable() -> str | None:
+    """Why Hugging Face does not answer at all; None if it does. huggingface_hub tries six times, in 25 seconds and with
+    a line for each, and has no setting for it; so whether anybody is there is asked before."""
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():  # then it asks nobody, and says so at once
+        return None
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_PATIENCE).close()
+    except (urllib.error.HTTPError, http.client.HTTPException, ValueError):  # an answer, or no address at all
+        return None
+    except OSError as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, ssl.SSLError):  # somebody is there, and which certificates to trust is set elsewhere
+            return None
+        why = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+        return f"{constants.ENDPOINT} cannot be reached ({why})"
+    return None
 
 
 def _from_hugging_face(hub: Hub) -> str:
@@ -360,10 +409,12 @@ def _on_hub(repo: str, config: Config) -> _Folder:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+        unreachable = _unreachable()
         try:
-            return Path(hf_hub_download(repo, name, repo_type="dataset", cache_dir=config.cache_dir))
+            return Path(hf_hub_download(repo, name, repo_type="dataset", cache_dir=config.cache_dir,
+                                        local_files_only=unreachable is not None))
         except (HfHubHTTPError, HFValidationError, OSError) as error:
-            reason = str(error).split("\n")[0].rstrip(".")
+            reason = unreachable or str(error).split("\n")[0].rstrip(".")
             raise problem("hub-data", f"{name} of the data set {repo} cannot be read: {reason}.", where=repo,
                           fix="REMOTE:owner/set names a data set on the hub that holds dataset_info.json.") from None
 
@@ -427,23 +478,40 @@ def _local(path: Path, where: str) -> Files:
 
 
 def _near(path: Path, folder: Path) -> str | None:
-    """`Did you mean …?` with the data file whose name is nearest to that of `path`."""
+    """`Did you mean …?` with the data file whose name is nearest to that of `path`; of several, one of its kind."""
     for parent in (path.parent, (folder / path).parent):
-        files = {file.stem: file for file in sorted(parent.glob("*")) if suffix_of(file.name) and file.name != INFO}
-        for stem in difflib.get_close_matches(path.stem, files, n=1):
-            return f"Did you mean {files[stem]}?"
+        files = [file for file in sorted(parent.glob("*")) if suffix_of(file.name) and file.name != INFO]
+        files.sort(key=lambda file: file.suffix == path.suffix)
+        nearest = {file.stem: file for file in files}  # the last of a name stays
+        for stem in difflib.get_close_matches(path.stem, nearest, n=1):
+            return f"Did you mean {nearest[stem]}?"
     return None
 
 
 def _from_entry(name: str, info: _Info, config: Config) -> Source:
     where = f"{info.where}, {name}"
+    slips = list(_slips(info.entries[name], where))
     try:
         entry = InfoEntry.model_validate(info.entries[name])
     except ValidationError as error:
-        raise Problem(Finding("bad-info", "error", f"{'.'.join(map(str, slip['loc'])) or 'it'}: {slip['msg']}.",
-                              where=where) for slip in error.errors()) from None
+        raise Problem([*slips, *(Finding("bad-info", "error", where=where, message=(
+            f"{'.'.join(map(str, slip['loc'])) or 'it'}: {slip['msg']}.")) for slip in error.errors())]) from None
+    if slips:
+        raise Problem(slips)
     layout = described_layout(entry.formatting, entry.columns, entry.tags, entry.ranking, where)
     return Source(name, _data(entry, info, config, where), layout, entry.num_samples, where)
+
+
+def _slips(entry: Any, where: str) -> Iterator[Finding]:
+    """Keys of an entry that mean nothing. What people add for themselves (a licence, a description) is passed over
+    where it looks like no key of ours; within the blocks there is nothing to add."""
+    if not isinstance(entry, dict):
+        return
+    known = tuple(InfoEntry.model_fields)
+    yield from unknown_keys((key for key in entry if near_key(key, known)), known, "the entry", where)
+    for block, keys in (("columns", COLUMN_KEYS), ("tags", TAG_KEYS)):
+        if isinstance(entry.get(block), dict):
+            yield from unknown_keys(entry[block], keys, f"its {block} block", where)
 
 
 def _data(entry: InfoEntry, info: _Info, config: Config, where: str) -> Data:

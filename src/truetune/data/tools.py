@@ -19,10 +19,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truetune.data.messages import BadRow, ToolCall
 from truetune.findings import WRONG_OPTIONS, problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _FOLDER = Path(__file__).with_name("templates") / "tools"
 _CARRIER = "with_tools"
@@ -36,8 +39,9 @@ Tools = Sequence[Mapping[str, Any]]
 
 @cache
 def tool_macros(name: str) -> str:
-    """The Jinja text of a tool format. It defines `tool_prompt(tools)`, what is appended to the system text, and
-    `tool_calls(calls)`, what the assistant writes.
+    """The Jinja text of a tool format. It defines `tool_prompt(tools)`, what is appended to the system text,
+    `tool_calls(calls)`, what the assistant writes, and `tool_result(text)`, a result in a message of the user (a named
+    template that has a role for results writes them its own way).
 
     Raises:
         Problem: there is no such format.
@@ -50,19 +54,55 @@ def tool_macros(name: str) -> str:
     return _jinja(name)
 
 
-def with_tools(source: str, tool_format: str) -> str:
+def with_tools(source: str, tool_format: str, default_system: str = "") -> str:
     """A chat template, made to speak `tool_format`: when there are tools, calls or results, it puts them into plain
     messages (see `with_tools.jinja`) before it writes them; without any, it writes what `source` writes.
 
-    A template that this function has changed before only changes its format.
+    A template that this function has changed before only changes its format and system text.
+
+    Args:
+        default_system: what `source` writes as system text where a conversation brings none (`default_system_of`). The
+            tools stand behind it; without it they would stand in its place.
 
     Raises:
         Problem: there is no such format.
     """
     ours = _prelude(tool_format)
+    without = _SYSTEM.sub("", source, count=1)
     for known in TOOL_FORMATS:
-        source = source.removeprefix(_prelude(known))
-    return ours + source
+        if without.startswith(_prelude(known)):
+            source = without.removeprefix(_prelude(known))
+    return f"{{%- set truetune_system = {json.dumps(default_system, ensure_ascii=False)} -%}}\n{ours}{source}"
+
+
+def default_system_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The system text that the tokenizer's template writes where a conversation brings none; "" if it writes none,
+    knows no system, or writes today's date in it.
+
+    It is what stands where a system message would: found by rendering one, and proven by rendering it itself.
+    """
+    from jinja2 import TemplateError
+
+    def rendered(*system: str, **values: Any) -> str:
+        talk = [*({"role": "system", "content": text} for text in system), {"role": "user", "content": "Hello."}]
+        return str(tokenizer.apply_chat_template(talk, tokenize=False, **values))
+
+    if not tokenizer.chat_template:
+        return ""
+    try:
+        without = rendered()
+        before, _, after = rendered(_MARK).partition(_MARK)
+        found = without[len(before) : len(without) - len(after)]
+        undated = rendered(strftime_now=lambda form: form)
+        proven = f"{before}{found}{after}" == without == rendered(found) and found in undated
+    except TemplateError:  # many templates refuse a system message
+        return ""
+    return found if proven else ""
+
+
+def depends_on_date(source: str) -> bool:
+    """Whether a chat template can write today's date, so that tomorrow the same conversation may be other tokens."""
+    return "strftime_now" in re.sub(r"\{#.*?#\}", "", source, flags=re.DOTALL)
 
 
 def parse_calls(text: str, tool_format: str, tools: Tools = ()) -> tuple[str, list[ToolCall]]:
@@ -152,7 +192,12 @@ def _prelude(tool_format: str) -> str:
     which every server sets; without it, a template that opens with white space would be read otherwise than alone.
     """
     text = tool_macros(tool_format) + "\n" + _jinja(_CARRIER)
-    return re.sub(r"\b(tool_prompt|tool_calls)\(", r"truetune_\1(", text)
+    return re.sub(r"\b(tool_prompt|tool_calls|tool_result)\(", r"truetune_\1(", text)
+
+
+_SYSTEM = re.compile(r'\A\{%- set truetune_system = "(?:[^"\\]|\\.)*" -%\}\n')
+"""The line that `with_tools` puts before the macros."""
+_MARK = "A system text that no template writes by itself."
 
 
 # ── Values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
