@@ -238,8 +238,8 @@ def test_a_stream_is_shown_however_much_of_it_is_trained_on(here, run_yaml, opti
     pair = {"instruction": "Best?", "input": "", "chosen": "Good one.", "rejected": "Bad."}
     rows = [pair] if "stage" in options else CHATS
     status, said, _ = here("show", run_yaml("s", rows, streaming=True, buffer_size=1, **options), "-n", "20")
-    what = "1,000 answers, each with its prompt," if "stage" in options else "1,000 rows"
-    assert status == 0 and said.count(" tokens, ") - 2 * said.count("── rejected: ") - said.count("── prompt: ") == 20
+    what = "1,000 answers with prompt" if "stage" in options else "1,000 rows"
+    assert status == 0 and len(re.findall(r"(?m)^s\.jsonl:\d  ", said)) == 20
     assert f"Tokens of the first {what} of a stream, as they are trained on: " in said and "All fit" not in said
 
 
@@ -282,9 +282,7 @@ def test_findings_about_rows_are_told_wherever_rows_are_looked_at(here, run_yaml
 
 def test_data_without_thoughts_for_a_model_that_thinks_is_told(here, run_yaml):
     """It would learn to think nothing."""
-    run_yaml("a", CHATS[1:], template="qwen3")
-    for verb in ("show", "build"):
-        assert "no answer holds a thought" in here(verb, "a.yaml")[1]
+    assert "no answer holds a thought" in here("show", run_yaml("a", CHATS[1:], template="qwen3"))[1]
 
 
 def test_the_last_rows_are_gone(here, run_yaml):
@@ -305,7 +303,7 @@ def test_numbers_agree_with_their_words_and_with_one_another(here, run_yaml):
     said = here("show", run_yaml("pairs", [pair], stage="dpo"))[1]
     learned = re.search(r"pairs.jsonl:1  \d+ tokens, (\d+) of them learned", said)
     assert learned and f"Learned tokens: {learned[1]} a pair, both answers together (median)" in said
-    assert "Tokens of 2 answers, each with its prompt, before" in said
+    assert "Tokens of 2 answers with prompt, before" in said
     said = here("show", run_yaml("one", CHATS[1:2]))[1]
     assert "Tokens of 1 row, before" in said and "1 rows" not in said
     said = here("show", run_yaml("three", CHATS, cutoff_len=45))[1]

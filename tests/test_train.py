@@ -105,7 +105,7 @@ def test_what_is_saved_is_what_was_trained(tiny: Path, data: Path, tmp_path: Pat
         run(folder, tiny, data, val_size=4, **more)
         seen = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))["eval_loss"]
         config, _ = read_config([str(folder / "config.yaml")])
-        rows = preflight(config, print).held_out
+        rows = preflight(config, print).held_out[""]
         if name == "adapter":
             causal = AutoPeftModelForCausalLM.from_pretrained(folder).get_base_model()
         else:

@@ -120,7 +120,7 @@ class View:
     def measured(self) -> str:
         """What `lengths` are the lengths of, in words."""
         of = self.lengths.of
-        what = {"documents": count_of(of, "document"), "preferences": f"{count_of(of, 'answer')}, each with its prompt"
+        what = {"documents": count_of(of, "document"), "preferences": f"{count_of(of, 'answer')} with prompt"
                 }.get(STAGE_ROWS[self.config.stage], count_of(of, "row"))
         return f"the first {what} of a stream" if self.streamed else what
 

@@ -83,18 +83,18 @@ def default_system_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """
     from jinja2 import TemplateError
 
-    def rendered(*system: str, **values: Any) -> str:
+    def rendered(*system: str, dates: str = "") -> str:
         talk = [*({"role": "system", "content": text} for text in system), {"role": "user", "content": "Hello."}]
-        return str(tokenizer.apply_chat_template(talk, tokenize=False, **values))
+        return str(tokenizer.apply_chat_template(talk, chat_template=dates + source, tokenize=False))
 
     if not tokenizer.chat_template:
         return ""
+    source = tokenizer.get_chat_template()
     try:
         without = rendered()
         before, _, after = rendered(_MARK).partition(_MARK)
         found = without[len(before) : len(without) - len(after)]
-        undated = rendered(strftime_now=lambda form: form)
-        proven = f"{before}{found}{after}" == without == rendered(found) and found in undated
+        proven = f"{before}{found}{after}" == without == rendered(found) and found in rendered(dates=_NO_DATE)
     except TemplateError:  # many templates refuse a system message
         return ""
     return found if proven else ""
@@ -198,6 +198,8 @@ def _prelude(tool_format: str) -> str:
 _SYSTEM = re.compile(r'\A\{%- set truetune_system = "(?:[^"\\]|\\.)*" -%\}\n')
 """The line that `with_tools` puts before the macros."""
 _MARK = "A system text that no template writes by itself."
+_NO_DATE = "{%- macro strftime_now(form) -%}{{ form }}{%- endmacro -%}\n"
+"""In front of a template: every date is written as its form, `%d %b %Y`."""
 
 
 # ── Values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
