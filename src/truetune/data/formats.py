@@ -212,7 +212,8 @@ def to_row(values: Mapping[str, Any], layout: Layout, kind: Kind, place: Place) 
     """One row as what a stage learns from. `kind` is the layout's own.
 
     Raises:
-        BadRow: a column is missing or holds something else, a role has no meaning, or the roles are out of order.
+        BadRow: a column is missing or holds something else, a role has no meaning, the roles are out of order, or there
+            are media.
     """
     row = _ROWS[kind](values, layout, place)
     if any([key in layout.columns or key in values for key in _MEDIA]):

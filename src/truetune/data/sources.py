@@ -412,7 +412,7 @@ def _on_hub(repo: str, config: Config) -> _Folder:
         unreachable = _unreachable()
         try:
             return Path(hf_hub_download(repo, name, repo_type="dataset", cache_dir=config.cache_dir,
-                                        local_files_only=False))
+                                        local_files_only=unreachable is not None))
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             reason = unreachable or str(error).split("\n")[0].rstrip(".")
             raise problem("hub-data", f"{name} of the data set {repo} cannot be read: {reason}.", where=repo,
