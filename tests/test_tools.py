@@ -23,7 +23,6 @@ from truetune.data.messages import BadRow, ToolCall
 from truetune.data.tools import (
     TOOL_FORMATS,
     default_system_of,
-    depends_on_date,
     parse_calls,
     read_call_turn,
     read_calls,
@@ -748,15 +747,6 @@ def test_the_system_text_of_a_template(tokenizer: Any, source: str | None, syste
     own = copy.deepcopy(tokenizer)
     own.chat_template = source
     assert default_system_of(own) == system
-
-
-def test_templates_that_tell_the_date(tokenizer: Any) -> None:
-    """llama3 does, and whoever keeps tokens must know; a comment about it does not."""
-    dated = {name for name in TOOL_FORMATS if depends_on_date(with_tools(tokenizer.chat_template, name))}
-    assert dated == {"llama3"}
-    assert not depends_on_date(tokenizer.chat_template)
-    assert not depends_on_date("{#- strftime_now\n is not called -#}" + TURNS)
-    assert depends_on_date("{#- one -#}{{ strftime_now('%Y') }}{#- two -#}")
 
 
 def test_calls_follow_what_is_said_on_a_line_of_their_own() -> None:

@@ -104,16 +104,17 @@ def _empty_findings(data: Data, config: Config) -> list[Finding]:
     """Rows of which nothing is learned, and sets of which nothing is left."""
     findings = []
     for option, rows in (("dataset", data.train), *(("eval_dataset", rows) for rows in data.held_out.values())):
-        asked = config.dataset if option == "dataset" else True
         empty = np.flatnonzero(rows.learned == 0)
         if len(empty):
-            findings.append(Finding("nothing-learned", "error", f"{len(empty)} of {len(rows)} rows have no token that "
-                                    "is learned.", option=option, where=rows[int(empty[0])].where))
-        if asked and not len(rows):
-            refused = sum(sum(store.manifest.refusals.values()) for store in data.stores)
-            long = sum(store.manifest.dropped for store in data.stores)
-            findings.append(Finding("no-rows-left", "error", f"no row is left to learn from: {refused} cannot be "
-                                    f"learned from, {long} are longer than {config.cutoff_len} tokens.", option=option))
+            findings.append(Finding("nothing-learned", "error", f"no token is learned of {len(empty)} of "
+                                    f"{count_of(len(rows.lengths), 'row')}.", option=option,
+                                    where=_place(rows, int(empty[0]))))
+        if not len(rows.lengths) and (config.dataset or option != "dataset"):
+            fates = {"cannot be learned from": sum(sum(store.manifest.refusals.values()) for store in data.stores),
+                     f"longer than {config.cutoff_len} tokens": sum(store.manifest.dropped for store in data.stores)}
+            told = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
+            findings.append(Finding("no-rows-left", "error", f"no row is left to learn from{f': {told}' if told else ''}.",
+                                    option=option))
     return findings
 
 
@@ -130,16 +131,21 @@ def _turn_findings(rows: Rows | Stream) -> list[Finding]:
     for id, flag, what, fix in told:
         having = rows.having(flag)
         if len(having):
-            findings.append(Finding(id, "warn", f"in {len(having)} of {len(rows)} rows {what}", option="dataset",
-                                    where=rows[int(having[0])].where, fix=fix))
+            findings.append(Finding(id, "warn", f"in {len(having)} of {len(rows.lengths)} rows {what}",
+                                    option="dataset", where=_place(rows, int(having[0])), fix=fix))
     return findings
+
+
+def _place(rows: Rows | Stream, number: int) -> str:
+    """Where a row stands; of a stream, one of those that were looked at."""
+    return (rows.sample if isinstance(rows, Stream) else rows)[number].where
 
 
 def _thinking_findings(rows: Rows | Stream, renderer: Renderer, config: Config) -> list[Finding]:
     """A model that thinks or not, as it is told, unlearns to think from answers without thoughts."""
     named = TEMPLATES.get(config.template or "")
     switches = named.reasoning if named else "enable_thinking" in str(renderer.tokenizer.chat_template)
-    if not switches or len(rows.having("thinks")) or not len(rows) or config.enable_thinking is not True:
+    if not switches or len(rows.having("thinks")) or not len(rows.lengths) or config.enable_thinking is not True:
         return []
     return [Finding("no-thoughts", "warn", "no answer holds a thought, and this model can think: it would learn to "
                     "think nothing when it is asked to think.", option="enable_thinking",

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from truetune.data.renderer import Masks, Renderer
 from truetune.data.templates import TEMPLATES, apply_template, stop_words
-from truetune.data.tools import with_tools
+from truetune.data.tools import default_system_of, with_tools
 from truetune.findings import Finding
 from truetune.options import Config
 
@@ -41,7 +41,8 @@ def settle_template(tokenizer: PreTrainedTokenizerBase, config: Config) -> list[
     elif own:
         thinking = [option for option in ("enable_thinking", "preserve_thinking") if config.given(option)]
         source = _defaults({option: getattr(config, option) for option in thinking}) + own
-        source = with_tools(source, config.tool_format) if config.tool_format else source
+        if config.tool_format:
+            source = with_tools(source, config.tool_format, default_system_of(tokenizer))
         source = _system(config.default_system) + source
     else:
         return []

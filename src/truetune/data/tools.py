@@ -100,11 +100,6 @@ def default_system_of(tokenizer: PreTrainedTokenizerBase) -> str:
     return found if proven else ""
 
 
-def depends_on_date(source: str) -> bool:
-    """Whether a chat template can write today's date, so that tomorrow the same conversation may be other tokens."""
-    return "strftime_now" in re.sub(r"\{#.*?#\}", "", source, flags=re.DOTALL)
-
-
 def parse_calls(text: str, tool_format: str, tools: Tools = ()) -> tuple[str, list[ToolCall]]:
     """What an answer says, and the calls it makes (none: an empty list, and the text is as it was).
 
