@@ -39,7 +39,7 @@ def bundled(cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(bundled: Path) -> Any:
-    from truetune.model.load import load_tokenizer
+    from truetune.model.find import load_tokenizer
 
     return load_tokenizer(bundled)
 
@@ -49,7 +49,8 @@ def tiny(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model with its first two layers only: real tokenizer, real weights, a run in seconds."""
     import torch
 
-    from truetune.model.load import load_model, load_tokenizer
+    from truetune.model.find import load_tokenizer
+    from truetune.model.load import load_model
 
     folder = tmp_path_factory.mktemp("tiny-model")
     model = load_model(bundled, torch.float32, torch.device("cpu"))

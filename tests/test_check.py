@@ -11,11 +11,12 @@ import pytest
 from conftest import Truetune, write_rows
 
 from truetune.check import Preflight, preflight
-from truetune.data.batches import Plan, collate
+from truetune.data.batches import collate
 from truetune.data.messages import Place
 from truetune.data.renderer import Rendered, Run
 from truetune.findings import Finding, Problem
 from truetune.options import Config
+from truetune.steps import Plan
 
 
 def ready(model: Path, dataset: Path, **options: Any) -> Preflight:
@@ -128,7 +129,7 @@ def test_error_refuses_long_rows(bundled: Path, tmp_path: Path) -> None:
     assert f"({path}:2, {path}:3)" in finding.message
     _, finding = told = refused(bundled, path, cutoff_len=8)
     assert [each.id for each in told] == ["too-long", "no-rows-left"]  # and no talk of steps where no row is left
-    assert finding.message == "no row is left to learn from: 0 cannot be learned from, 3 are longer than 8 tokens."
+    assert finding.message == "no row is left to learn from: 3 longer than 8 tokens."
 
 
 # ------------------------------------------------------------------------------------------- what would be mislearned
@@ -160,7 +161,7 @@ def test_templates_that_teach_no_end_or_nothing(bundled: Path, tmp_path: Path, t
     silent = with_template(bundled, tmp_path / "silent", tokenizer,
                            "{% for m in messages if m['role'] == 'user' %}{{ m['content'] + '\n' }}{% endfor %}")
     (finding,) = errors(refused(silent, rows))
-    assert (finding.id, finding.message) == ("nothing-learned", "3 of 3 rows have no token that is learned.")
+    assert (finding.id, finding.message) == ("nothing-learned", "no token is learned of 3 of 3 rows.")
 
     no_system = with_template(bundled, tmp_path / "no-system", tokenizer,
                               "{% for m in messages %}{% if m['role'] == 'system' %}"

@@ -14,7 +14,8 @@ from test_train import run
 
 from truetune.export import export
 from truetune.findings import Problem
-from truetune.model.load import fingerprint, load_tokenizer
+from truetune.model.find import load_tokenizer
+from truetune.model.load import fingerprint
 from truetune.options.read import read_config
 from truetune.serve.engine import load_engine
 

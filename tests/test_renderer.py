@@ -376,7 +376,7 @@ def test_a_base_model_is_refused(tokenizer: Any) -> None:
     require_template(tokenizer, "my/chat")
 
 
-# ---------------------------------------------------------------------------------------------- weights and other designs
+# --------------------------------------------------------------------------------------- weights and other designs
 
 
 def test_parts_of_an_answer_weigh_what_a_pattern_says(tokenizer: Any) -> None:

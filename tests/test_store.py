@@ -16,12 +16,13 @@ from conftest import Truetune, events, options, write_rows
 
 from truetune.check.preflight import prepare
 from truetune.data import store as store_module
-from truetune.data.batches import Plan, pack
-from truetune.data.dataset import Data, Rows, Stream
+from truetune.data.dataset import Data
 from truetune.data.renderer import Renderer
+from truetune.data.rows import Rows, Stream
 from truetune.data.store import Store, read_manifest
 from truetune.findings import Problem
 from truetune.options import Config
+from truetune.steps import Plan, pack
 
 
 def load(model: Path, *names: object, **values: Any) -> tuple[Data, Renderer]:

@@ -341,7 +341,7 @@ def test_the_tokenizer_renders_the_same(tokenizer: Any, name: str):
 
 def test_the_saved_tokenizer_keeps_it(tokenizer: Any, tmp_path: Path):
     """A server reads the template and the options that were trained with, and may pass others."""
-    from truetune.model.load import load_tokenizer
+    from truetune.model.find import load_tokenizer
 
     changed, _ = applied(tokenizer, "qwen3", enable_thinking=False, default_system="Speak.")
     changed.save_pretrained(tmp_path)

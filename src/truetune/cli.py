@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truetune import __version__
-from truetune.findings import INTERRUPTED, OK, WRONG_OPTIONS, Finding, Problem, problem, status_of, worst_first
+from truetune.findings import FAILED, INTERRUPTED, OK, WRONG_OPTIONS, Finding, Problem, problem, status_of, worst_first
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -202,6 +202,7 @@ def _data_show(arguments: list[str]) -> int:
 
         view, found = look(config, int(count or 3), place, lambda text: console.print(text))
         findings = worst_first([*findings, *found])
+        exit_status = FAILED if status_of(findings) == "error" else OK
         shown = view.as_dict()
         if html:
             from truetune.data.page import write_page
@@ -216,7 +217,7 @@ def _data_show(arguments: list[str]) -> int:
         print(json.dumps({"status": status_of(findings), "findings": told, **shown}, ensure_ascii=False))
     else:
         _show(findings, console if exit_status == OK else _console(stderr=True))
-        if html and exit_status == OK:
+        if html and shown:
             console.print(f"written to {html}")
     return exit_status
 

@@ -7,7 +7,6 @@ is made from the parameters as they are when the optimizer is built: cast the mo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import get_scheduler
 
 from truetune.model.precision import Precision
 from truetune.options import Config
+from truetune.steps import warmup_steps
 
 
 class Optimizer:
@@ -138,10 +138,3 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: Config, total_steps
         settings.setdefault("num_decay_steps", total_steps - warmup - stable)
     return get_scheduler(config.lr_scheduler_type, optimizer, num_warmup_steps=warmup,
                          num_training_steps=total_steps, scheduler_specific_kwargs=settings)
-
-
-def warmup_steps(config: Config, total_steps: int) -> int:
-    """Steps of warmup: `warmup_steps` (below 1 a share of all), else `warmup_ratio` of all; shares are rounded up."""
-    if config.warmup_steps >= 1:
-        return int(config.warmup_steps)
-    return math.ceil((config.warmup_steps or config.warmup_ratio) * total_steps)

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from truetune.data.batches import Plan, pack
-from truetune.data.dataset import Data, Rows, Stream, load_data, unreadable
+from truetune.data.dataset import Data, load_data, unreadable
 from truetune.data.renderer import Rendered, Renderer
+from truetune.data.rows import Rows, Stream
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.templates import TEMPLATES
 from truetune.data.texts import require_template
 from truetune.findings import Finding, Problem, count_of, refuse, status_of
-from truetune.model.load import find_model, load_model_config, load_tokenizer
-from truetune.optim import warmup_steps
+from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.options import Config
+from truetune.steps import Plan, pack, warmup_steps
 
 
 @dataclass
@@ -51,8 +51,10 @@ class Preflight:
         return {"status": status_of(self.findings), "findings": findings, "facts": self.facts}
 
 
-def prepare(config: Config, say: Callable[[str], None]) -> tuple[Path, Renderer, Data, list[Finding]]:
-    """The model's folder, the renderer, the rows, and what was found on the way.
+def prepare(config: Config, say: Callable[[str], None],
+            trains: bool = False) -> tuple[Path, Renderer, Data, list[Finding]]:
+    """The model's folder, the renderer, the rows, and what was found on the way. trains: the model itself must be one
+    that can be loaded; data alone need only its tokenizer.
 
     Raises:
         Problem: with all errors of model, template and data together.
@@ -62,7 +64,8 @@ def prepare(config: Config, say: Callable[[str], None]) -> tuple[Path, Renderer,
     try:
         assert config.model_name_or_path is not None  # a rule has made sure
         base = find_model(config.model_name_or_path, config, say)
-        load_model_config(base)
+        if trains:
+            load_model_config(base)
         tokenizer = load_tokenizer(base)
         findings = refuse(settle_template(tokenizer, config))
         if config.stage != "pt":
@@ -82,7 +85,7 @@ def preflight(config: Config, say: Callable[[str], None]) -> Preflight:
     Raises:
         Problem: with all errors of model and data together.
     """
-    base, renderer, data, findings = prepare(config, say)
+    base, renderer, data, findings = prepare(config, say, trains=True)
     train, held_out = data.train, data.held_out
     findings += row_findings(data, renderer, config)
     seed = config.seed if config.data_seed is None else config.data_seed
@@ -113,8 +116,8 @@ def _empty_findings(data: Data, config: Config) -> list[Finding]:
             fates = {"cannot be learned from": sum(sum(store.manifest.refusals.values()) for store in data.stores),
                      f"longer than {config.cutoff_len} tokens": sum(store.manifest.dropped for store in data.stores)}
             told = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
-            findings.append(Finding("no-rows-left", "error", f"no row is left to learn from{f': {told}' if told else ''}.",
-                                    option=option))
+            why = f": {told}" if told else ""
+            findings.append(Finding("no-rows-left", "error", f"no row is left to learn from{why}.", option=option))
     return findings
 
 

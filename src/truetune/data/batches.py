@@ -1,11 +1,7 @@
-"""Rows laid end to end: batches without one padding token, and the order in which they come.
-
-Everything is a function of (rows, options, step), so a resumed run finds its place by counting.
-"""
+"""Rows laid end to end: batches without one padding token."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,88 +55,3 @@ def collate(rows: Sequence[Rendered]) -> Batch:
         weights=torch.from_numpy(weights[learned]),
         places=tuple(row.where for row in rows),
     )
-
-
-@dataclass(frozen=True)
-class Packs:
-    """Rows that share a batch row. order: (rows,) row numbers, pack after pack. starts: (packs + 1,) borders in it."""
-
-    order: np.ndarray
-    starts: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def rows(self, pack: int) -> list[int]:
-        return self.order[self.starts[pack] : self.starts[pack + 1]].tolist()
-
-
-_WINDOW = 1000
-"""Rows among which packs are filled: enough to leave little room empty, few enough to keep an epoch's order random."""
-
-
-def pack(lengths: np.ndarray, limit: int, seed: int) -> Packs:
-    """Fill packs of at most `limit` tokens by first fit: each row goes into the first pack that has room for it, over
-    windows of shuffled rows, the longest of a window first.
-
-    Args:
-        lengths: (rows,) tokens of each row.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(lengths))
-    packs: list[list[int]] = []
-    for first in range(0, len(shuffled), _WINDOW):
-        window = shuffled[first : first + _WINDOW]
-        room = np.zeros(0, dtype=np.int64)
-        filled: list[list[int]] = []
-        for row in window[np.argsort(-lengths[window], kind="stable")].tolist():
-            fitting = np.flatnonzero(room >= lengths[row])
-            if len(fitting):
-                filled[fitting[0]].append(row)
-                room[fitting[0]] -= lengths[row]
-            else:
-                filled.append([row])
-                room = np.append(room, limit - lengths[row])
-        packs += filled
-    sizes = [len(rows) for rows in packs]
-    return Packs(np.array([row for rows in packs for row in rows], dtype=np.int64), np.cumsum([0, *sizes]))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which rows every optimizer step learns from. A step is `accumulation` batches of `batch_size` rows (or packs of
-    rows); the last step of an epoch takes what is left."""
-
-    rows: int
-    batch_size: int
-    accumulation: int
-    epochs: float
-    max_steps: int
-    seed: int
-    shuffle: bool
-    packs: Packs | None = None
-
-    @property
-    def units(self) -> int:
-        """Rows, or packs of rows."""
-        return self.rows if self.packs is None else len(self.packs)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(self.units / (self.batch_size * self.accumulation))
-
-    @property
-    def total_steps(self) -> int:
-        return self.max_steps if self.max_steps > 0 else math.ceil(self.epochs * self.steps_per_epoch)
-
-    def batches(self, step: int) -> list[list[int]]:
-        """Row numbers of each batch of optimizer step `step` (from 0)."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        order = np.arange(self.units)
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.units)
-        size = self.batch_size * self.accumulation
-        chosen = order[index * size : (index + 1) * size].tolist()
-        batches = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
-        if self.packs is None:
-            return batches
-        return [[row for pack in batch for row in self.packs.rows(pack)] for batch in batches]

@@ -17,7 +17,7 @@ from truetune.check.preflight import prepare
 from truetune.data.renderer import Rendered
 from truetune.data.store import MANIFEST, Store, differing
 from truetune.findings import FAILED, OK, WRONG_OPTIONS, Problem, count_of, problem, status_of
-from truetune.model.load import find_model, load_tokenizer
+from truetune.model.find import find_model, load_tokenizer
 from truetune.options import Config
 from truetune.options.read import read_config
 

@@ -1,4 +1,4 @@
-"""The rows of a run: every data set as a token store, mixed, sampled, held out, without copying a token."""
+"""From a configuration to the rows of a run: every data set as a token store, mixed, sampled, held out."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from functools import partial
 from hashlib import sha256
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from truetune.data.lengths import fit
 from truetune.data.messages import BadRow, Kind
-from truetune.data.mix import hold_out, mix_indices, mix_streams, sample_indices
+from truetune.data.mix import mix_indices, mix_streams, sample_indices
 from truetune.data.reading import STAGE_ROWS, Refused, describe_refused, read_source
 from truetune.data.renderer import VERSION, Disagreed, Rendered, Renderer
+from truetune.data.rows import Rows, Stream, all_of, groups_of, of_groups, split
 from truetune.data.sources import Source, find_sources
-from truetune.data.store import FLAGS, Recipe, Store, build, differing, key_of, read_manifest
+from truetune.data.store import Recipe, Store, build, differing, key_of, read_manifest
 from truetune.files import disk_refusal
 from truetune.findings import Finding, Problem, count_of, problem
 from truetune.options import Config
@@ -29,92 +30,6 @@ from truetune.options import Config
 PER_ROW: Mapping[Kind, int] = {"conversations": 1, "preferences": 2, "judged": 1, "documents": 1}
 """How many sequences a row of each kind has."""
 _LOOKED_AT = 10_000
-_SAMPLE = 1000
-"""Rows of a stream that are looked at before it is trained on."""
-
-
-class Rows(Sequence[Rendered]):
-    """Sequences out of one or several stores, in an order of their own.
-
-    picks: (n, 2), the store and the number in it of every sequence. per_row: so many follow one another for a row.
-    """
-
-    def __init__(self, stores: Sequence[Store], picks: np.ndarray, per_row: int = 1):
-        self.stores, self.picks, self.per_row = stores, picks, per_row
-        self.lengths, self.learned, self.flags = (self._column(name) for name in ("length", "learned", "flags"))
-
-    def _column(self, name: str) -> np.ndarray:
-        values = np.zeros(len(self.picks), dtype=np.int64)
-        for number, store in enumerate(self.stores):
-            mine = self.picks[:, 0] == number
-            values[mine] = store.rows[name][self.picks[mine, 1]]
-        return values
-
-    def __len__(self) -> int:
-        return len(self.picks)
-
-    @overload
-    def __getitem__(self, number: int) -> Rendered: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Rendered]: ...
-    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
-        if isinstance(number, slice):
-            return [self[index] for index in range(*number.indices(len(self)))]
-        store, row = self.picks[number]
-        return self.stores[store][int(row)]
-
-    def having(self, flag: str) -> np.ndarray:
-        """The numbers of the sequences of which a fact in `FLAGS` holds."""
-        return np.flatnonzero(self.flags & FLAGS[flag])
-
-    def shortest(self, count: int) -> list[Rendered]:
-        return [self[int(number)] for number in np.argsort(self.lengths, kind="stable")[:count]]
-
-    def hash(self) -> str:
-        """A hash of every token and weight in order, without reading them: stores are named by what made them."""
-        digest = sha256(self.picks.tobytes())
-        for store in self.stores:
-            digest.update(store.manifest.key.encode())
-        return digest.hexdigest()[:16]
-
-
-class Stream(Sequence[Rendered]):
-    """Sequences read while they are trained on, shuffled through a buffer. Only the next ones can be had; asking for a
-    later one reads up to it, which is how a resumed run finds its place."""
-
-    def __init__(self, open_rows: Callable[[], Iterator[Rendered]], total: int, key: str):
-        self._open, self._total, self._key = open_rows, total, key
-        self.sample = list(islice(open_rows(), _SAMPLE))
-        self.lengths = np.array([len(row) for row in self.sample])
-        self.learned = np.array([int(np.count_nonzero(row.weights[1:])) for row in self.sample])
-        self._rows, self._next = open_rows(), 0
-
-    def __len__(self) -> int:
-        return self._total
-
-    @overload
-    def __getitem__(self, number: int) -> Rendered: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Rendered]: ...
-    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
-        if isinstance(number, slice):
-            return [self[index] for index in range(*number.indices(self._total))]
-        if number >= self._total:
-            raise IndexError(number)
-        if number < self._next:
-            return self.sample[number]
-        row = next(islice(self._rows, number - self._next, None))
-        self._next = number + 1
-        return row
-
-    def shortest(self, count: int) -> list[Rendered]:
-        return sorted(self.sample, key=len)[:count]
-
-    def having(self, flag: str) -> np.ndarray:
-        return np.array([number for number, row in enumerate(self.sample) if getattr(row, flag)], dtype=np.int64)
-
-    def hash(self) -> str:
-        return self._key
 
 
 @dataclass
@@ -141,12 +56,12 @@ def load_data(config: Config, renderer: Renderer, say: Callable[[str], None]) ->
         train = loader.stream() if config.streaming else loader.train()
     with _collected(errors):
         evaluation = loader.stores(config.eval_dataset, "eval_dataset")
-    held_out = {name: _all([store], loader.per_row) for name, store in evaluation}
+    held_out = {name: all_of([store], loader.per_row) for name, store in evaluation}
     if evaluation and not config.eval_on_each_dataset:
-        held_out = {"": _all([store for _, store in evaluation], loader.per_row)}
+        held_out = {"": all_of([store for _, store in evaluation], loader.per_row)}
     if config.val_size and not errors and isinstance(train, Rows):
         with _collected(errors):
-            train, held_out[""] = _split(train, config)
+            train, held_out[""] = split(train, config.val_size, config.seed)
     if errors:
         raise Problem(errors)
     return Data(train, held_out, loader.made, loader.findings)
@@ -196,7 +111,7 @@ class _Loader:
         sources = find_sources(config.dataset, config, "dataset")
         stores = [store for _, store in self._build_all(sources, "dataset")]
         seed = config.seed
-        chosen = [sample_indices(len(_groups(store)) - 1, source.num_samples,
+        chosen = [sample_indices(len(groups_of(store)) - 1, source.num_samples,
                                  config.max_samples if source.num_samples else None, seed)
                   for source, store in zip(sources, stores, strict=True)]
         order = mix_indices([len(numbers) for numbers in chosen], config.mix_strategy, config.interleave_probs, seed)
@@ -204,7 +119,7 @@ class _Loader:
         for number, groups in enumerate(chosen):
             mine = order[:, 0] == number
             picked[mine] = np.stack([np.full(mine.sum(), number), groups[order[mine, 1]]], axis=1)
-        return _of_groups(stores, picked, self.per_row)
+        return of_groups(stores, picked, self.per_row)
 
     def stores(self, names: Sequence[str], option: str) -> list[tuple[str, Store]]:
         return self._build_all(find_sources(names, self.config, option) if names else [], option)
@@ -364,48 +279,6 @@ def _shuffled(rows: Iterator[Any], size: int, seed: int) -> Iterator[Any]:
         yield row
     draw.shuffle(waiting)  # pyright: ignore[reportArgumentType]
     yield from waiting
-
-
-def _groups(store: Store) -> np.ndarray:
-    """(groups + 1,): where the sequences of each row of the data begin. Those of one row stay together, so that no
-    answer of a conversation is held out while another is trained on."""
-    rows = store.rows
-    if not len(rows):
-        return np.zeros(1, dtype=np.int64)
-    other = (rows["number"][1:] != rows["number"][:-1]) | (rows["file"][1:] != rows["file"][:-1])
-    return np.concatenate([[0], np.flatnonzero(other) + 1, [len(rows)]])
-
-
-def _of_groups(stores: Sequence[Store], picked: np.ndarray, per_row: int) -> Rows:
-    """The sequences of groups. picked: (n, 2), store and group."""
-    starts, counts = np.zeros(len(picked), dtype=np.int64), np.zeros(len(picked), dtype=np.int64)
-    for number, store in enumerate(stores):
-        borders, mine = _groups(store), picked[:, 0] == number
-        groups = picked[mine, 1]
-        starts[mine], counts[mine] = borders[groups], borders[groups + 1] - borders[groups]
-    inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    picks = np.stack([np.repeat(picked[:, 0], counts), np.repeat(starts, counts) + inside], axis=1)
-    return Rows(stores, picks, per_row)
-
-
-def _all(stores: Sequence[Store], per_row: int) -> Rows:
-    picks = [np.stack([np.full(len(store), number), np.arange(len(store))], axis=1)
-             for number, store in enumerate(stores)]
-    return Rows(stores, np.concatenate([np.zeros((0, 2), dtype=np.int64), *picks]), per_row)
-
-
-def _split(rows: Rows, config: Config) -> tuple[Rows, Rows]:
-    """Rows to train on and rows held out. What stands for the same row of the data (drawn twice, or in several
-    sequences) goes to the same side; held out, it counts once."""
-    group = np.zeros(len(rows), dtype=np.int64)
-    for number, store in enumerate(rows.stores):
-        mine = rows.picks[:, 0] == number
-        group[mine] = np.searchsorted(_groups(store), rows.picks[mine, 1], side="right")
-    _, which = np.unique(np.stack([rows.picks[:, 0], group]), axis=1, return_inverse=True)
-    _, held = hold_out(int(which.max(initial=-1)) + 1, config.val_size, config.seed)
-    out = np.isin(which.ravel(), held)
-    once = np.sort(np.unique(rows.picks[out], axis=0, return_index=True)[1])
-    return Rows(rows.stores, rows.picks[~out], rows.per_row), Rows(rows.stores, rows.picks[out][once], rows.per_row)
 
 
 def _overlong(store: Store, config: Config, option: str) -> list[Finding]:

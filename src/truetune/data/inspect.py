@@ -17,17 +17,18 @@ from rich.console import Console
 from rich.text import Text
 
 from truetune.check.preflight import prepare, row_findings
-from truetune.data.batches import pack
-from truetune.data.dataset import PER_ROW, Data, Rows, Stream
+from truetune.data.dataset import PER_ROW, Data
 from truetune.data.messages import Kind, Place, Row
 from truetune.data.preview import Preview, preview
 from truetune.data.reading import STAGE_ROWS, Refused, read_source
 from truetune.data.renderer import Renderer
+from truetune.data.rows import Rows, Stream
 from truetune.data.sources import find_sources
 from truetune.data.store import MANIFEST, Store
 from truetune.findings import WRONG_OPTIONS, Finding, count_of, problem, refuse
 from truetune.options import Config
 from truetune.report import print_rows
+from truetune.steps import pack
 
 # --------------------------------------------------------------------------------------------------------------- build
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from truetune.data.renderer import Masks, Renderer
 from truetune.data.templates import TEMPLATES, apply_template, stop_words
@@ -61,9 +61,8 @@ def make_renderer(tokenizer: PreTrainedTokenizerBase, model: Path, config: Confi
 
 def generation_stops(model: Path) -> set[int]:
     """The tokens at which the model in this folder says that it stops."""
-    if not (model / "generation_config.json").is_file():
-        return set()
-    eos = GenerationConfig.from_pretrained(model).eos_token_id
+    settings = model / "generation_config.json"
+    eos = json.loads(settings.read_text(encoding="utf-8")).get("eos_token_id") if settings.is_file() else None
     return {eos} if isinstance(eos, int) else set(eos or [])
 
 

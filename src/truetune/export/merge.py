@@ -15,15 +15,8 @@ from safetensors import SafetensorError
 from truetune.data.template import make_renderer, settle_template
 from truetune.files import write_folder
 from truetune.findings import WRONG_OPTIONS, problem, refuse
-from truetune.model.load import (
-    cast_weights,
-    find_model,
-    fingerprint,
-    load_model,
-    load_tokenizer,
-    put_adapter,
-    require_base,
-)
+from truetune.model.find import find_model, load_tokenizer
+from truetune.model.load import cast_weights, fingerprint, load_model, put_adapter, require_base
 from truetune.options import Config
 from truetune.report import write_card
 from truetune.serve.engine import inference_dtype

@@ -1,96 +1,28 @@
-"""Find and load a model and its tokenizer. Safetensors only, no code from the model, no network for a local folder."""
+"""Load a model, put adapters on it, know a base again. Safetensors only, no code from the model."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from truetune.findings import problem
-from truetune.model.bundled import BUNDLED, bundled_folder
-from truetune.options import Config
+from truetune.model.find import load_model_config
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 MANIFEST = "truetune.json"
 """Beside an adapter: what base it was trained on."""
-
-
-def find_model(name: str, config: Config, say: Callable[[str], None]) -> Path:
-    """The local folder of a model: itself, the converted bundled one, or the download of a hub id.
-
-    Raises:
-        Problem: there is no such folder, or the hub does not give it.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    if name.startswith("bundled/"):
-        return bundled_folder(name, say)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise problem("not-a-model", f"{folder} has no config.json, so it is not a model.",
-                          option="model_name_or_path", where=config.origin("model_name_or_path"))
-        return folder
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise problem("no-model", f"there is no folder {folder}.", option="model_name_or_path",
-                      where=config.origin("model_name_or_path"))
-    try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        return Path(snapshot_download(name, revision=config.model_revision, cache_dir=config.cache_dir,
-                                      allow_patterns=patterns))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        near = difflib.get_close_matches(name, BUNDLED, n=1)
-        reason = str(error).strip().splitlines()[0][:160]
-        raise problem("no-model", f"{name!r} is no folder here, and the hub did not give it ({reason}).",
-                      option="model_name_or_path", where=config.origin("model_name_or_path"),
-                      fix=f"Did you mean {near[0]}?" if near else
-                      f"Check the path or id; without a network use {next(iter(BUNDLED))}.") from None
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, a fast one, since exact masks need the characters behind each token.
-
-    Raises:
-        Problem: there is none, or it has no fast version.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise problem("no-tokenizer", f"{folder} has no tokenizer that can be read: {str(error).splitlines()[0]}",
-                      option="model_name_or_path") from None
-    if not tokenizer.is_fast:
-        raise problem("slow-tokenizer", f"the tokenizer of {folder} has no fast version, which exact masks need.",
-                      option="model_name_or_path")
-    return tokenizer
-
-
-def load_model_config(folder: Path) -> Any:
-    """The model's config.json as transformers reads it; Any, since every architecture has a class of its own."""
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (ValueError, OSError) as error:
-        raise problem("unknown-architecture", f"transformers cannot read {folder / 'config.json'}: "
-                      f"{str(error).splitlines()[0]}", option="model_name_or_path",
-                      fix="A newer transformers may know it.") from None
 
 
 def load_model(folder: Path, dtype: torch.dtype | str, device: torch.device) -> PreTrainedModel:

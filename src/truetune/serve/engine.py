@@ -21,7 +21,8 @@ from truetune.data.renderer import Renderer
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
 from truetune.findings import refuse
-from truetune.model.load import find_model, load_model, load_tokenizer, put_adapter
+from truetune.model.find import find_model, load_tokenizer
+from truetune.model.load import load_model, put_adapter
 from truetune.model.precision import pick_device
 from truetune.options import Config
 
@@ -115,7 +116,7 @@ def inference_dtype(config: Config, base: Path) -> torch.dtype:
     """`infer_dtype`; auto is the model's own."""
     if config.infer_dtype != "auto":
         return getattr(torch, config.infer_dtype)
-    from truetune.model.load import load_model_config
+    from truetune.model.find import load_model_config
 
     return load_model_config(base).dtype or torch.float32
 
