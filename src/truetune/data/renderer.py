@@ -35,7 +35,7 @@ from truetune.findings import problem
 
 VERSION = 1
 """Raised by whoever changes what is rendered: token stores of another version are made again."""
-_FAST_FROM = 2000
+_FAST_FROM = 1000
 """Texts after which the faster encoder pays for its start (about a second)."""
 
 
