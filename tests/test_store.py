@@ -17,6 +17,7 @@ from conftest import Truetune, events, options, write_rows
 from truetune.check.preflight import prepare
 from truetune.data import store as store_module
 from truetune.data.dataset import Data
+from truetune.data.fastbpe import Encoder
 from truetune.data.renderer import Renderer
 from truetune.data.rows import Rows, Stream
 from truetune.data.store import Store, read_manifest
@@ -160,6 +161,27 @@ def test_two_processes_build_one_store_once(tiny: Path, tmp_path: Path) -> None:
     answers = [process.communicate(timeout=120)[0].split() for process in both]
     assert sorted(int(first) for _, first, _ in answers) == [0, 100]
     assert {folder for *_, folder in answers} == {answers[0][2]} and {count for count, *_ in answers} == {"600"}
+
+
+def test_a_fast_encoder_that_goes_wrong_spoils_no_store(tiny: Path, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that cannot say ` answer` is taken for right. Once the watch sees a difference, the store is made
+    again without it, and a line says so: the rows are the tokenizer's own."""
+    path = write_rows(tmp_path / "rows.json", 400)
+    right = [row.ids.tolist() for row in load(tiny, path)[0].train]
+
+    def wrong_encoder(backend: Any, sample: list[str]) -> Encoder:
+        changed = json.loads(backend.to_str())
+        changed["model"]["merges"] = [pair for pair in changed["model"]["merges"] if "".join(pair) != "Ġanswer"]
+        return Encoder(backend, json.dumps(changed))
+
+    monkeypatch.setattr("truetune.data.renderer.fast_encoder", wrong_encoder)
+    monkeypatch.setattr("truetune.data.renderer._FAST_FROM", 0)
+    said: list[str] = []
+    config = Config(model_name_or_path=str(tiny), dataset=(str(path),), overwrite_cache=True)
+    _, _, data, _ = prepare(config, said.append)
+    assert [row.ids.tolist() for row in data.train] == right
+    assert len(said) == 1 and "is tokenised again, without the faster encoder" in said[0]
 
 
 def test_tokenized_path_is_used_and_never_with_other_settings(tiny: Path, tmp_path: Path) -> None:
