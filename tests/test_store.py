@@ -314,6 +314,21 @@ def test_a_stream_is_trained_on_and_resumed(tiny: Path, tmp_path: Path, truetune
     assert len(order) == 40 and sorted(order) == sorted(set(order)) and order != sorted(order)  # 40 rows: each once
 
 
+def test_a_stream_refuses_what_a_store_refuses(tiny: Path, tmp_path: Path) -> None:
+    """Bad rows and overlong ones are told by line, or left out where that was asked for."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"instruction": "a", "output": "" if number == 3 else "b " * number}) + "\n"
+                            for number in range(1, 8)), encoding="utf-8")
+    words = {"streaming": True, "max_steps": 3, "per_device_train_batch_size": 2, "buffer_size": 1}
+    with pytest.raises(Problem, match=r"rows\.jsonl:3\): turn 2 \(assistant\) is empty"):
+        load(tiny, path, **words)
+    data, _ = load(tiny, path, on_bad_row="drop", **words)
+    assert sorted(row.place.number for row in data.train) == [1, 2, 4, 5, 6, 7]
+    longest = max(map(len, data.train))
+    with pytest.raises(Problem, match=f"it has more than {longest - 1} tokens"):
+        load(tiny, path, on_bad_row="drop", overlong="error", cutoff_len=longest - 1, **words)
+
+
 # ------------------------------------------------------------------------------------------------------------- packing
 
 

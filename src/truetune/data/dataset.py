@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from truetune.data.lengths import fit
-from truetune.data.messages import BadRow, Kind
+from truetune.data.messages import BadRow, Kind, Row
 from truetune.data.mix import mix_indices, mix_streams, sample_indices
 from truetune.data.reading import STAGE_ROWS, Refused, describe_refused, read_source
 from truetune.data.renderer import VERSION, Disagreed, Rendered, Renderer
@@ -81,17 +81,13 @@ def unreadable(config: Config) -> list[Finding]:
     return errors
 
 
-class _collected(suppress):
-    """Problems inside are added to a list, so that all are told at once."""
-
-    def __init__(self, errors: list[Finding]):
-        super().__init__(Problem)
-        self.errors = errors
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        if isinstance(error, Problem):
-            self.errors += error.findings
-        return bool(super().__exit__(kind, error, trace))
+@contextmanager
+def _collected(errors: list[Finding]) -> Iterator[None]:
+    """Problems inside are added to `errors`, so that all are told at once."""
+    try:
+        yield
+    except Problem as error:
+        errors += error.findings
 
 
 class _Loader:
@@ -230,7 +226,7 @@ class _Loader:
         self.findings += _overlong(store, config, option)
 
     def stream(self) -> Stream:
-        """The training sets as one stream. Rows that cannot be learned from or are too long are left out."""
+        """The training sets as one stream, pass after pass, each in another order."""
         config = self.config
         sources = find_sources(config.dataset, config, "dataset")
         self.findings += [Finding("unsampled", "warn", f"num_samples of {source.name} has no effect: the rows of a "
@@ -239,34 +235,36 @@ class _Loader:
                           for source in sources if source.num_samples]
         total = config.max_steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
 
-        def passes() -> Iterator[Iterator[Any]]:
-            """Pass after pass over the sources, each in another order."""
+        def rows() -> Iterator[Rendered]:
             for number in count():
                 streams = [partial(read_source, source, config, self.kind) for source in sources]
                 mixed = mix_streams(streams, config.mix_strategy, config.interleave_probs, config.seed + number)
-                yield _shuffled(mixed, config.buffer_size, config.seed + number)
-
-        def rows() -> Iterator[Rendered]:
-            for mixed in passes():
-                nothing = True
-                for chunk in self.renderer.stream(_learnable(mixed, config)):
-                    for row in chunk:
-                        for fitting in () if isinstance(row, BadRow) else fit(row, config.cutoff_len, config.overlong):
-                            nothing = False
-                            yield from fitting
-                if nothing:
+                learned = self._streamed(_shuffled(mixed, config.buffer_size, config.seed + number))
+                first = next(learned, None)
+                if first is None:
                     raise problem("no-rows-left", "the stream has no row to learn from.", option="dataset")
+                yield first
+                yield from learned
 
         return Stream(rows, total, _hash("".join(key_of(self.recipe(source).settings) for source in sources)))
 
-
-def _learnable(rows: Iterator[Any], config: Config) -> Iterator[list[Any]]:
-    """Chunks of rows; refused ones left out, or raised as `on_bad_row` says."""
-    while chunk := list(islice(rows, 1000)):
-        refused = [row for row in chunk if isinstance(row, Refused)]
-        if refused and config.on_bad_row == "error":
-            raise Problem(replace(finding, option="dataset") for finding in describe_refused(refused, len(chunk)))
-        yield [row for row in chunk if not isinstance(row, Refused)]
+    def _streamed(self, mixed: Iterator[Row | Refused]) -> Iterator[Rendered]:
+        """Rows rendered as they come. What cannot be learned from or is too long stops the run or is left out, as the
+        options say."""
+        config = self.config
+        while chunk := list(islice(mixed, 1000)):
+            rows = [row for row in chunk if not isinstance(row, Refused)]
+            refused = [row for row in chunk if isinstance(row, Refused)]
+            for row, sequences in zip(rows, self.renderer.render(rows), strict=True):
+                if isinstance(sequences, BadRow):
+                    refused.append(Refused(row.place, str(sequences), sequences.id, sequences.fix))
+                elif config.overlong == "error" and any(len(sequence) > config.cutoff_len for sequence in sequences):
+                    refused.append(Refused(row.place, f"it has more than {config.cutoff_len} tokens", "too-long"))
+                else:
+                    for fitting in fit(sequences, config.cutoff_len, config.overlong):
+                        yield from fitting
+            if any(row.id != "bad-row" for row in refused) or (refused and config.on_bad_row == "error"):
+                raise Problem(replace(finding, option="dataset") for finding in describe_refused(refused, len(chunk)))
 
 
 def _shuffled(rows: Iterator[Any], size: int, seed: int) -> Iterator[Any]:
