@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import events, options, write_rows
 from safetensors import safe_open
 
 from truetune.checkpoint import checkpoints, resumable
 from truetune.cli import main
+from truetune.interrupt import held_back
 from truetune.run import read_state
 
 Words = Sequence[str]
@@ -215,6 +217,19 @@ def test_ctrl_c_while_the_model_is_loaded(tiny: Path, data: Path, tmp_path: Path
     assert "Traceback" not in told
     assert read_state(run)["status"] == "interrupted"
     assert not checkpoints(run)
+
+
+def test_ctrl_c_waits_for_a_moment_where_it_would_do_harm() -> None:
+    """Inside, the work goes on to its end; behind it the Ctrl-C comes, and the next one is an ordinary one."""
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        signal.raise_signal(signal.SIGINT)
+        done.append("to the end")
+    assert done == ["to the end"]
+    with held_back():
+        done.append("and nothing comes")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
@@ -447,7 +462,8 @@ def test_whether_a_run_is_alive(copy: Path) -> None:
     """`state` names process, its start and machine. A killed run stays `running` on disk and is seen to be dead, even
     where its number belongs to another process by now; on another machine a sign of life a minute old is none."""
     path = copy / "state"
-    mine = json.loads(path.read_text(encoding="utf-8")) | {"status": "running", "pid": os.getpid()}
+    mine = json.loads(path.read_text(encoding="utf-8")) | {
+        "status": "running", "pid": os.getpid(), "pid_started": psutil.Process().create_time() - 100}
 
     def status(**changed: object) -> str:
         path.write_text(json.dumps(mine | changed), encoding="utf-8")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -34,3 +35,20 @@ class Interrupts:
             signal.signal(each, signal.SIG_DFL)
         # The signal may come in the middle of a print, and printing inside printing is an error: a thread does it.
         threading.Thread(target=self._say, args=(_STOPPING,)).start()
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """While entered (for a moment only), a Ctrl-C waits until the end. Some libraries written in C turn a
+    KeyboardInterrupt inside of them into an error of their own, and the user would read that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)

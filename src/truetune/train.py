@@ -96,7 +96,8 @@ def _run(session: Session) -> None:
             _loop(session)
         _finish(session)
     except _Stop:
-        _save(session)
+        if session.progress.step:  # before the first step there is nothing to keep
+            _save(session)
         raise KeyboardInterrupt from None
 
 

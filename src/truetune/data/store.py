@@ -47,7 +47,7 @@ learned, its label (-1: none) and `FLAGS`."""
 RUN = np.dtype([("first", "<i4"), ("last", "<i4"), ("weight", "<f4")])
 FLAGS = {"drifts": 1, "endless": 2, "cut": 4, "thinks": 8}
 """Facts of a sequence, as bits."""
-_NAMED = 50
+_NAMED = 1000
 """So many refused or overlong rows are kept by place; of the others the number."""
 
 

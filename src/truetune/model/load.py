@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from truetune.findings import problem
+from truetune.interrupt import held_back
 from truetune.model.find import load_model_config
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def fingerprint(folder: Path) -> str:
     """
     digest = sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
+        with held_back(), safe_open(file, framework="pt") as tensors:
             for name in sorted(tensors.keys()):
                 piece = tensors.get_slice(name)
                 digest.update(json.dumps([name, piece.get_shape(), piece.get_dtype()]).encode())

@@ -6,6 +6,7 @@ that pydantic has no word for. Flags, YAML, `--help` and the documentation are d
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,11 +56,17 @@ Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
 
 
 def _read_table(value: object) -> object:
-    """A table may come as text in YAML (or JSON, which is YAML), since that is how it is typed on a command line."""
-    try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError:
+    """A table may come as text in JSON or YAML, since that is how it is typed on a command line. JSON is tried first:
+    YAML 1.1 reads 1e-6 as a word."""
+    if not isinstance(value, str):
         return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
 
 
 Table = Annotated[dict[str, Any], BeforeValidator(_read_table)]
