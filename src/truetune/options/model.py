@@ -17,8 +17,11 @@ class ModelOptions(Group):
         "A trained LoRA adapter. In training it is trained on; in chat and export it is put on the base model.",
         "已训练的 LoRA 适配器。训练时在其上继续训练；对话和导出时加载到基座模型上。", level="basic")] = ()
     template: Annotated[str | None, Text(
-        "Name of a chat template. Unset: the template that the model itself brings, which is what serving uses.",
-        "对话模板的名字。不填则用模型自带的模板，部署时用的也是它。", level="basic")] = None
+        "Name of a chat template, as in LLaMA-Factory (llama3, qwen3, chatml and 121 more). It is trained with, and "
+        "saved with the model. Unset: the template that the model itself brings.",
+        "对话模板的名字，与 LLaMA-Factory 相同（llama3、qwen3、chatml 等 124 个）。用它训练，并随模型保存。"
+        "不填：用模型自带的模板。",
+        level="basic")] = None
     model_revision: Annotated[str, Text(
         "Which version (branch, tag or commit) of a hub model.",
         "hub 模型的版本（分支、标签或提交）。", level="expert")] = "main"
