@@ -145,8 +145,8 @@ def test_roles_where_a_template_rewrites_earlier_answers(tokenizer):
 def previews(tokenizer: Any, template: str, turns: list[tuple[Any, str]]) -> list[dict[str, Any]]:
     """The previews of one conversation under another chat template."""
     from truetune.data.messages import Conversation, Message
-    from truetune.data.preview import preview
     from truetune.data.renderer import Renderer
+    from truetune.look.preview import preview
 
     other = copy.deepcopy(tokenizer)
     other.chat_template = template
@@ -321,8 +321,8 @@ def test_on_the_console_colour_says_who_and_brackets_stand_in_for_it(here, run_y
 def test_colour_on_a_terminal(tokenizer):
     """Green and underlined is learned; control characters in the data do not reach the terminal."""
     from truetune.data.messages import Conversation, Message
-    from truetune.data.preview import preview
     from truetune.data.renderer import Renderer
+    from truetune.look.preview import preview
     from truetune.report import print_rows
 
     talk = Conversation((Message("user", "Red \x1b[31m"), Message("assistant", "Green")))

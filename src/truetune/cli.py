@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,15 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verb:
-    """A word on the command line. groups: which options `--help` shows, by title. own: what it takes beside them, each
-    with its help. words: further words, one of which must follow."""
+    """A word on the command line that does something. groups: which options `--help` shows, by title. own: what it
+    takes beside them, each with its help."""
 
     run: Callable[[list[str]], int]
     en: str
     zh: str
     groups: tuple[str, ...] = ()
     own: tuple[tuple[str, str, str], ...] = ()
-    words: Mapping[str, Verb] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verbs:
+    """Words of which one must follow."""
+
+    en: str
+    zh: str
+    words: Mapping[str, Verb | Verbs]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,9 +60,9 @@ def _dispatch(words: list[str]) -> int:
     chinese, words = _language(words)
     if words and words[0] in ("--version", "-v"):
         words[0] = "version"
-    verb = Verb(_version, "Fine-tune language models", "微调语言模型", words=VERBS)
+    verb: Verb | Verbs = VERBS
     path = "truetune"
-    while verb.words:
+    while isinstance(verb, Verbs):
         if not words or words[0] in ("--help", "-h", "help"):
             print(_overview(path, verb, chinese))
             return OK
@@ -68,7 +76,7 @@ def _dispatch(words: list[str]) -> int:
     return verb.run(words)
 
 
-def _named(name: str, verbs: Mapping[str, Verb], path: str) -> Verb:
+def _named(name: str, verbs: Mapping[str, Verb | Verbs], path: str) -> Verb | Verbs:
     if name not in verbs:
         import difflib
 
@@ -94,7 +102,7 @@ def _language(words: list[str]) -> tuple[bool, list[str]]:
     return (wanted or terminal[:2].lower()) == "zh", rest
 
 
-def _overview(path: str, verb: Verb, chinese: bool) -> str:
+def _overview(path: str, verb: Verbs, chinese: bool) -> str:
     width = max(len(name) for name in verb.words)
     lines = [f"  {name:<{width}}  {word.zh if chinese else word.en}" for name, word in verb.words.items()]
     name = f"truetune {__version__}" if path == "truetune" else path
@@ -158,7 +166,7 @@ def _check(arguments: list[str]) -> int:
         config, findings = _configure(words, "check")
         if not static:
             from truetune.check import preflight
-            from truetune.data.inspect import first_rows
+            from truetune.look.show import first_rows
             from truetune.report import print_facts, print_rows
 
             ready = preflight(config, lambda text: console.print(text))
@@ -180,7 +188,7 @@ def _check(arguments: list[str]) -> int:
 
 def _data_build(arguments: list[str]) -> int:
     config, findings = _configure(arguments, "data")
-    from truetune.data.inspect import build
+    from truetune.look.show import build
 
     console = _console()
     _show(worst_first([*findings, *build(config, console)]), console)
@@ -198,14 +206,14 @@ def _data_show(arguments: list[str]) -> int:
     shown, findings, exit_status = {}, [], OK
     try:
         config, findings = _configure(words, "data")
-        from truetune.data.inspect import look, print_view
+        from truetune.look.show import look, print_view
 
         view, found = look(config, int(count or 3), place, lambda text: console.print(text))
         findings = worst_first([*findings, *found])
         exit_status = FAILED if status_of(findings) == "error" else OK
         shown = view.as_dict()
         if html:
-            from truetune.data.page import write_page
+            from truetune.look.page import write_page
 
             write_page(view, Path(html))
         if not as_json and not html:
@@ -226,7 +234,7 @@ def _data_diff(arguments: list[str]) -> int:
     if len(arguments) < 2 or any(word.startswith("-") or "=" in word for word in arguments[:2]):
         raise problem("two-needed", "two things to compare are needed.", option="data diff", status=WRONG_OPTIONS,
                       fix="truetune data diff A B, each a run.yaml, a run folder or a folder of token stores.")
-    from truetune.data.compare import diff
+    from truetune.look.compare import diff
 
     return diff(arguments[0], arguments[1], arguments[2:], lambda words: _configure(words, "data")[0], _console())
 
@@ -299,12 +307,12 @@ def _show(findings: list[Finding], console: Console) -> None:
     print_findings(findings, console)
 
 
-VERBS = {
+VERBS = Verbs("Fine-tune language models", "微调语言模型", {
     "train": Verb(_train, "check a run, then train it", "先检查，再训练", ("Model", "Data", "Method", "Training")),
     "check": Verb(_check, "what can be known before training (--static: options only; --json)",
                   "训练前能知道的一切（--static：只看选项；--json）", ("Model", "Data", "Method", "Training")),
-    "data": Verb(_version, "look into the tokens that are trained on: build, show, diff",
-                 "查看训练所用的 token：build、show、diff", words={
+    "data": Verbs("look into the tokens that are trained on: build, show, diff",
+                  "查看训练所用的 token：build、show、diff", {
         "build": Verb(_data_build, "tokenise the data sets, or find them tokenised (no weights, no GPU)",
                       "把数据集分词，已有则直接使用（不需要权重和 GPU）", ("Model", "Data")),
         "show": Verb(_data_show, "the first rows as they are trained on, what was left out, how long rows are",
@@ -328,4 +336,4 @@ VERBS = {
                    ("Model", "Export")),
     "env": Verb(_env, "versions and machine, for bug reports", "版本和机器信息，用于报告问题"),
     "version": Verb(_version, "the version", "版本号"),
-}
+})

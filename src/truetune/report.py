@@ -22,7 +22,7 @@ from truetune.findings import Finding
 from truetune.options import Config
 
 if TYPE_CHECKING:
-    from truetune.data.preview import Part, Piece, Preview
+    from truetune.look.preview import Part, Piece, Preview
 
 _COLOURS = {"error": "bold red", "warn": "yellow", "info": "dim"}
 _HUB_ID = re.compile(r"(?!bundled/)[\w.-]+/[\w.-]+")

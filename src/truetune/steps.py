@@ -58,6 +58,11 @@ def pack(lengths: np.ndarray, limit: int, seed: int) -> Packs:
     return Packs(np.array([row for rows in packs for row in rows], dtype=np.int64), np.cumsum([0, *sizes]))
 
 
+def shuffle_seed(config: Config) -> int:
+    """The seed of the order of rows."""
+    return config.seed if config.data_seed is None else config.data_seed
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which rows every optimizer step learns from. A step is `accumulation` batches of `batch_size` rows (or packs of

@@ -18,7 +18,7 @@ from truetune.data.texts import require_template
 from truetune.findings import Finding, Problem, count_of, refuse, status_of
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.options import Config
-from truetune.steps import Plan, pack, warmup_steps
+from truetune.steps import Plan, pack, shuffle_seed, warmup_steps
 
 
 @dataclass
@@ -88,7 +88,7 @@ def preflight(config: Config, say: Callable[[str], None]) -> Preflight:
     base, renderer, data, findings = prepare(config, say, trains=True)
     train, held_out = data.train, data.held_out
     findings += row_findings(data, renderer, config)
-    seed = config.seed if config.data_seed is None else config.data_seed
+    seed = shuffle_seed(config)
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
     plan = Plan(len(train), config.per_device_train_batch_size, config.gradient_accumulation_steps,
                 config.num_train_epochs, config.max_steps, seed,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from truetune.data.lengths import fit
+from truetune.data.lengths import fit, keeping_most
 from truetune.data.messages import BadRow, Kind, Row
 from truetune.data.mix import mix_indices, mix_streams, sample_indices
 from truetune.data.reading import STAGE_ROWS, Refused, describe_refused, read_source
@@ -307,13 +307,8 @@ def _overlong(store: Store, config: Config, option: str) -> list[Finding]:
 
 def _wider(lengths: np.ndarray) -> str:
     """What cutoff_len would keep nearly all rows, and all of them."""
-    most, all_of_them = _keeping(lengths, 0.995), int(lengths.max())
+    most, all_of_them = keeping_most(lengths), int(lengths.max())
     return f"cutoff_len: {most} keeps {'all' if most == all_of_them else f'99.5 %, {all_of_them} all'} of them whole."
-
-
-def _keeping(lengths: np.ndarray, share: float) -> int:
-    """The smallest cutoff_len that keeps this share of the rows whole."""
-    return int(np.quantile(lengths, share, method="higher"))
 
 
 def cache_folder() -> Path:

@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -350,7 +350,7 @@ class Renderer:
         Raises:
             BadRow: this tokenizer reads pieces between special tokens otherwise than the whole.
         """
-        if not self._reads_pieces():
+        if not self._reads_pieces:
             raise BadRow("it holds words that look like a special token, and this tokenizer cannot keep them as text")
         return self._encode_pieces(whole)
 
@@ -378,7 +378,7 @@ class Renderer:
             self._strict.encode_special_tokens = True
         return self._strict
 
-    @lru_cache(maxsize=1)  # noqa: B019  (one renderer, one answer)
+    @cached_property
     def _reads_pieces(self) -> bool:
         """Whether pieces between special tokens have the same ids alone as in the whole, shown on a conversation."""
         talk = [{"role": "user", "content": "Hi, you\n\n two."}, {"role": "assistant", "content": " 你好 1+1\n"}]

@@ -20,7 +20,23 @@ _SAMPLE = 1000
 """Rows of a stream that are looked at before it is trained on."""
 
 
-class Rows(Sequence[Rendered]):
+class _Sequences(Sequence[Rendered]):
+    """Rendered sequences by number; a slice is a list of them."""
+
+    @overload
+    def __getitem__(self, number: int) -> Rendered: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Rendered]: ...
+    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
+        if isinstance(number, slice):
+            return [self[index] for index in range(*number.indices(len(self)))]
+        return self._one(number)
+
+    def _one(self, number: int) -> Rendered:
+        raise NotImplementedError
+
+
+class Rows(_Sequences):
     """Sequences out of one or several stores, in an order of their own.
 
     picks: (n, 2), the store and the number in it of every sequence. per_row: so many follow one another for a row.
@@ -40,13 +56,7 @@ class Rows(Sequence[Rendered]):
     def __len__(self) -> int:
         return len(self.picks)
 
-    @overload
-    def __getitem__(self, number: int) -> Rendered: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Rendered]: ...
-    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
-        if isinstance(number, slice):
-            return [self[index] for index in range(*number.indices(len(self)))]
+    def _one(self, number: int) -> Rendered:
         store, row = self.picks[number]
         return self.stores[store][int(row)]
 
@@ -65,12 +75,12 @@ class Rows(Sequence[Rendered]):
         return digest.hexdigest()[:16]
 
 
-class Stream(Sequence[Rendered]):
+class Stream(_Sequences):
     """Sequences read while they are trained on, shuffled through a buffer. Only the next ones can be had; asking for a
     later one reads up to it, which is how a resumed run finds its place."""
 
     def __init__(self, open_rows: Callable[[], Iterator[Rendered]], total: int, key: str):
-        self._open, self._total, self._key = open_rows, total, key
+        self._total, self._key = total, key
         self.sample = list(islice(open_rows(), _SAMPLE))
         self.lengths = np.array([len(row) for row in self.sample])
         self.learned = np.array([int(np.count_nonzero(row.weights[1:])) for row in self.sample])
@@ -79,13 +89,7 @@ class Stream(Sequence[Rendered]):
     def __len__(self) -> int:
         return self._total
 
-    @overload
-    def __getitem__(self, number: int) -> Rendered: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Rendered]: ...
-    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
-        if isinstance(number, slice):
-            return [self[index] for index in range(*number.indices(self._total))]
+    def _one(self, number: int) -> Rendered:
         if number >= self._total:
             raise IndexError(number)
         if number < self._next:

@@ -302,8 +302,7 @@ class _Builder:
         rows["file"] = [self._file_numbers.setdefault(sequence.place.file, len(self._file_numbers))
                         for sequence in sequences]
         rows["label"] = [-1 if sequence.label is None else int(sequence.label) for sequence in sequences]
-        rows["flags"] = [sequence.drifts * 1 + sequence.endless * 2 + sequence.cut * 4 + sequence.thinks * 8
-                         for sequence in sequences]
+        rows["flags"] = [sum(bit for name, bit in FLAGS.items() if getattr(sequence, name)) for sequence in sequences]
         return rows
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 from jinja2 import TemplateError
@@ -126,17 +125,20 @@ def _differences(name: str, named: dict[str, str | None], brought: dict[str, str
 
     closing: the end-of-text token that the named one writes behind a conversation, to which a server never gets.
     """
-    quoted: Callable[[str], str] = lambda text: json.dumps(text[:_SHOWN], ensure_ascii=False)  # noqa: E731
     for what, text in named.items():
         ours, own = (text or "").removesuffix(closing), brought[what]
         if own is None:
             told = f"with {what} the latter refuses to write anything"
         elif own.removesuffix(closing) != ours:
             place = max(0, _common(ours, own) - _SHOWN // 3)
-            told = f"with {what} it writes {quoted(ours[place:])} where the latter writes {quoted(own[place:])}"
+            told = f"with {what} it writes {_quoted(ours[place:])} where the latter writes {_quoted(own[place:])}"
         else:
             continue
         return [Finding("template-differs", "warn", option="template", message=(
             f"{name} is not the chat template that this tokenizer brings: {told}. {name} is what will be trained and "
             "saved."), fix="Leave template out to use the model's own.")]
     return []
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text[:_SHOWN], ensure_ascii=False)

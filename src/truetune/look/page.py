@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from truetune.data.inspect import View
-from truetune.data.preview import Part, Piece, Preview
 from truetune.files import write_text
 from truetune.findings import WRONG_OPTIONS, problem
+from truetune.look.preview import Part, Piece, Preview
+from truetune.look.show import View
 from truetune.report import visible
 
 _STYLE = """

@@ -18,17 +18,18 @@ from rich.text import Text
 
 from truetune.check.preflight import prepare, row_findings
 from truetune.data.dataset import PER_ROW, Data
+from truetune.data.lengths import keeping_most
 from truetune.data.messages import Kind, Place, Row
-from truetune.data.preview import Preview, preview
 from truetune.data.reading import STAGE_ROWS, Refused, read_source
 from truetune.data.renderer import Renderer
 from truetune.data.rows import Rows, Stream
 from truetune.data.sources import find_sources
 from truetune.data.store import MANIFEST, Store
 from truetune.findings import WRONG_OPTIONS, Finding, count_of, problem, refuse
+from truetune.look.preview import Preview, preview
 from truetune.options import Config
 from truetune.report import print_rows
-from truetune.steps import pack
+from truetune.steps import pack, shuffle_seed
 
 # --------------------------------------------------------------------------------------------------------------- build
 
@@ -163,8 +164,7 @@ def look(config: Config, count: int, place: str | None, say: Callable[[str], Non
     if place:
         rows, numbers = _at(place, data, PER_ROW[kind])
     elif config.packing and kind != "preferences" and isinstance(rows, Rows) and len(rows):
-        seed = config.seed if config.data_seed is None else config.data_seed
-        packs = pack(rows.lengths, config.cutoff_len, seed)
+        packs = pack(rows.lengths, config.cutoff_len, shuffle_seed(config))
         packed = [packs.rows(number) for number in range(min(count, len(packs)))]
         numbers = [number for group in packed for number in group]
     else:
@@ -307,7 +307,7 @@ def _lengths(data: Data, cutoff: int) -> Lengths:
         lengths = data.train.lengths
     if not len(lengths):
         return Lengths(0, 0, 0, 0, 0, ())
-    most, longest = int(np.quantile(lengths, 0.995, method="higher")), int(lengths.max())
+    most, longest = keeping_most(lengths), int(lengths.max())
     width = _round_up(most / (_BARS - 1))
     last = most // width * width
     counts = np.bincount(np.minimum(lengths, last) // width)
