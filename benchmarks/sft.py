@@ -19,11 +19,10 @@ import time
 START = time.perf_counter()
 
 import torch  # noqa: E402
-from rich.console import Console  # noqa: E402
 
 from truetune.model.precision import matmul_rate  # noqa: E402
 from truetune.options.read import read_config  # noqa: E402
-from truetune.report import peak_memory  # noqa: E402
+from truetune.report import Terminal, peak_memory  # noqa: E402
 from truetune.run import claim  # noqa: E402
 from truetune.train import Session, start, take_step  # noqa: E402
 
@@ -63,7 +62,7 @@ def main() -> None:
         config, findings = read_config(words)
         if findings:
             raise SystemExit("\n".join(finding.line() for finding in findings))
-        session = start(claim(config), Console(file=io.StringIO()))
+        session = start(claim(config), Terminal(file=io.StringIO()))
         session.model.train()
         plan, rates = session.ready.plan, []
         first = None

@@ -13,10 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from truetune.cli import main as truetune
 from truetune.options.read import read_config
+from truetune.report import Terminal
 from truetune.serve.engine import load_engine
 
 HERE = Path(__file__).parent
@@ -52,7 +51,7 @@ def main() -> int:
     print("\n3/3  asking the same questions again")
     after = ask(model, f"--adapter_name_or_path={args.output_dir}")
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Terminal(soft_wrap=True, highlight=False, markup=False)
     for question, first, second in zip(QUESTIONS, before, after, strict=True):
         console.print(f"\n{question}", style="bold")
         console.print(f"before  {first}", style="dim")

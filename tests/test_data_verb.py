@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from conftest import Truetune
-from rich.console import Console
 
 from truetune.cli import main
+from truetune.report import Terminal
 
 Here = Callable[..., tuple[int, str, str]]
 EMOJI = "🤷🏽‍♂️"
@@ -330,7 +330,7 @@ def test_colour_on_a_terminal(tokenizer):
     (sequences,) = renderer.render([talk])
     assert isinstance(sequences, tuple)
     screen = StringIO()
-    console = Console(file=screen, force_terminal=True, color_system="standard", width=100, highlight=False)
+    console = Terminal(file=screen, force_terminal=True, color_system="standard", width=100, highlight=False)
     print_rows([preview(sequences, talk, renderer, "conversations", 2048, "drop")], console)
     assert "\x1b[4;32mGreen\x1b[0m\x1b[4;7;32m<|im_end|>" in screen.getvalue()
     assert "\x1b[36mRed ␛[31m\x1b[0m" in screen.getvalue() and "⟦" not in screen.getvalue()

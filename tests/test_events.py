@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from truetune.checkpoint import Progress
 from truetune.events import ConsoleProgress, Event, Events, clock, read_events, remaining
 from truetune.plot import plot_loss, smooth
+from truetune.report import Terminal
 
 
 def step(number: int, **more: object) -> Event:
@@ -111,7 +111,7 @@ def test_the_picture(tmp_path: Path) -> None:
 def draw(width: int, total: int, **terminal: bool) -> str:
     """What the console shows for a run of two steps, one of them logged, with an evaluation in between."""
     out = io.StringIO()
-    console = Console(file=out, width=width, soft_wrap=True, highlight=False, markup=False, **terminal)
+    console = Terminal(file=out, width=width, soft_wrap=True, highlight=False, markup=False, **terminal)
     progress = Progress()
     with ConsoleProgress(console, total) as bar:
         bar({"event": "start", "step": 0})

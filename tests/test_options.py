@@ -77,7 +77,8 @@ def test_every_option_is_explained_in_both_languages():
         assert len(option.text.en) > 8 and option.text.en.isascii() and option.text.en.endswith("."), name
         assert any("一" <= letter <= "鿿" for letter in option.text.zh) and option.text.zh.endswith("。"), name
         assert option.takes() and option.takes(chinese=True), name
-        assert not option.text.no_effect or not option.text.no_effect.endswith("."), name  # the finding adds the stop
+        for why in (option.text.no_effect, option.text.not_offered):
+            assert not why or not (why[0].endswith(".") or why[1].endswith("。")), name  # the finding adds the stop
 
 
 def test_help_is_drawn_from_the_schema():

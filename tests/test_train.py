@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Truetune, events, options, write_rows
-from rich.console import Console
 from safetensors.torch import load_file
 
 from truetune.findings import Problem
 from truetune.options.read import read_config
+from truetune.report import Terminal
 from truetune.train import train
 
 
@@ -27,7 +27,7 @@ def run(folder: Path, model: Path, data: Path, **more: object) -> str:
         "use_cpu": True, **more}
     config, findings = read_config(options(**values))
     assert not findings
-    console = Console(file=io.StringIO(), soft_wrap=True, width=200)
+    console = Terminal(file=io.StringIO(), soft_wrap=True, width=200)
     train(config, console)
     return console.file.getvalue()
 

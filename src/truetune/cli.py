@@ -12,20 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truetune import __version__
-from truetune.findings import FAILED, INTERRUPTED, OK, WRONG_OPTIONS, Finding, Problem, problem, status_of, worst_first
+from truetune.findings import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    WRONG_OPTIONS,
+    Both,
+    Finding,
+    Problem,
+    problem,
+    status_of,
+    worst_first,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from truetune.options import Config
+    from truetune.report import Terminal
 
 
 @dataclass(frozen=True)
 class Verb:
     """A word on the command line that does something. groups: which options `--help` shows, by title. own: what it
-    takes beside them, each with its help."""
+    takes beside them, each with its help. run(words, chinese) returns the exit status."""
 
-    run: Callable[[list[str]], int]
+    run: Callable[[list[str], bool], int]
     en: str
     zh: str
     groups: tuple[str, ...] = ()
@@ -46,18 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter must not end a run
+    chinese = _terminal_is_chinese()
     try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        chinese, words = _language(list(sys.argv[1:] if arguments is None else arguments), chinese)
+        return _dispatch(words, chinese)
     except Problem as error:
-        _show(error.findings, _console(stderr=True))
+        _show(error.findings, _terminal(chinese, stderr=True))
         return error.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _dispatch(words: list[str]) -> int:
-    chinese, words = _language(words)
+def _dispatch(words: list[str], chinese: bool) -> int:
     if words and words[0] in ("--version", "-v"):
         words[0] = "version"
     verb: Verb | Verbs = VERBS
@@ -73,7 +84,7 @@ def _dispatch(words: list[str]) -> int:
     if words and not verb.groups:
         raise problem("stray-word", f"{path.removeprefix('truetune ')} takes no options.", option=words[0],
                       status=WRONG_OPTIONS)
-    return verb.run(words)
+    return verb.run(words, chinese)
 
 
 def _named(name: str, verbs: Mapping[str, Verb | Verbs], path: str) -> Verb | Verbs:
@@ -87,19 +98,23 @@ def _named(name: str, verbs: Mapping[str, Verb | Verbs], path: str) -> Verb | Ve
     return verbs[name]
 
 
-def _language(words: list[str]) -> tuple[bool, list[str]]:
-    """Whether to speak Chinese, and the words without `--lang zh`. Unsaid, the terminal's language is spoken."""
-    wanted, rest, source = None, [], iter(words)
+def _language(words: list[str], chinese: bool) -> tuple[bool, list[str]]:
+    """Whether to speak Chinese (`--lang zh`, else as `chinese` says), and the words without `--lang`."""
+    wanted, rest, source = "zh" if chinese else "en", [], iter(words)
     for word in source:
         if word == "--lang" or word.startswith("--lang="):
             wanted = word.partition("=")[2] or next(source, "")
         else:
             rest.append(word)
-    if wanted not in (None, "en", "zh"):
-        raise problem("bad-value", f"{wanted!r} is not a value it takes.", option="lang", status=WRONG_OPTIONS,
-                      fix="It takes en|zh.")
-    terminal = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
-    return (wanted or terminal[:2].lower()) == "zh", rest
+    if wanted not in ("en", "zh"):
+        raise problem("bad-value", Both(f"{wanted!r} is not a value it takes.", f"不接受 {wanted!r}。"), option="lang",
+                      status=WRONG_OPTIONS, fix=Both("It takes en|zh.", "可取 en|zh。"))
+    return wanted == "zh", rest
+
+
+def _terminal_is_chinese() -> bool:
+    """Whether the terminal's language is Chinese, as the environment says."""
+    return next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")[:2].lower() == "zh"
 
 
 def _overview(path: str, verb: Verbs, chinese: bool) -> str:
@@ -124,11 +139,10 @@ def _help(path: str, verb: Verb, chinese: bool, everything: bool) -> str:
     return "\n".join(lines)
 
 
-def _console(stderr: bool = False) -> Console:
-    """A console that prints what it is given: no colours by guess, no markup read from data, no lines broken."""
-    from rich.console import Console
+def _terminal(chinese: bool, stderr: bool = False) -> Terminal:
+    from truetune.report import Terminal
 
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    return Terminal(chinese, stderr=stderr)
 
 
 def _configure(arguments: list[str], verb: str) -> tuple[Config, list[Finding]]:
@@ -147,20 +161,20 @@ def _configure(arguments: list[str], verb: str) -> tuple[Config, list[Finding]]:
     return config, findings
 
 
-def _train(arguments: list[str]) -> int:
+def _train(arguments: list[str], chinese: bool) -> int:
     config, findings = _configure(arguments, "train")
-    console = _console()
-    _show(findings, console)
+    terminal = _terminal(chinese)
+    _show(findings, terminal)
     from truetune.train import train
 
-    train(config, console, findings)
+    train(config, terminal, findings)
     return OK
 
 
-def _check(arguments: list[str]) -> int:
+def _check(arguments: list[str], chinese: bool) -> int:
     as_json, static = "--json" in arguments, "--static" in arguments
     words = [word for word in arguments if word not in ("--json", "--static")]
-    console = _console(stderr=as_json)
+    terminal = _terminal(chinese, stderr=as_json)
     findings, facts, exit_status = [], {}, OK
     try:
         config, findings = _configure(words, "check")
@@ -169,10 +183,10 @@ def _check(arguments: list[str]) -> int:
             from truetune.look.show import first_rows
             from truetune.report import print_facts, print_rows
 
-            ready = preflight(config, lambda text: console.print(text))
+            ready = preflight(config, terminal.say)
             findings, facts = worst_first([*findings, *ready.findings]), ready.facts
-            print_rows(first_rows(ready.train, 3, ready.renderer, config), console, most=600)
-            print_facts(facts, console)
+            print_rows(first_rows(ready.train, 3, ready.renderer, config), terminal, most=600)
+            print_facts(facts, terminal)
     except Problem as error:
         findings, exit_status = worst_first([*findings, *error.findings]), error.status
     status = status_of(findings)
@@ -180,35 +194,35 @@ def _check(arguments: list[str]) -> int:
         print(json.dumps({"status": status, "findings": [finding.as_dict() for finding in findings], "facts": facts},
                          indent=2, ensure_ascii=False))
     else:
-        _show(findings, console)
+        _show(findings, terminal)
         fine = "the options are in order (model and data: without --static)" if static else "ready to train"
-        console.print({"ok": fine, "warn": f"{fine}; see above", "error": "not ready to train; see above"}[status])
+        terminal.print({"ok": fine, "warn": f"{fine}; see above", "error": "not ready to train; see above"}[status])
     return exit_status
 
 
-def _data_build(arguments: list[str]) -> int:
+def _data_build(arguments: list[str], chinese: bool) -> int:
     config, findings = _configure(arguments, "data")
     from truetune.look.show import build
 
-    console = _console()
-    _show(worst_first([*findings, *build(config, console)]), console)
+    terminal = _terminal(chinese)
+    _show(worst_first([*findings, *build(config, terminal)]), terminal)
     return OK
 
 
-def _data_show(arguments: list[str]) -> int:
+def _data_show(arguments: list[str], chinese: bool) -> int:
     words = [word for word in arguments if word not in ("--ids", "--json")]
     count, place, html = (_take(words, flag) for flag in ("-n", "--row", "--html"))
     if count and not (count.isdecimal() and int(count)):
         raise problem("bad-value", f"{count!r:.80} is not a value it takes.", option="-n", status=WRONG_OPTIONS,
                       fix="It takes a whole number from 1 on.")
     as_json = "--json" in arguments
-    console = _console(stderr=as_json)
+    terminal = _terminal(chinese, stderr=as_json)
     shown, findings, exit_status = {}, [], OK
     try:
         config, findings = _configure(words, "data")
         from truetune.look.show import look, print_view
 
-        view, found = look(config, int(count or 3), place, lambda text: console.print(text))
+        view, found = look(config, int(count or 3), place, terminal.say)
         findings = worst_first([*findings, *found])
         exit_status = FAILED if status_of(findings) == "error" else OK
         shown = view.as_dict()
@@ -217,26 +231,27 @@ def _data_show(arguments: list[str]) -> int:
 
             write_page(view, Path(html))
         if not as_json and not html:
-            print_view(view, console, "--ids" in arguments)
+            print_view(view, terminal, "--ids" in arguments)
     except Problem as error:
         findings, exit_status = worst_first([*findings, *error.findings]), error.status
     if as_json:
         told = [finding.as_dict() for finding in findings]
         print(json.dumps({"status": status_of(findings), "findings": told, **shown}, ensure_ascii=False))
     else:
-        _show(findings, console if exit_status == OK else _console(stderr=True))
+        _show(findings, terminal if exit_status == OK else _terminal(chinese, stderr=True))
         if html and shown:
-            console.print(f"written to {html}")
+            terminal.print(f"written to {html}")
     return exit_status
 
 
-def _data_diff(arguments: list[str]) -> int:
+def _data_diff(arguments: list[str], chinese: bool) -> int:
     if len(arguments) < 2 or any(word.startswith("-") or "=" in word for word in arguments[:2]):
         raise problem("two-needed", "two things to compare are needed.", option="data diff", status=WRONG_OPTIONS,
                       fix="truetune data diff A B, each a run.yaml, a run folder or a folder of token stores.")
     from truetune.look.compare import diff
 
-    return diff(arguments[0], arguments[1], arguments[2:], lambda words: _configure(words, "data")[0], _console())
+    return diff(arguments[0], arguments[1], arguments[2:], lambda words: _configure(words, "data")[0],
+                _terminal(chinese))
 
 
 def _take(words: list[str], flag: str) -> str | None:
@@ -256,23 +271,23 @@ def _take(words: list[str], flag: str) -> str | None:
     return None
 
 
-def _chat(arguments: list[str]) -> int:
+def _chat(arguments: list[str], chinese: bool) -> int:
     config, findings = _configure(_from_run(arguments), "chat")
-    console = _console()
-    _show([finding for finding in findings if finding.severity != "info"], console)
+    terminal = _terminal(chinese)
+    _show([finding for finding in findings if finding.severity != "info"], terminal)
     from truetune.serve.chat import chat
 
-    chat(config, console)
+    chat(config, terminal)
     return OK
 
 
-def _export(arguments: list[str]) -> int:
+def _export(arguments: list[str], chinese: bool) -> int:
     config, findings = _configure(_from_run(arguments), "export")
-    console = _console()
-    _show([finding for finding in findings if finding.severity != "info"], console)
+    terminal = _terminal(chinese)
+    _show([finding for finding in findings if finding.severity != "info"], terminal)
     from truetune.export import export
 
-    export(config, lambda text: console.print(text))
+    export(config, terminal.say)
     return OK
 
 
@@ -288,7 +303,7 @@ def _from_run(arguments: list[str]) -> list[str]:
     return arguments if "=" in model else [f"--model_name_or_path={model}", *rest]
 
 
-def _env(arguments: list[str]) -> int:
+def _env(arguments: list[str], chinese: bool) -> int:
     from truetune.report import environment, machine
 
     for name, value in {**environment(), **machine()}.items():
@@ -296,15 +311,15 @@ def _env(arguments: list[str]) -> int:
     return OK
 
 
-def _version(arguments: list[str]) -> int:
+def _version(arguments: list[str], chinese: bool) -> int:
     print(f"truetune {__version__}")
     return OK
 
 
-def _show(findings: list[Finding], console: Console) -> None:
+def _show(findings: list[Finding], terminal: Terminal) -> None:
     from truetune.report import print_findings
 
-    print_findings(findings, console)
+    print_findings(findings, terminal)
 
 
 VERBS = Verbs("Fine-tune language models", "微调语言模型", {

@@ -15,13 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
 from truetune.checkpoint import Progress
 from truetune.files import write_text
+from truetune.report import Terminal
 from truetune.run import EVENTS, LOG
 
 Event = dict[str, Any]
@@ -110,19 +110,19 @@ def clock(seconds: float) -> str:
 class ConsoleProgress:
     """A live bar on a terminal; elsewhere a line for each logged step."""
 
-    def __init__(self, console: Console, total_steps: int):
-        self.console, self.total_steps = console, total_steps
-        self.live = console.is_terminal
+    def __init__(self, terminal: Terminal, total_steps: int):
+        self.terminal, self.total_steps = terminal, total_steps
+        self.live = terminal.is_terminal
         # The numbers keep their line whole; the bar takes what the terminal has left.
         columns = (TextColumn("{task.description}", table_column=Column(no_wrap=True)),
                    BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
                    TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)))
-        self.bar = Bar(*columns, console=console, disable=not self.live, expand=True)
+        self.bar = Bar(*columns, console=terminal, disable=not self.live, expand=True)
         self.task = self.bar.add_task("", total=total_steps, text="")
 
     def __enter__(self) -> ConsoleProgress:
         self.bar.start()
-        self.console.show_cursor(True)  # the bar hides it, and a killed process would never bring it back
+        self.terminal.show_cursor(True)  # the bar hides it, and a killed process would never bring it back
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,12 +147,12 @@ class ConsoleProgress:
             self.bar.update(self.task, completed=event["step"], description=f"step {event['step']}/{self.total_steps}",
                             text="the first step")
         elif kind == "step" and not self.live:
-            self.console.print(
+            self.terminal.print(
                 f"step {event['step']}/{event['total_steps']}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
                 f"lr {event['learning_rate']:.2e}  grad {event['grad_norm']:.2f}  "
                 f"{event['tokens_per_second']:,.0f} tokens/s  {clock(remaining(event))} left")
         elif kind == "eval":
-            self.console.print(f"step {event['step']}  eval loss {event['eval_loss']:.4f}  "
+            self.terminal.print(f"step {event['step']}  eval loss {event['eval_loss']:.4f}  "
                                f"perplexity {event['eval_perplexity']:.2f}")
         elif kind in ("checkpoint", "note"):
-            self.console.print(event["text"])
+            self.terminal.say(event["text"])

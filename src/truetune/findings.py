@@ -6,9 +6,9 @@ collected and told together, so that nobody mends ten mistakes in ten runs. Noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 Severity = Literal["error", "warn", "info"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -18,26 +18,58 @@ OK, FAILED, WRONG_OPTIONS, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: done; the run or check failed; the options are wrong; interrupted by the user."""
 
 
+class Both(NamedTuple):
+    """The same in English and in Chinese. `str()` gives the English."""
+
+    en: str
+    zh: str
+
+    def __str__(self) -> str:
+        return self.en
+
+
+Words = str | Both
+"""Text for people. A plain `str` is the same in every language: a path, a number, a message of some library."""
+
+Say = Callable[[Words], None]
+"""What a step of the work reports its progress to: one line at a time."""
+
+
+def spoken(words: Words, chinese: bool) -> str:
+    """`words` in one language."""
+    return words if isinstance(words, str) else words[chinese]
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know before a run: `severity  option (where): message. fix`."""
+    """One thing to know before a run: `severity  option (where): message. fix`. source: a key of
+    `options.sources.SOURCES`."""
 
     id: str
     severity: Severity
-    message: str
+    message: Words
     option: str | None = None
     where: str | None = None
-    fix: str | None = None
+    fix: Words | None = None
     source: str | None = None
 
-    def line(self) -> str:
+    def line(self, chinese: bool = False) -> str:
         """The finding as one line of text, without colour."""
         place = f"{self.option or ''} ({self.where})".strip() if self.where else self.option or ""
-        fix = f" {self.fix}" if self.fix else ""
-        return f"{self.severity:<5}  {place}{': ' if place else ''}{self.message}{fix}"
+        severity = f"{_CHINESE[self.severity]}  " if chinese else f"{self.severity:<5}  "
+        message, fix = spoken(self.message, chinese), spoken(self.fix or "", chinese)
+        space = "" if chinese and message.endswith("。") else " "
+        return f"{severity}{place}{': ' if place else ''}{message}{space if fix else ''}{fix}"
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON. What is said in two languages stands there twice: `message` and `message_zh`."""
+        said = {**asdict(self), "message": str(self.message), "fix": self.fix and str(self.fix)}
+        chinese = {f"{name}_zh": words.zh for name, words in (("message", self.message), ("fix", self.fix))
+                   if isinstance(words, Both)}
+        return {**said, **chinese}
+
+
+_CHINESE: dict[Severity, str] = {"error": "错误", "warn": "警告", "info": "提示"}
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
@@ -60,8 +92,8 @@ class Problem(Exception):
         super().__init__("\n".join(finding.line() for finding in self.findings))
 
 
-def problem(id: str, message: str, *, option: str | None = None, where: str | None = None,
-            fix: str | None = None, status: int = FAILED) -> Problem:
+def problem(id: str, message: Words, *, option: str | None = None, where: str | None = None,
+            fix: Words | None = None, status: int = FAILED) -> Problem:
     """A `Problem` of one finding: the short way to stop with one clear line."""
     return Problem(Finding(id, "error", message, option=option, where=where, fix=fix), status)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from truetune.findings import Say
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPING = "stopping: a checkpoint is saved first (once more: stop at once, and lose what follows the last checkpoint)"
 
 
+
 class Interrupts:
     """While entered, `wanted` turns true at the first SIGINT or SIGTERM; a second one kills the process as usual."""
 
-    def __init__(self, say: Callable[[str], None]):
+    def __init__(self, say: Say):
         self.wanted = False
         self._say = say
         self._before = {}

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truetune.files import write_json, write_text
-from truetune.findings import Finding
+from truetune.findings import Finding, Words, spoken
 from truetune.options import Config
 
 if TYPE_CHECKING:
@@ -29,15 +29,28 @@ _HUB_ID = re.compile(r"(?!bundled/)[\w.-]+/[\w.-]+")
 _PACKAGES = ("truetune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
-def print_findings(findings: Sequence[Finding], console: Console) -> None:
+class Terminal(Console):
+    """A console that prints what it is given, in one language: no colours by guess, no markup read from data, no lines
+    broken. Other keywords are rich's."""
+
+    def __init__(self, chinese: bool = False, **settings: Any):
+        super().__init__(**{"highlight": False, "markup": False, "soft_wrap": True, **settings})
+        self.chinese = chinese
+
+    def say(self, words: Words) -> None:
+        """One line of text."""
+        self.print(spoken(words, self.chinese))
+
+
+def print_findings(findings: Sequence[Finding], terminal: Terminal) -> None:
     """One line each, whole on every terminal: it may be searched for or piped."""
     for finding in findings:
-        line = Text(finding.line())
-        line.stylize(_COLOURS[finding.severity], 0, 5)
-        console.print(line, soft_wrap=True)
+        line = Text(finding.line(terminal.chinese))
+        line.stylize(_COLOURS[finding.severity], 0, line.plain.index("  "))
+        terminal.print(line, soft_wrap=True)
 
 
-def print_facts(facts: dict[str, Any], console: Console) -> None:
+def print_facts(facts: dict[str, Any], terminal: Terminal) -> None:
     """The numbers of `preflight` as a small table."""
     table = Table(box=None, show_header=False, pad_edge=False)
     left_out = f", {facts['rows_left_out']:,} left out" if facts["rows_left_out"] else ""
@@ -49,7 +62,7 @@ def print_facts(facts: dict[str, Any], console: Console) -> None:
                             f"a row has {facts['length_median']:,} (median) to {facts['length_longest']:,}")
     epoch = "" if streamed else f", {facts['steps_per_epoch']:,} an epoch"
     table.add_row("steps", f"{facts['steps']:,} in all{epoch}")
-    console.print(table)
+    terminal.print(table)
 
 
 def environment() -> dict[str, str]:
@@ -128,7 +141,7 @@ _ROLES = {"system": "magenta", "user": "cyan", "tool": "yellow", "assistant": "g
 _TEMPLATE = "what the chat template writes"
 
 
-def print_rows(rows: Sequence[Preview], console: Console, ids: bool = False, most: int | None = None,
+def print_rows(rows: Sequence[Preview], terminal: Terminal, ids: bool = False, most: int | None = None,
                legend: bool = True) -> None:
     """Rows as they are trained on. Colour says who speaks; what is learned is underlined, or where there is no colour
     in brackets.
@@ -138,22 +151,23 @@ def print_rows(rows: Sequence[Preview], console: Console, ids: bool = False, mos
         most: so many characters of a piece are shown; None: all.
     """
     if legend:
-        console.print(_legend(rows, bool(console.color_system)))
+        terminal.print(_legend(rows, bool(terminal.color_system)))
     for row in rows:
         judged = {True: ", judged good", False: ", judged bad", None: ""}[row.label]
-        console.print(Text(f"\n{row.where}", "bold").append(
+        terminal.print(Text(f"\n{row.where}", "bold").append(
             f"  {row.tokens:,} tokens, {row.learned:,} of them learned{judged}", "not bold"))
         for note in row.notes:
-            console.print(Text(f"note: {note}", "yellow"))
+            terminal.print(Text(f"note: {note}", "yellow"))
         for part in row.parts:
             if len(row.parts) > 1:
-                console.print(Text(f"── {part.name}: {part.tokens:,} tokens, {part.learned:,} of them learned", "bold"))
-            text = _part(part, bool(console.color_system), most)
-            console.print(text, end="" if text.plain.endswith("\n") else "\n")
+                terminal.print(
+                    Text(f"── {part.name}: {part.tokens:,} tokens, {part.learned:,} of them learned", "bold"))
+            text = _part(part, bool(terminal.color_system), most)
+            terminal.print(text, end="" if text.plain.endswith("\n") else "\n")
             if ids:
-                for line in _id_lines(part, console.width):
-                    console.print(line)
-    console.print()
+                for line in _id_lines(part, terminal.width):
+                    terminal.print(line)
+    terminal.print()
 
 
 def _legend(rows: Sequence[Preview], colour: bool) -> Text:

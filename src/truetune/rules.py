@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from truetune.findings import Finding, Severity, worst_first
-from truetune.options import OPTIONS, Config
+from truetune.findings import Both, Finding, Severity, worst_first
+from truetune.options import OPTIONS, Config, Option
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,18 @@ def apply_rules(config: Config, verb: str) -> list[Finding]:
         if verb in rule.verbs and rule.when(config)
     ]
     findings += [
-        Finding("no-effect", "info", f"no effect: {option.text.no_effect}.", option=option.name,
-                where=config.origin(option.name))
-        for option in OPTIONS.values()
-        if option.text.no_effect and _sets(config, option.name)
+        _without_effect(option, config) for option in OPTIONS.values()
+        if (option.text.no_effect or option.text.not_offered) and _sets(config, option.name)
     ]
     return worst_first(findings)
+
+
+def _without_effect(option: Option, config: Config) -> Finding:
+    """What is said of an option that somebody set and that does nothing here."""
+    if option.text.no_effect:
+        en, zh = option.text.no_effect
+        return Finding("no-effect", "info", Both(f"no effect: {en}.", f"不起作用：{zh}。"), option=option.name,
+                       where=config.origin(option.name))
+    en, zh = option.text.not_offered or ("", "")
+    return Finding("not-offered", "warn", Both(f"not done here: {en}.", f"这里不支持：{zh}。"), option=option.name,
+                   where=config.origin(option.name))

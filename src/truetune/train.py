@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from truetune import report
 from truetune.check import Preflight, preflight
@@ -44,6 +43,7 @@ from truetune.objectives import OBJECTIVES
 from truetune.optim import Optimizer
 from truetune.options import Config
 from truetune.plot import plot_loss
+from truetune.report import Terminal
 from truetune.rules import derive
 from truetune.run import CHECK, EVENTS, Run, claim
 
@@ -71,7 +71,7 @@ class _Stop(Exception):
     """The user wants to stop. Raised where nothing is half done: the run stands exactly after `progress.step` steps."""
 
 
-def train(config: Config, console: Console, findings: Sequence[Finding] = ()) -> None:
+def train(config: Config, terminal: Terminal, findings: Sequence[Finding] = ()) -> None:
     """Run `config` into its run folder. findings: what the options alone have told already, for check.json.
 
     Raises:
@@ -79,7 +79,7 @@ def train(config: Config, console: Console, findings: Sequence[Finding] = ()) ->
     """
     run = claim(config)
     with run.recorded():
-        session = start(run, console, findings)
+        session = start(run, terminal, findings)
         try:
             with session.interrupts, session.bar:
                 _run(session)
@@ -87,7 +87,7 @@ def train(config: Config, console: Console, findings: Sequence[Finding] = ()) ->
             session.events.close()
             if session.config.plot_loss:
                 plot_loss(read_events(run.folder / EVENTS), run.folder / "training_loss.png")
-    console.print(f"written to {run.folder}")
+    terminal.print(f"written to {run.folder}")
 
 
 def _run(session: Session) -> None:
@@ -101,19 +101,16 @@ def _run(session: Session) -> None:
         raise KeyboardInterrupt from None
 
 
-def start(run: Run, console: Console, findings: Sequence[Finding] = ()) -> Session:
+def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = ()) -> Session:
     """Everything checked, loaded and compared before the first step."""
-
-    def say(text: str) -> None:
-        console.print(text)
-
+    say = terminal.say
     device = pick_device(run.config)
     precision = pick_precision(run.config, device)
     config = resolve(derive(run.config), precision)
     ready = preflight(config, say)
     ready.findings += _device_findings(config, device)
-    report.print_findings(ready.findings, console)
-    report.print_facts(ready.facts, console)
+    report.print_findings(ready.findings, terminal)
+    report.print_facts(ready.facts, terminal)
     ready.findings = worst_first([*findings, *ready.findings])
     write_json(run.folder / CHECK, ready.as_dict())
     report.write_environment(run.folder, str(device))
@@ -145,7 +142,7 @@ def start(run: Run, console: Console, findings: Sequence[Finding] = ()) -> Sessi
     progress = load_checkpoint(run.resume, optimizer, data_hash) if run.resume else Progress()
     if run.resume:
         say(f"going on from {run.resume}")
-    bar = ConsoleProgress(console, ready.plan.total_steps)
+    bar = ConsoleProgress(terminal, ready.plan.total_steps)
     events = Events(run.folder, [bar], progress.step if run.resume else None)
     events.emit("start", step=progress.step, total_steps=ready.plan.total_steps, facts=ready.facts)
     return Session(run, config, ready, device, model, policy, OBJECTIVES[config.stage](), optimizer, data_hash, bar,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from truetune.data.rows import Rows, Stream
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.templates import TEMPLATES
 from truetune.data.texts import require_template
-from truetune.findings import Finding, Problem, count_of, refuse, status_of
+from truetune.findings import Finding, Problem, Say, count_of, refuse, status_of
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.options import Config
 from truetune.steps import Plan, pack, shuffle_seed, warmup_steps
@@ -51,7 +50,7 @@ class Preflight:
         return {"status": status_of(self.findings), "findings": findings, "facts": self.facts}
 
 
-def prepare(config: Config, say: Callable[[str], None],
+def prepare(config: Config, say: Say,
             trains: bool = False) -> tuple[Path, Renderer, Data, list[Finding]]:
     """The model's folder, the renderer, the rows, and what was found on the way. trains: the model itself must be one
     that can be loaded; data alone need only its tokenizer.
@@ -79,7 +78,7 @@ def prepare(config: Config, say: Callable[[str], None],
     return base, renderer, data, [*findings, *data.findings]
 
 
-def preflight(config: Config, say: Callable[[str], None]) -> Preflight:
+def preflight(config: Config, say: Say) -> Preflight:
     """Model found, data read and rendered, everything counted.
 
     Raises:

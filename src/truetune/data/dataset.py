@@ -24,7 +24,7 @@ from truetune.data.rows import Rows, Stream, all_of, groups_of, of_groups, split
 from truetune.data.sources import Source, find_sources
 from truetune.data.store import Recipe, Store, build, differing, key_of, read_manifest
 from truetune.files import disk_refusal
-from truetune.findings import Finding, Problem, count_of, problem
+from truetune.findings import Finding, Problem, Say, count_of, problem
 from truetune.options import Config
 
 PER_ROW: Mapping[Kind, int] = {"conversations": 1, "preferences": 2, "judged": 1, "documents": 1}
@@ -42,7 +42,7 @@ class Data:
     findings: list[Finding] = field(default_factory=list)
 
 
-def load_data(config: Config, renderer: Renderer, say: Callable[[str], None]) -> Data:
+def load_data(config: Config, renderer: Renderer, say: Say) -> Data:
     """All rows that `config` names, tokenised or found tokenised.
 
     Raises:
@@ -93,7 +93,7 @@ def _collected(errors: list[Finding]) -> Iterator[None]:
 class _Loader:
     """Stores for the data sets of one configuration."""
 
-    def __init__(self, config: Config, renderer: Renderer, say: Callable[[str], None]):
+    def __init__(self, config: Config, renderer: Renderer, say: Say):
         self.config, self.renderer, self.say = config, renderer, say
         self.kind: Kind = STAGE_ROWS[config.stage]
         self.per_row = PER_ROW[self.kind]

@@ -6,7 +6,6 @@ Added in bfloat16, an update smaller than 1/256 of a weight would be rounded awa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 
 from truetune.data.template import make_renderer, settle_template
 from truetune.files import write_folder
-from truetune.findings import WRONG_OPTIONS, problem, refuse
+from truetune.findings import WRONG_OPTIONS, Say, problem, refuse
 from truetune.model.find import find_model, load_tokenizer
 from truetune.model.load import cast_weights, fingerprint, load_model, put_adapter, require_base
 from truetune.options import Config
@@ -22,7 +21,7 @@ from truetune.report import write_card
 from truetune.serve.engine import inference_dtype
 
 
-def export(config: Config, say: Callable[[str], None]) -> Path:
+def export(config: Config, say: Say) -> Path:
     """Write the model (with its adapter merged) into `export_dir`: shards, tokenizer, generation settings, card.
 
     Raises:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from truetune.check.preflight import prepare
@@ -20,13 +19,14 @@ from truetune.findings import FAILED, OK, WRONG_OPTIONS, Problem, count_of, prob
 from truetune.model.find import find_model, load_tokenizer
 from truetune.options import Config
 from truetune.options.read import read_config
+from truetune.report import Terminal
 
 Configure = Callable[[list[str]], Config]
 """Reads options and judges them by the rules."""
 _TAKEN = "Name a run.yaml, a run folder, a token store (a folder with store.json) or a tokenized_path."
 
 
-def diff(first: str, second: str, words: list[str], configure: Configure, console: Console) -> int:
+def diff(first: str, second: str, words: list[str], configure: Configure, terminal: Terminal) -> int:
     """Say in what two data sets differ as they are trained on. Returns 0 if every row has the same ids and weights.
 
     Args:
@@ -36,9 +36,9 @@ def diff(first: str, second: str, words: list[str], configure: Configure, consol
     Raises:
         Problem: one of them is nothing of that, or its data cannot be read.
     """
-    before, now = (_side(path, words, configure, console) for path in (first, second))
+    before, now = (_side(path, words, configure, terminal) for path in (first, second))
     for line in _settings(before, now):
-        console.print(Text(line))
+        terminal.print(Text(line))
     mine, others = before.sequences(now), now.sequences(before)
     common = [(number, others[key]) for key, number in mine.items() if key in others]
     differ = [pair for pair in common if not _same(before[pair[0]], now[pair[1]])]
@@ -47,15 +47,15 @@ def diff(first: str, second: str, words: list[str], configure: Configure, consol
     for name, places in only:
         if places:
             more = ", …" if len(places) > 5 else ""
-            console.print(Text(f"Only in {name}: {count_of(len(places), 'row')} ({', '.join(places[:5])}{more})"))
+            terminal.print(Text(f"Only in {name}: {count_of(len(places), 'row')} ({', '.join(places[:5])}{more})"))
     if differ:
-        console.print(f"{count_of(len(differ), 'row')} of {len(common):,} differ; the first of them:")
+        terminal.print(f"{count_of(len(differ), 'row')} of {len(common):,} differ; the first of them:")
         for a, b in differ[:3]:
-            _print_difference(before, now, before[a], now[b], console)
+            _print_difference(before, now, before[a], now[b], terminal)
     if differ or any(places for _, places in only):
         return FAILED
     tokens = sum(int(store.rows["length"].sum()) for store in before.stores)
-    console.print(f"the same: {count_of(len(common), 'row')}, {count_of(tokens, 'token')}")
+    terminal.print(f"the same: {count_of(len(common), 'row')}, {count_of(tokens, 'token')}")
     return OK
 
 
@@ -94,7 +94,7 @@ class _Side:
         return self[number].where
 
 
-def _side(path: str, words: list[str], configure: Configure, console: Console) -> _Side:
+def _side(path: str, words: list[str], configure: Configure, terminal: Terminal) -> _Side:
     """Raises:
     Problem: `path` is neither a store, nor a folder of some, nor a run.yaml whose data can be read.
     """
@@ -107,23 +107,23 @@ def _side(path: str, words: list[str], configure: Configure, console: Console) -
         stores = [_open(each) for each in inside if (each / MANIFEST).is_file()]
         if not stores:
             raise problem("no-store", "holds no token store.", option=path, status=WRONG_OPTIONS, fix=_TAKEN)
-        return _Side(path, stores, _tokenizer(words, console))
+        return _Side(path, stores, _tokenizer(words, terminal))
     if folder.is_dir():
         path = str(folder / "config.yaml")
-    _, renderer, data, _ = prepare(configure([path, *words]), console.print)
+    _, renderer, data, _ = prepare(configure([path, *words]), terminal.say)
     if not data.stores:
         raise problem("no-store", "its data are streamed, so there is no token store.", option=path,
                       status=WRONG_OPTIONS)
     return _Side(path, data.stores, renderer.tokenizer)
 
 
-def _tokenizer(words: list[str], console: Console) -> Any:
+def _tokenizer(words: list[str], terminal: Terminal) -> Any:
     """The tokenizer of the model that `words` name, if they do."""
     config, findings = read_config(words)
     if status_of(findings) == "error":
         raise Problem(findings, WRONG_OPTIONS)
     name = config.model_name_or_path
-    return load_tokenizer(find_model(name, config, console.print)) if name else None
+    return load_tokenizer(find_model(name, config, terminal.say)) if name else None
 
 
 def _open(folder: Path) -> Store:
@@ -172,20 +172,20 @@ _BEFORE = 12
 """Tokens shown before the first one that differs."""
 
 
-def _print_difference(before: _Side, now: _Side, old: Rendered, new: Rendered, console: Console) -> None:
+def _print_difference(before: _Side, now: _Side, old: Rendered, new: Rendered, terminal: Terminal) -> None:
     """The place, and from each side the first token that differs with a little text before it."""
     pairs = zip_longest(zip(old.ids.tolist(), old.weights.tolist(), strict=True),
                         zip(new.ids.tolist(), new.weights.tolist(), strict=True))
     place = next((place for place, (a, b) in enumerate(pairs) if a != b), None)
     if place is None:
-        console.print(Text(f"\n{old.where}: judged {old.label} and {new.label}"))
+        terminal.print(Text(f"\n{old.where}: judged {old.label} and {new.label}"))
         return
-    console.print(Text(f"\n{old.where}, token {place + 1:,} (of {len(old):,} and {len(new):,})"))
+    terminal.print(Text(f"\n{old.where}, token {place + 1:,} (of {len(old):,} and {len(new):,})"))
     known = before.tokenizer or now.tokenizer
     same_words = before.stores[0].manifest.settings.get("tokenizer") == now.stores[0].manifest.settings.get("tokenizer")
     for name, side, row in (("A", before, old), ("B", now, new)):
         tokenizer = side.tokenizer or (known if same_words else None)
-        console.print(Text(f"  {name}  {_around(row, place, tokenizer)}"))
+        terminal.print(Text(f"  {name}  {_around(row, place, tokenizer)}"))
 
 
 def _around(row: Rendered, place: int, tokenizer: Any) -> str:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from truetune.check.preflight import prepare, row_findings
@@ -25,16 +24,16 @@ from truetune.data.renderer import Renderer
 from truetune.data.rows import Rows, Stream
 from truetune.data.sources import find_sources
 from truetune.data.store import MANIFEST, Store
-from truetune.findings import WRONG_OPTIONS, Finding, count_of, problem, refuse
+from truetune.findings import WRONG_OPTIONS, Finding, Say, count_of, problem, refuse
 from truetune.look.preview import Preview, preview
 from truetune.options import Config
-from truetune.report import print_rows
+from truetune.report import Terminal, print_rows
 from truetune.steps import pack, shuffle_seed
 
 # --------------------------------------------------------------------------------------------------------------- build
 
 
-def build(config: Config, console: Console) -> list[Finding]:
+def build(config: Config, terminal: Terminal) -> list[Finding]:
     """Make the token stores of `config`, or find them made, and say a line about each. Returns what was found.
 
     Raises:
@@ -46,13 +45,13 @@ def build(config: Config, console: Console) -> list[Finding]:
                       option="streaming", where=config.origin("streaming"), fix="Leave out streaming.",
                       status=WRONG_OPTIONS)
     began = time.time()
-    _, renderer, data, findings = prepare(config, console.print)
+    _, renderer, data, findings = prepare(config, terminal.say)
     for name, store in zip([*config.dataset, *config.eval_dataset], data.stores, strict=True):
         finished = (store.folder / MANIFEST).stat().st_mtime
         made = f"made in {finished - began:.1f} s" if finished >= began else \
             f"kept since {datetime.fromtimestamp(finished):%Y-%m-%d %H:%M}"
         began = max(began, finished)
-        console.print(f"{name}: {_size(store)}; {made} in {store.folder}")
+        terminal.print(f"{name}: {_size(store)}; {made} in {store.folder}")
     return refuse([*findings, *row_findings(data, renderer, config)])
 
 
@@ -152,7 +151,7 @@ class View:
         }
 
 
-def look(config: Config, count: int, place: str | None, say: Callable[[str], None]) -> tuple[View, list[Finding]]:
+def look(config: Config, count: int, place: str | None, say: Say) -> tuple[View, list[Finding]]:
     """The first `count` rows (or packs of rows) of the mixture, or the one at `place`, and the findings.
 
     Raises:
@@ -322,17 +321,17 @@ def _round_up(value: float) -> int:
     return next(int(step) for step in steps if step >= value)
 
 
-def print_view(view: View, console: Console, ids: bool) -> None:
+def print_view(view: View, terminal: Terminal, ids: bool) -> None:
     """The rows, then what was left out, how long rows are and how much of them is learned."""
     if view.packs:
         for number, found in enumerate(view.packs, start=1):
-            console.print(f"Pack {number}: {found.described()}.", style="bold")
-            print_rows(found.rows, console, ids=ids, most=200, legend=number == 1)
+            terminal.print(f"Pack {number}: {found.described()}.", style="bold")
+            print_rows(found.rows, terminal, ids=ids, most=200, legend=number == 1)
     else:
-        print_rows(view.rows, console, ids=ids)
+        print_rows(view.rows, terminal, ids=ids)
     for line in _summary(view):
-        console.print(Text(line))
-    console.print()
+        terminal.print(Text(line))
+    terminal.print()
 
 
 def _summary(view: View) -> Iterator[str]:

@@ -15,14 +15,13 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truetune.findings import WRONG_OPTIONS, problem
+from truetune.findings import WRONG_OPTIONS, Say, problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +46,7 @@ FORMAT = 1
 """Part of the cache folder's name: raise it whenever the conversion writes something else."""
 
 
-def bundled_folder(name: str, say: Callable[[str], None] = print) -> Path:
+def bundled_folder(name: str, say: Say = print) -> Path:
     """Local folder with model and tokenizer of `bundled/...`, converted once into the user's cache.
 
     Weights are float32 (540 MB for 135M parameters). Raises `Problem`: unknown name (status 2), a package

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truetune.findings import problem
+from truetune.findings import Say, problem
 from truetune.model.bundled import BUNDLED, bundled_folder
 from truetune.options import Config
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def find_model(name: str, config: Config, say: Callable[[str], None]) -> Path:
+def find_model(name: str, config: Config, say: Say) -> Path:
     """The local folder of a model: itself, the converted bundled one, or the download of a hub id.
 
     Raises:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from truetune.data.batches import Batch, collate
 from truetune.data.renderer import Rendered
-from truetune.findings import problem
+from truetune.findings import Say, problem
 from truetune.model.attention import register
 from truetune.model.head import Head, log_probabilities
 
@@ -51,7 +51,7 @@ class Policy:
         """(N,) float32: the log-probability of each of the batch's targets."""
         return self.ways[0][1](batch)
 
-    def verify(self, rows: Sequence[Rendered], device: torch.device, say: Callable[[str], None]) -> None:
+    def verify(self, rows: Sequence[Rendered], device: torch.device, say: Say) -> None:
         """Compare the fast way with the plain one on a few rows; keep the first way that agrees.
 
         Raises:

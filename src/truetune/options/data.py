@@ -108,19 +108,31 @@ class DataOptions(Group):
         "Tokenise again, whatever is kept.", "忽略缓存，重新分词。", level="expert", free_on_resume=True)] = False
     media_dir: Annotated[str | None, Text(
         "Folder of images, videos and audio.", "图片、视频和音频所在的文件夹。", level="expert",
-        no_effect="media are not read yet")] = None
+        not_offered=(
+            "media are not read yet",
+            "暂不读取图片、视频和音频"))] = None
     split_special_tokens: Annotated[bool, Text(
         "Text that looks like a special token stays text.", "看起来像特殊 token 的文本仍按文本处理。", level="expert",
-        no_effect="what people wrote always stays text; only the template's own special tokens are special")] = False
+        no_effect=(
+            "what people wrote always stays text; only the template's own special tokens are special",
+            "人写的内容总是文本，只有模板自己的特殊 token 才特殊"))] = False
     data_shared_file_system: Annotated[bool, Text(
         "All machines see the same folder for tokenised data.", "所有机器共享同一个分词缓存文件夹。", level="expert",
-        no_effect="a store is locked while it is built, so whoever comes second uses it")] = False
+        no_effect=(
+            "a store is locked while it is built, so whoever comes second uses it",
+            "生成分词结果时会加锁，后来者直接使用"))] = False
     preprocessing_num_workers: Annotated[int | None, Text(
         "Processes for tokenising.", "分词所用的进程数。", level="expert",
-        no_effect="tokenising runs in the tokenizer's own threads", free_on_resume=True)] = None
+        no_effect=(
+            "tokenising runs in the tokenizer's own threads",
+            "分词使用分词器自己的线程"), free_on_resume=True)] = None
     preprocessing_batch_size: Annotated[int | None, Text(
         "Rows tokenised at a time.", "每次分词的行数。", level="expert",
-        no_effect="it changes nothing that is learned here", free_on_resume=True)] = None
+        no_effect=(
+            "it changes nothing that is learned here",
+            "在这里不影响学习的内容"), free_on_resume=True)] = None
     dataloader_num_workers: Annotated[int, Text(
         "Processes that load batches.", "加载批次的进程数。", level="expert",
-        no_effect="rows are tokenised before training, so batches need no workers", free_on_resume=True)] = 0
+        no_effect=(
+            "rows are tokenised before training, so batches need no workers",
+            "训练前已分词，组批不需要工作进程"), free_on_resume=True)] = 0

@@ -18,7 +18,11 @@ class ExportOptions(Group):
         "Largest file, in GB (10^9 bytes).", "单个文件的上限，单位 GB（10^9 字节）。", free_on_resume=True)] = 5
     export_device: Annotated[Literal["cpu", "auto"], Text(
         "Where the merge is computed.", "在哪里合并。", level="expert",
-        no_effect="merging is done on the CPU, which has the memory for it", free_on_resume=True)] = "cpu"
+        no_effect=(
+            "merging is done on the CPU, which has the memory for it",
+            "合并在 CPU 上进行，内存足够"), free_on_resume=True)] = "cpu"
     export_legacy_format: Annotated[bool, Text(
         "Write pickled .bin files.", "写 pickle 格式的 .bin 文件。", level="expert",
-        no_effect="weights are written as safetensors only", free_on_resume=True)] = False
+        no_effect=(
+            "weights are written as safetensors only",
+            "权重只写成 safetensors"), free_on_resume=True)] = False

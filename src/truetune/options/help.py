@@ -38,8 +38,9 @@ def _entry(option: Option, chinese: bool) -> list[str]:
     also = [name + (f" {'|'.join(values)}" if values else "") for name, values in option.text.also.items()]
     names = f"{option.name} (= {', '.join(also)})" if also else option.name
     head = f"  --{names}  [{takes}]"
+    without = option.text.no_effect or option.text.not_offered
     if chinese:  # has no spaces to break lines at; a terminal breaks it anywhere
-        return [head, f"      {option.text.zh}{'在这里不起作用。' if option.text.no_effect else ''}"]
-    text = f"{option.text.en} No effect here: {option.text.no_effect}." if option.text.no_effect else option.text.en
+        return [head, f"      {option.text.zh}{f'在这里不起作用：{without[1]}。' if without else ''}"]
+    text = f"{option.text.en} No effect here: {without[0]}." if without else option.text.en
     width = min(shutil.get_terminal_size((120, 24)).columns, 120)
     return [head, *textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)]

@@ -37,11 +37,17 @@ class ModelOptions(Group):
         "对话时模型的数值格式，也是导出权重的格式。auto 沿用模型自己的格式。", free_on_resume=True)] = "auto"
     trust_remote_code: Annotated[bool, Text(
         "Would run Python code that comes with a model.", "运行模型附带的 Python 代码。", level="expert",
-        no_effect="code that comes with a model is never run; architectures known to transformers work without it",
+        no_effect=(
+            "code that comes with a model is never run; architectures known to transformers work without it",
+            "模型附带的代码从不运行；transformers 认识的结构不需要它"),
         free_on_resume=True)] = False
     use_fast_tokenizer: Annotated[bool, Text(
         "Use the Rust tokenizer.", "使用 Rust 分词器。", level="expert",
-        no_effect="the fast tokenizer is always used, since masks need its offsets", free_on_resume=True)] = True
+        no_effect=(
+            "the fast tokenizer is always used, since masks need its offsets",
+            "总是使用快速分词器，掩码需要它的位置信息"), free_on_resume=True)] = True
     low_cpu_mem_usage: Annotated[bool, Text(
         "Load weights without a second copy in memory.", "加载权重时不在内存中保留第二份。", level="expert",
-        no_effect="weights are always loaded this way", free_on_resume=True)] = True
+        no_effect=(
+            "weights are always loaded this way",
+            "权重总是这样加载"), free_on_resume=True)] = True

@@ -21,24 +21,54 @@ Level = Literal["basic", "advanced", "expert"]
 LEVELS: tuple[Level, ...] = ("basic", "advanced", "expert")
 
 
+Pair = tuple[str, str]
+"""The same in English and in Chinese."""
+Trend = Literal["up", "down", "depends", "same"]
+"""What happens to memory, speed or quality when an option is raised or switched on."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to set, and who says so. source: a key of `sources.SOURCES`."""
+
+    en: str
+    zh: str
+    source: str
+
+
 @dataclass(frozen=True)
 class Text:
     """What an option means to people.
 
     Args:
-        en, zh: one or two sentences: what it does and which way to turn it.
+        en, zh: one or two sentences: what it does.
         level: who needs it; `--help` shows `basic` first.
+        higher, lower: what happens when it is raised and lowered (of a switch: when it is on and off).
+        memory, speed, quality: what becomes of them when it is raised or switched on.
+        unset: what is taken when nothing is given and the default is empty or depends on other options.
+        advice: what others have found to work.
         also: other accepted names. A name maps to None (same values) or to a table of values
             (`{"use_lora": {"true": "lora"}}`).
-        no_effect: why a known name has no effect here. It is accepted, and this is said in one line.
+        no_effect: why a known name has no effect here, where nothing is lost by it. It is accepted, and this is said
+            in one line.
+        not_offered: why what it asks for is not done, where the run is not what was asked for. It is accepted, and
+            this is said as a warning.
         free_on_resume: a resumed run may change it, since it does not alter what is learned.
     """
 
     en: str
     zh: str
     level: Level = "advanced"
+    higher: Pair | None = None
+    lower: Pair | None = None
+    memory: Trend = "same"
+    speed: Trend = "same"
+    quality: Trend = "same"
+    unset: Pair | None = None
+    advice: tuple[Advice, ...] = ()
     also: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict)
-    no_effect: str | None = None
+    no_effect: Pair | None = None
+    not_offered: Pair | None = None
     free_on_resume: bool = False
 
 

@@ -110,7 +110,9 @@ class TrainOptions(Group):
     run_name: Annotated[str | None, Text("A name for the run.", "运行的名字。", free_on_resume=True)] = None
     include_num_input_tokens_seen: Annotated[bool, Text(
         "Count tokens in the log.", "在日志里记录 token 数。", level="expert",
-        no_effect="tokens are always counted", free_on_resume=True)] = True
+        no_effect=(
+            "tokens are always counted",
+            "总是统计 token 数"), free_on_resume=True)] = True
     eval_strategy: Annotated[Literal["no", "steps", "epoch"], Text(
         "When the held-out data is evaluated.", "何时用留出的数据评估。",
         also={"evaluation_strategy": None})] = "no"
@@ -133,4 +135,6 @@ class TrainOptions(Group):
         "检查点不含继续训练所需的状态：更小，但不能从它继续。", level="expert", free_on_resume=True)] = False
     ddp_timeout: Annotated[int, Text(
         "Seconds before a silent process is given up.", "进程多少秒无响应就放弃。", level="expert",
-        no_effect="this run is one process", free_on_resume=True)] = 1800
+        no_effect=(
+            "this run is one process",
+            "本次运行只有一个进程"), free_on_resume=True)] = 1800

@@ -5,23 +5,22 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 
-from rich.console import Console
-
 from truetune.options import Config
+from truetune.report import Terminal
 from truetune.serve.engine import load_engine
 
 _HELP = "/clear forgets the conversation, /exit leaves. Ctrl-C stops an answer."
 
 
-def chat(config: Config, console: Console) -> None:
+def chat(config: Config, terminal: Terminal) -> None:
     """Read lines, answer them, until `/exit` or the end of the input."""
-    engine = load_engine(config, lambda text: console.print(text))
+    engine = load_engine(config, terminal.say)
     if sys.stdin.isatty():
         import readline  # noqa: F401  (input() gets history and editing by its import)
     opening = [{"role": "system", "content": config.default_system}] if config.default_system else []
     messages = list(opening)
     adapter = f" + {config.adapter_name_or_path[0]}" if config.adapter_name_or_path else ""
-    console.print(f"{config.model_name_or_path}{adapter}. {_HELP}")
+    terminal.print(f"{config.model_name_or_path}{adapter}. {_HELP}")
     while True:
         try:
             asked = input("\nuser: ").strip()
@@ -31,7 +30,7 @@ def chat(config: Config, console: Console) -> None:
             return
         if asked in ("/clear", "clear"):
             messages = list(opening)
-            console.print("forgotten")
+            terminal.print("forgotten")
         elif asked:
             messages.append({"role": "user", "content": asked})
             pieces: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -20,7 +20,7 @@ from transformers import (
 from truetune.data.renderer import Renderer
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
-from truetune.findings import refuse
+from truetune.findings import Say, refuse
 from truetune.model.find import find_model, load_tokenizer
 from truetune.model.load import load_model, put_adapter
 from truetune.model.precision import pick_device
@@ -89,7 +89,7 @@ class _Closed(StoppingCriteria):
         return torch.full((input_ids.shape[0],), self.closed.is_set(), device=input_ids.device, dtype=torch.bool)
 
 
-def load_engine(config: Config, say: Callable[[str], None]) -> Engine:
+def load_engine(config: Config, say: Say) -> Engine:
     """The model that `config` names, with its adapter put on it if there is one.
 
     Raises:
