@@ -62,11 +62,10 @@ class Finding:
         return f"{severity}{place}{': ' if place else ''}{message}{space if fix else ''}{fix}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON. What is said in two languages stands there twice: `message` and `message_zh`."""
-        said = {**asdict(self), "message": str(self.message), "fix": self.fix and str(self.fix)}
-        chinese = {f"{name}_zh": words.zh for name, words in (("message", self.message), ("fix", self.fix))
-                   if isinstance(words, Both)}
-        return {**said, **chinese}
+        """For JSON: `message` and `fix` in English, `message_zh` and `fix_zh` in Chinese."""
+        said = {"message": str(self.message), "fix": self.fix and str(self.fix),
+                "message_zh": spoken(self.message, True), "fix_zh": self.fix and spoken(self.fix, True)}
+        return {**asdict(self), **said}
 
 
 _CHINESE: dict[Severity, str] = {"error": "错误", "warn": "警告", "info": "提示"}
