@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from truetune.data.messages import BadRow, Conversation, Message, ToolCall, conversation
 from truetune.data.renderer import Masks, Renderer
 from truetune.data.template import settle_template
-from truetune.data.templates import TEMPLATES, render_text, stop_words
+from truetune.data.templates import TEMPLATES, render_text
+from truetune.data.templates.apply import stop_words
 from truetune.options import Config
 
 FAMILIES = ("chatml", "llama3", "qwen", "qwen3", "qwen3_5", "gemma2", "gemma3", "mistral", "llama2", "phi4", "glm4",

@@ -12,14 +12,8 @@ import pytest
 from jinja2 import TemplateError
 
 from truetune.data import templates
-from truetune.data.templates import (
-    TEMPLATES,
-    apply_template,
-    find_template,
-    render_text,
-    stop_words,
-    template_source,
-)
+from truetune.data.templates import TEMPLATES, find_template, render_text, template_source
+from truetune.data.templates.apply import apply_template, stop_words
 from truetune.data.tools import TOOL_FORMATS
 from truetune.findings import WRONG_OPTIONS, Finding, Problem
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from truetune.files import remove_folder, write_folder, write_json
-from truetune.findings import problem
+from truetune.findings import Both, problem
 from truetune.optim import Optimizer
 
 STATE, OPTIMIZER, RANDOM = "trainer_state.json", "optimizer.safetensors", "random.safetensors"
@@ -108,12 +108,15 @@ def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> Progr
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         tensors, random = load_file(folder / OPTIMIZER), load_file(folder / RANDOM)
     except (OSError, ValueError, SafetensorError) as error:
-        raise problem("checkpoint-damaged", f"{folder} cannot be read: {error}.", option="resume_from_checkpoint",
-                      fix="Delete it, and the run goes on from the checkpoint before it.") from None
+        raise problem("checkpoint-damaged", Both(f"{folder} cannot be read: {error}.", f"{folder} 无法读取：{error}。"),
+                      option="resume_from_checkpoint",
+                      fix=Both("Delete it, and the run goes on from the checkpoint before it.",
+                               "删除它，就会从上一个检查点继续。")) from None
     if state["data"] != data_hash:
-        raise problem("data-changed", f"the rows, their tokens or the base model are not those of {folder}.",
-                      option="dataset",
-                      fix="Put them back as they were, or start a new run in another folder.")
+        raise problem("data-changed", Both(f"the rows, their tokens or the base model are not those of {folder}.",
+                                           f"数据、分词结果或基座模型与 {folder} 的不一致。"), option="dataset",
+                      fix=Both("Put them back as they were, or start a new run in another folder.",
+                               "请恢复原样，或在另一个文件夹里开始新的运行。"))
     optimizer.load_state(tensors, state["optimizer"])
     set_random_state(random)
     return Progress(**state["progress"])

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show(error.findings, _terminal(chinese, stderr=True))
         return error.status
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("已中断" if chinese else "interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -81,8 +81,9 @@ def _dispatch(words: list[str], chinese: bool) -> int:
     if "--help" in words or "-h" in words:
         print(_help(path, verb, chinese, "all" in words))
         return OK
-    if words and not verb.groups:
-        raise problem("stray-word", f"{path.removeprefix('truetune ')} takes no options.", option=words[0],
+    if words and not (verb.groups or verb.own):
+        name = path.removeprefix("truetune ")
+        raise problem("stray-word", Both(f"{name} takes no options.", f"{name} 不接受选项。"), option=words[0],
                       status=WRONG_OPTIONS)
     return verb.run(words, chinese)
 
@@ -92,9 +93,10 @@ def _named(name: str, verbs: Mapping[str, Verb | Verbs], path: str) -> Verb | Ve
         import difflib
 
         near = difflib.get_close_matches(name, verbs, n=1)
-        raise problem("unknown-command", "unknown command.", option=f"{path} {name}".removeprefix("truetune "),
-                      status=WRONG_OPTIONS,
-                      fix=f"Did you mean {near[0]}?" if near else f"It is one of {', '.join(verbs)}.")
+        raise problem("unknown-command", Both("unknown command.", "未知的命令。"), status=WRONG_OPTIONS,
+                      option=f"{path} {name}".removeprefix("truetune "),
+                      fix=Both(f"Did you mean {near[0]}?", f"是不是 {near[0]}？") if near else
+                      Both(f"It is one of {', '.join(verbs)}.", f"可用的命令：{'、'.join(verbs)}。"))
     return verbs[name]
 
 
@@ -108,7 +110,7 @@ def _language(words: list[str], chinese: bool) -> tuple[bool, list[str]]:
             rest.append(word)
     if wanted not in ("en", "zh"):
         raise problem("bad-value", Both(f"{wanted!r} is not a value it takes.", f"不接受 {wanted!r}。"), option="lang",
-                      status=WRONG_OPTIONS, fix=Both("It takes en|zh.", "可取 en|zh。"))
+                      status=WRONG_OPTIONS, fix=Both("It takes en|zh.", "取值：en|zh。"))
     return wanted == "zh", rest
 
 
@@ -195,8 +197,11 @@ def _check(arguments: list[str], chinese: bool) -> int:
                          indent=2, ensure_ascii=False))
     else:
         _show(findings, terminal)
-        fine = "the options are in order (model and data: without --static)" if static else "ready to train"
-        terminal.print({"ok": fine, "warn": f"{fine}; see above", "error": "not ready to train; see above"}[status])
+        fine = Both("ready to train", "可以开始训练") if not static else \
+            Both("the options are in order (model and data: without --static)",
+                 "选项没有问题（要检查模型和数据，请去掉 --static）")
+        terminal.say({"ok": fine, "warn": Both(f"{fine}; see above", f"{fine.zh}；请看上面的提示"),
+                      "error": Both("not ready to train; see above", "还不能训练；请看上面的错误")}[status])
     return exit_status
 
 
@@ -213,8 +218,9 @@ def _data_show(arguments: list[str], chinese: bool) -> int:
     words = [word for word in arguments if word not in ("--ids", "--json")]
     count, place, html = (_take(words, flag) for flag in ("-n", "--row", "--html"))
     if count and not (count.isdecimal() and int(count)):
-        raise problem("bad-value", f"{count!r:.80} is not a value it takes.", option="-n", status=WRONG_OPTIONS,
-                      fix="It takes a whole number from 1 on.")
+        raise problem("bad-value", Both(f"{count!r:.80} is not a value it takes.", f"不接受 {count!r:.80}。"),
+                      option="-n", status=WRONG_OPTIONS,
+                      fix=Both("It takes a whole number from 1 on.", "取值：从 1 开始的整数。"))
     as_json = "--json" in arguments
     terminal = _terminal(chinese, stderr=as_json)
     shown, findings, exit_status = {}, [], OK
@@ -240,14 +246,16 @@ def _data_show(arguments: list[str], chinese: bool) -> int:
     else:
         _show(findings, terminal if exit_status == OK else _terminal(chinese, stderr=True))
         if html and shown:
-            terminal.print(f"written to {html}")
+            terminal.say(Both(f"written to {html}", f"已写入 {html}"))
     return exit_status
 
 
 def _data_diff(arguments: list[str], chinese: bool) -> int:
     if len(arguments) < 2 or any(word.startswith("-") or "=" in word for word in arguments[:2]):
-        raise problem("two-needed", "two things to compare are needed.", option="data diff", status=WRONG_OPTIONS,
-                      fix="truetune data diff A B, each a run.yaml, a run folder or a folder of token stores.")
+        raise problem("two-needed", Both("two things to compare are needed.", "需要两个比较对象。"), option="data diff",
+                      status=WRONG_OPTIONS,
+                      fix=Both("truetune data diff A B, each a run.yaml, a run folder or a folder of token stores.",
+                               "用法：truetune data diff A B，各为 run.yaml、运行文件夹或分词结果文件夹。"))
     from truetune.look.compare import diff
 
     return diff(arguments[0], arguments[1], arguments[2:], lambda words: _configure(words, "data")[0],
@@ -265,7 +273,7 @@ def _take(words: list[str], flag: str) -> str | None:
         if name == flag:
             value = value if equals else next(iter(words[place + 1 : place + 2]), "")
             if not value or value.startswith("--"):
-                raise problem("bad-value", "needs a value.", option=flag, status=WRONG_OPTIONS)
+                raise problem("bad-value", Both("needs a value.", "缺少取值。"), option=flag, status=WRONG_OPTIONS)
             del words[place : place + (1 if equals else 2)]
             return value
     return None
@@ -301,6 +309,27 @@ def _from_run(arguments: list[str]) -> list[str]:
             weights = "adapter" if (Path(model) / "adapter_config.json").is_file() else "model"
             return [str(folder / "config.yaml"), f"--{weights}_name_or_path={model}", *rest]
     return arguments if "=" in model else [f"--model_name_or_path={model}", *rest]
+
+
+def _explain(arguments: list[str], chinese: bool) -> int:
+    from truetune.options.explain import explain
+
+    explain(arguments, _terminal(chinese))
+    return OK
+
+
+def _schema(arguments: list[str], chinese: bool) -> int:
+    from truetune.options.json_schema import schema_text
+    from truetune.options.page import options_page
+
+    stray = next((word for word in arguments if word != "--markdown"), None)
+    if stray:
+        raise problem("stray-word", Both("schema takes --markdown and --lang only.",
+                                         "schema 只接受 --markdown 和 --lang。"), option=stray, status=WRONG_OPTIONS)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # a file, whatever the terminal's encoding
+    print((options_page if arguments else schema_text)(chinese), end="")
+    return OK
 
 
 def _env(arguments: list[str], chinese: bool) -> int:
@@ -349,6 +378,18 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
                  ("Model", "Generation")),
     "export": Verb(_export, "merge an adapter into its model, for serving", "把适配器合并进模型，用于部署",
                    ("Model", "Export")),
+    "explain": Verb(_explain, "what an option or a word of the log means, which way to turn it, what it costs",
+                    "解释一个选项或日志字段：做什么、往哪边调、代价是什么", own=(
+                        ("NAME …", "options by any of their names, words of the log (loss, grad_norm), groups",
+                         "选项（任一名字）、日志字段（loss、grad_norm）或分组的名字"),
+                        ("WORD", "anything else is searched for: overfit", "其他词则搜索，如：过拟合"),
+                        ("", "without a name: an overview", "不写名字：总览"))),
+    "schema": Verb(_schema, "a JSON Schema of run.yaml, so that editors complete and check it",
+                   "run.yaml 的 JSON Schema，让编辑器能补全和检查", own=(
+                       ("> truetune.schema.json", "then, in the first line of run.yaml: "
+                        "# yaml-language-server: $schema=truetune.schema.json",
+                        "然后在 run.yaml 第一行写：# yaml-language-server: $schema=truetune.schema.json"),
+                       ("--markdown", "every option as a page of documentation instead", "改为输出全部选项的文档页"))),
     "env": Verb(_env, "versions and machine, for bug reports", "版本和机器信息，用于报告问题"),
     "version": Verb(_version, "the version", "版本号"),
 })

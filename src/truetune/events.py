@@ -21,6 +21,7 @@ from rich.table import Column
 
 from truetune.checkpoint import Progress
 from truetune.files import write_text
+from truetune.findings import Both, Words, spoken
 from truetune.report import Terminal
 from truetune.run import EVENTS, LOG
 
@@ -43,8 +44,10 @@ class Events:
         self._listeners = [*listeners, TrainerLog(folder / LOG)]
 
     def emit(self, kind: str, **values: Any) -> None:
-        """`kind`: start, step, eval, checkpoint, note, end."""
-        event = {"event": kind, "time": round(time.time(), 3), **values}
+        """`kind`: start, step, eval, checkpoint, note, end. Words in two languages become `text` and `text_zh`."""
+        event = {"event": kind, "time": round(time.time(), 3)}
+        for name, value in values.items():
+            event |= {name: value.en, f"{name}_zh": value.zh} if isinstance(value, Both) else {name: value}
         self._file.write(_line(event))
         self._file.flush()
         if kind in ("checkpoint", "end"):  # what was said before a checkpoint outlives a power cut, as that does
@@ -111,7 +114,7 @@ class ConsoleProgress:
     """A live bar on a terminal; elsewhere a line for each logged step."""
 
     def __init__(self, terminal: Terminal, total_steps: int):
-        self.terminal, self.total_steps = terminal, total_steps
+        self.terminal, self.total_steps, self.words = terminal, total_steps, _BAR_WORDS[terminal.chinese]
         self.live = terminal.is_terminal
         # The numbers keep their line whole; the bar takes what the terminal has left.
         columns = (TextColumn("{task.description}", table_column=Column(no_wrap=True)),
@@ -133,26 +136,34 @@ class ConsoleProgress:
         rate = progress.tokens / progress.seconds
         left = progress.seconds / progress.step * (self.total_steps - progress.step)
         text = (f"loss {progress.window_loss / progress.window_count:.4f}  lr {learning_rate:.2e}  "
-                f"{rate:,.0f} tokens/s  {clock(left)} left")
-        self.bar.update(self.task, completed=progress.step, description=f"step {progress.step}/{self.total_steps}",
-                        text=text)
+                f"{rate:,.0f} tokens/s  {self.words['left'].format(clock(left))}")
+        self.bar.update(self.task, completed=progress.step, text=text,
+                        description=self.words["step"].format(f"{progress.step}/{self.total_steps}"))
 
-    def busy(self, text: str) -> None:
+    def busy(self, words: Words) -> None:
         """Between steps: what takes its time, such as `evaluating`, in the place of the numbers."""
-        self.bar.update(self.task, text=text)
+        self.bar.update(self.task, text=spoken(words, self.terminal.chinese))
 
     def __call__(self, event: Event) -> None:
-        kind = event["event"]
+        kind, words = event["event"], self.words
         if kind == "start":
-            self.bar.update(self.task, completed=event["step"], description=f"step {event['step']}/{self.total_steps}",
-                            text="the first step")
+            self.bar.update(self.task, completed=event["step"], text=words["first"],
+                            description=words["step"].format(f"{event['step']}/{self.total_steps}"))
         elif kind == "step" and not self.live:
+            step = words["step"].format(f"{event['step']}/{event['total_steps']}")
             self.terminal.print(
-                f"step {event['step']}/{event['total_steps']}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
-                f"lr {event['learning_rate']:.2e}  grad {event['grad_norm']:.2f}  "
-                f"{event['tokens_per_second']:,.0f} tokens/s  {clock(remaining(event))} left")
+                f"{step}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
+                f"grad {event['grad_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
+                f"{words['left'].format(clock(remaining(event)))}")
         elif kind == "eval":
-            self.terminal.print(f"step {event['step']}  eval loss {event['eval_loss']:.4f}  "
-                               f"perplexity {event['eval_perplexity']:.2f}")
+            self.terminal.print(f"{words['step'].format(event['step'])}  {words['eval']} {event['eval_loss']:.4f}  "
+                               f"{words['perplexity']} {event['eval_perplexity']:.2f}")
         elif kind in ("checkpoint", "note"):
-            self.terminal.say(event["text"])
+            self.terminal.say(Both(event["text"], event.get("text_zh", event["text"])))
+
+
+_BAR_WORDS = (
+    {"step": "step {}", "left": "{} left", "first": "the first step", "eval": "eval loss", "perplexity": "perplexity"},
+    {"step": "第 {} 步", "left": "剩余 {}", "first": "第一步", "eval": "评估 loss", "perplexity": "困惑度"},
+)
+"""What stands between the numbers, in English and in Chinese."""

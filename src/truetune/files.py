@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from truetune.findings import Both, Words
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` as a whole."""
@@ -77,7 +79,7 @@ def tidy(folder: Path) -> None:
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
-def disk_refusal(error: Exception, folder: Path) -> str | None:
+def disk_refusal(error: Exception, folder: Path) -> Words | None:
     """Why the disk under `folder` takes no more, in words; None if `error` is about something else.
 
     Rust libraries (safetensors, tokenizers) raise errors of their own that quote the system's: `… (os error 28)`.
@@ -87,7 +89,8 @@ def disk_refusal(error: Exception, folder: Path) -> str | None:
     if code not in _REFUSALS:
         return None
     if code == errno.ENOSPC:
-        return f"the disk is full ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free)"
+        free = f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB"
+        return Both(f"the disk is full ({free} free)", f"磁盘已满（剩余 {free}）")
     return os.strerror(code)
 
 

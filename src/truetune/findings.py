@@ -6,7 +6,7 @@ collected and told together, so that nobody mends ten mistakes in ten runs. Noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -43,7 +43,7 @@ def spoken(words: Words, chinese: bool) -> str:
 @dataclass(frozen=True)
 class Finding:
     """One thing to know before a run: `severity  option (where): message. fix`. source: a key of
-    `options.sources.SOURCES`."""
+    `options.sources.SOURCES`. cure: options that mend it, if there is one way to (`truetune check --apply`)."""
 
     id: str
     severity: Severity
@@ -52,13 +52,15 @@ class Finding:
     where: str | None = None
     fix: Words | None = None
     source: str | None = None
+    cure: Mapping[str, Any] | None = None
 
     def line(self, chinese: bool = False) -> str:
         """The finding as one line of text, without colour."""
-        place = f"{self.option or ''} ({self.where})".strip() if self.where else self.option or ""
+        where = _in_chinese(self.where) if chinese and self.where else self.where
+        place = f"{self.option or ''} ({where})".strip() if where else self.option or ""
         severity = f"{_CHINESE[self.severity]}  " if chinese else f"{self.severity:<5}  "
         message, fix = spoken(self.message, chinese), spoken(self.fix or "", chinese)
-        space = "" if chinese and message.endswith("。") else " "
+        space = "" if chinese and message.endswith(("。", "：")) else " "
         return f"{severity}{place}{': ' if place else ''}{message}{space if fix else ''}{fix}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,6 +71,16 @@ class Finding:
 
 
 _CHINESE: dict[Severity, str] = {"error": "错误", "warn": "警告", "info": "提示"}
+_PLACES = {"command line": "命令行", "rule: ": "规则："}
+"""How the origin of an option begins where it is no file, as `options.read` and `rules` note it."""
+
+
+def _in_chinese(where: str) -> str:
+    """A place as Chinese readers see it. Files and lines are the same for everybody."""
+    for place, words in _PLACES.items():
+        if where.startswith(place):
+            where = words + where.removeprefix(place)
+    return where.replace(", as ", "，写作 ")
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from truetune.findings import Say
+from truetune.findings import Both, Say
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STOPPING = "stopping: a checkpoint is saved first (once more: stop at once, and lose what follows the last checkpoint)"
-
+_STOPPING = Both(
+    "stopping: a checkpoint is saved first (once more: stop at once, and lose what follows the last checkpoint)",
+    "正在停止：先保存检查点（再按一次立即停止，上一个检查点之后的训练会丢失）")
 
 
 class Interrupts:

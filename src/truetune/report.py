@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truetune.files import write_json, write_text
-from truetune.findings import Finding, Words, spoken
+from truetune.findings import Both, Finding, Words, spoken
 from truetune.options import Config
 
 if TYPE_CHECKING:
@@ -53,16 +53,33 @@ def print_findings(findings: Sequence[Finding], terminal: Terminal) -> None:
 def print_facts(facts: dict[str, Any], terminal: Terminal) -> None:
     """The numbers of `preflight` as a small table."""
     table = Table(box=None, show_header=False, pad_edge=False)
+    for name, told in (_facts_in_chinese if terminal.chinese else _facts_in_english)(facts).items():
+        table.add_row(name, told)
+    terminal.print(table)
+
+
+def _facts_in_english(facts: dict[str, Any]) -> dict[str, str]:
     left_out = f", {facts['rows_left_out']:,} left out" if facts["rows_left_out"] else ""
     held_out = f", {facts['rows_held_out']:,} held out" if facts["rows_held_out"] else ""
     streamed = facts.get("sampled")
     among = f"in the first {streamed:,} rows" if streamed else "an epoch"
-    table.add_row("rows", f"{facts['rows']:,}{' of a stream' if streamed else ''}{held_out}{left_out}")
-    table.add_row("tokens", f"{facts['tokens']:,} {among}, {facts['tokens_learned']:,} learned; "
-                            f"a row has {facts['length_median']:,} (median) to {facts['length_longest']:,}")
     epoch = "" if streamed else f", {facts['steps_per_epoch']:,} an epoch"
-    table.add_row("steps", f"{facts['steps']:,} in all{epoch}")
-    terminal.print(table)
+    return {"rows": f"{facts['rows']:,}{' of a stream' if streamed else ''}{held_out}{left_out}",
+            "tokens": f"{facts['tokens']:,} {among}, {facts['tokens_learned']:,} learned; "
+                      f"a row has {facts['length_median']:,} (median) to {facts['length_longest']:,}",
+            "steps": f"{facts['steps']:,} in all{epoch}"}
+
+
+def _facts_in_chinese(facts: dict[str, Any]) -> dict[str, str]:
+    left_out = f"，丢弃 {facts['rows_left_out']:,}" if facts["rows_left_out"] else ""
+    held_out = f"，留出 {facts['rows_held_out']:,}" if facts["rows_held_out"] else ""
+    streamed = facts.get("sampled")
+    among = f"前 {streamed:,} 行" if streamed else "每个 epoch "
+    epoch = "" if streamed else f"，每个 epoch {facts['steps_per_epoch']:,}"
+    return {"行数": f"{facts['rows']:,}{'（流式）' if streamed else ''}{held_out}{left_out}",
+            "token": f"{among}共 {facts['tokens']:,}，其中学习 {facts['tokens_learned']:,}；"
+                     f"每行中位数 {facts['length_median']:,}，最长 {facts['length_longest']:,}",
+            "步数": f"共 {facts['steps']:,}{epoch}"}
 
 
 def environment() -> dict[str, str]:
@@ -138,7 +155,16 @@ def _memory() -> int:
 
 _ROLES = {"system": "magenta", "user": "cyan", "tool": "yellow", "assistant": "green", "document": "green",
           None: "bright_black"}
-_TEMPLATE = "what the chat template writes"
+_SPEAKERS = {"system": Both("system", "系统"), "user": Both("user", "用户"), "tool": Both("tool", "工具"),
+             "assistant": Both("assistant", "助手"), "document": Both("document", "文档"),
+             None: Both("what the chat template writes", "对话模板自带的文字")}
+_LEGEND = (
+    ("Rows as they are trained on: ", ("underlined", "underline"), " is learned, the rest is only read; ",
+     ("reversed", "underline reverse"), " ends an answer; "),
+    ("训练时的数据：", ("下划线", "underline"), "的内容参与学习，其余只是读入；", ("反白", "underline reverse"),
+     "表示回答结束；"),
+)
+_JUDGED = {True: Both(", judged good", "，标注为好"), False: Both(", judged bad", "，标注为差"), None: ""}
 
 
 def print_rows(rows: Sequence[Preview], terminal: Terminal, ids: bool = False, most: int | None = None,
@@ -150,18 +176,17 @@ def print_rows(rows: Sequence[Preview], terminal: Terminal, ids: bool = False, m
         ids: under each part its tokens with their ids.
         most: so many characters of a piece are shown; None: all.
     """
+    chinese = terminal.chinese
     if legend:
-        terminal.print(_legend(rows, bool(terminal.color_system)))
+        terminal.print(_legend(rows, bool(terminal.color_system), chinese))
     for row in rows:
-        judged = {True: ", judged good", False: ", judged bad", None: ""}[row.label]
         terminal.print(Text(f"\n{row.where}", "bold").append(
-            f"  {row.tokens:,} tokens, {row.learned:,} of them learned{judged}", "not bold"))
+            f"  {spoken(_counts(row), chinese)}{spoken(_JUDGED[row.label], chinese)}", "not bold"))
         for note in row.notes:
-            terminal.print(Text(f"note: {note}", "yellow"))
+            terminal.print(Text(spoken(Both(f"note: {note}", f"注意：{spoken(note, True)}"), chinese), "yellow"))
         for part in row.parts:
             if len(row.parts) > 1:
-                terminal.print(
-                    Text(f"── {part.name}: {part.tokens:,} tokens, {part.learned:,} of them learned", "bold"))
+                terminal.print(Text(f"── {part.name}: {spoken(_counts(part), chinese)}", "bold"))
             text = _part(part, bool(terminal.color_system), most)
             terminal.print(text, end="" if text.plain.endswith("\n") else "\n")
             if ids:
@@ -170,17 +195,21 @@ def print_rows(rows: Sequence[Preview], terminal: Terminal, ids: bool = False, m
     terminal.print()
 
 
-def _legend(rows: Sequence[Preview], colour: bool) -> Text:
-    legend = Text("Rows as they are trained on; what is learned is in ⟦brackets⟧, the rest is only read.")
-    if colour:
-        legend = Text.assemble("Rows as they are trained on: ", ("underlined", "underline"), " is learned, the rest is "
-                               "only read; ", ("reversed", "underline reverse"), " ends an answer; ")
-        there = {piece.mark.role for row in rows for part in row.parts for piece in part.pieces}
-        names = [(role or _TEMPLATE, style) for role, style in _ROLES.items() if role in there]
-        for number, (name, style) in enumerate(names):
-            legend.append(", " if number else "").append(name, style)
-        legend.append(".")
-    return legend
+def _counts(some: Preview | Part) -> Both:
+    return Both(f"{some.tokens:,} tokens, {some.learned:,} of them learned",
+                f"{some.tokens:,} 个 token，学习其中 {some.learned:,} 个")
+
+
+def _legend(rows: Sequence[Preview], colour: bool, chinese: bool) -> Text:
+    if not colour:
+        return Text(spoken(Both("Rows as they are trained on; what is learned is in ⟦brackets⟧, the rest is only read.",
+                                "训练时的数据：⟦括号⟧中的内容参与学习，其余只是读入。"), chinese))
+    legend = Text.assemble(*_LEGEND[chinese])
+    there = {piece.mark.role for row in rows for part in row.parts for piece in part.pieces}
+    names = [(spoken(_SPEAKERS[role], chinese), style) for role, style in _ROLES.items() if role in there]
+    for number, (name, style) in enumerate(names):
+        legend.append(("、" if chinese else ", ") if number else "").append(name, style)
+    return legend.append("。" if chinese else ".")
 
 
 def _part(part: Part, colour: bool, most: int | None) -> Text:

@@ -19,13 +19,12 @@ from threading import Event, Thread
 from typing import Any
 
 import psutil
-import yaml
 
 from truetune.checkpoint import checkpoints, resumable
 from truetune.files import disk_refusal, remove_folder, tidy, write_json, write_text
-from truetune.findings import WRONG_OPTIONS, Finding, Problem, problem
+from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, Words, problem, spoken
 from truetune.options import GROUPS, OPTIONS, Config
-from truetune.options.read import read_config
+from truetune.options.read import as_yaml, read_config
 
 CONFIG, STATE, CHECK, EVENTS, LOG = "config.yaml", "state", "check.json", "events.jsonl", "trainer_log.jsonl"
 _WRITTEN = (EVENTS, LOG, "training_loss.png", "all_results.json", "train_results.json", "eval_results.json",
@@ -118,12 +117,15 @@ class Run:
         self._state |= {"step": self.step, "heartbeat": time.time(), **more}
         write_json(self.folder / STATE, self._state)
 
-    def _unwritable(self, refusal: str) -> Problem:
+    def _unwritable(self, refusal: Words) -> Problem:
         known = checkpoints(self.folder)
-        return problem("disk", f"cannot be written: {refusal}. "
-                       f"{f'{known[-1].name} is whole.' if known else 'There is no checkpoint yet.'}",
-                       option=str(self.folder),
-                       fix="Make room and run the same command again" + ("; it goes on from there." if known else "."))
+        kept = Both(f"{known[-1].name} is whole.", f"{known[-1].name} 是完整的。") if known else \
+            Both("There is no checkpoint yet.", "还没有检查点。")
+        return problem("disk", Both(f"cannot be written: {refusal}. {kept}",
+                                    f"无法写入：{spoken(refusal, True)}。{kept.zh}"), option=str(self.folder),
+                       fix=Both("Make room and run the same command again; it goes on from there.",
+                                "请腾出空间，再运行同样的命令，会从那里继续。") if known else
+                       Both("Make room and run the same command again.", "请腾出空间，再运行同样的命令。"))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -145,18 +147,9 @@ def describe(config: Config) -> str:
         lines.append(f"\n# {group.title[0]} / {group.title[1]}")
         for name in group.model_fields:
             value = getattr(config, name)
-            text = _as_yaml(name, list(value) if isinstance(value, tuple) else value)
+            text = as_yaml(name, list(value) if isinstance(value, tuple) else value)
             lines.append(f"{text}  # {config.origin(name)}" if config.given(name) else text)
     return "\n".join(lines).lstrip() + "\n"
-
-
-def _as_yaml(name: str, value: Any) -> str:
-    """`name: value` on one line."""
-    if isinstance(value, str) and len(value.splitlines()) > 1:
-        quoted = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))
-        return f"{name}: {quoted.strip()}"
-    braced = yaml.safe_dump({name: value}, allow_unicode=True, default_flow_style=True, width=float("inf"))
-    return braced.strip()[1:-1]
 
 
 def _read_described(path: Path) -> Config:
@@ -209,18 +202,25 @@ def _resume(folder: Path, config: Config, checkpoint: Path | None) -> Run:
     where = config.origin("resume_from_checkpoint")
     known = resumable(folder)
     if checkpoint is None and not known:
-        raise problem("no-checkpoint", f"{folder} has no checkpoint to go on from.", option="resume_from_checkpoint",
-                      where=where, fix="Leave it out to start anew.", status=WRONG_OPTIONS)
+        raise problem("no-checkpoint", Both(f"{folder} has no checkpoint to go on from.",
+                                            f"{folder} 里没有可以继续训练的检查点。"),
+                      option="resume_from_checkpoint", where=where, status=WRONG_OPTIONS,
+                      fix=Both("Leave it out to start anew.", "去掉它即可重新开始。"))
     checkpoint = checkpoint or known[-1]
     origin = checkpoint.parent
     if checkpoint not in resumable(origin) or not (origin / CONFIG).is_file():
-        raise problem("no-checkpoint", f"{checkpoint} is no checkpoint that a run can go on from.",
-                      option="resume_from_checkpoint", where=where,
-                      fix=f"In {folder}: {', '.join(path.name for path in known) or 'none'}.", status=WRONG_OPTIONS)
+        names = [path.name for path in known]
+        raise problem("no-checkpoint", Both(f"{checkpoint} is no checkpoint that a run can go on from.",
+                                            f"{checkpoint} 不是可以继续训练的检查点。"),
+                      option="resume_from_checkpoint", where=where, status=WRONG_OPTIONS,
+                      fix=Both(f"In {folder}: {', '.join(names) or 'none'}.",
+                               f"{folder} 里有：{'、'.join(names)}。" if names else f"{folder} 里一个也没有。"))
     if origin.resolve() != folder.resolve() and (folder / CONFIG).is_file():
-        raise problem("other-run", f"{folder} holds a run already, and the checkpoint is of another.",
+        raise problem("other-run", Both(f"{folder} holds a run already, and the checkpoint is of another.",
+                                        f"{folder} 里已有一个运行，而这个检查点属于另一个运行。"),
                       option="output_dir", where=config.origin("output_dir"), status=WRONG_OPTIONS,
-                      fix="Choose another folder, or resume_from_checkpoint: true goes on with the run in it.")
+                      fix=Both("Choose another folder, or resume_from_checkpoint: true goes on with the run in it.",
+                               "请换一个文件夹；或设置 resume_from_checkpoint: true，继续里面的运行。"))
     merged, changed = _take_over(origin, config)
     if changed:
         raise Problem(changed, WRONG_OPTIONS)
@@ -235,10 +235,14 @@ def _go_on(folder: Path, config: Config) -> Run:
         known = resumable(folder)
         return Run(folder, merged, known[-1] if known else None)
     names = [finding.option or "" for finding in changed]
-    differs = f" ({', '.join(names[:5])}{', …' if len(names) > 5 else ''} differ)" if changed else ""
-    other = Finding("other-run", "error", f"{folder} holds {'a finished' if finished else 'another'} run{differs}.",
+    differs = Both(f" ({', '.join(names[:5])}{', …' if len(names) > 5 else ''} differ)",
+                   f"（{'、'.join(names[:5])} {'等' if len(names) > 5 else ''}不同）") if changed else Both("", "")
+    other = Finding("other-run", "error",
+                    Both(f"{folder} holds {'a finished' if finished else 'another'} run{differs}.",
+                         f"{folder} 里有{'一个已完成的' if finished else '另一个'}运行{differs.zh}。"),
                     option="output_dir", where=config.origin("output_dir"),
-                    fix="Choose another folder, or overwrite_output_dir: true deletes that run.")
+                    fix=Both("Choose another folder, or overwrite_output_dir: true deletes that run.",
+                             "请换一个文件夹；或设置 overwrite_output_dir: true，删除那个运行。"))
     raise Problem([other, *changed], WRONG_OPTIONS)
 
 
@@ -255,10 +259,12 @@ def _take_over(folder: Path, config: Config) -> tuple[Config, list[Finding]]:
         if option.text.free_on_resume:
             free[name] = now
         elif now != then and not chosen:
-            default = "" if config.given(name) else " (the default)"
+            default = Both("", "") if config.given(name) else Both(" (the default)", "（默认值）")
             findings.append(Finding("changed-on-resume", "error",
-                                    f"is {now!r}{default}, but the run was started with {then!r}.", option=name,
-                                    where=config.origin(name), fix="Put it back, or start a new run."))
+                                    Both(f"is {now!r}{default}, but the run was started with {then!r}.",
+                                         f"现在是 {now!r}{default.zh}，而这个运行开始时是 {then!r}。"), option=name,
+                                    where=config.origin(name),
+                                    fix=Both("Put it back, or start a new run.", "请改回原值，或开始新的运行。")))
     merged = earlier.with_values("", **free)
     now_given = {name: origin for name in free if (origin := config.origin(name))}
     merged._origins = {name: origin for name, origin in earlier._origins.items() if name not in free} | now_given
@@ -272,17 +278,20 @@ def _require_writable(folder: Path, config: Config) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise problem("not-writable", f"{folder} cannot be written: {error.strerror}.", option="output_dir",
-                      where=config.origin("output_dir"), fix="Choose a folder you may write to.",
-                      status=WRONG_OPTIONS) from None
+        raise problem("not-writable", Both(f"{folder} cannot be written: {error.strerror}.",
+                                           f"{folder} 无法写入：{error.strerror}。"), option="output_dir",
+                      where=config.origin("output_dir"), status=WRONG_OPTIONS,
+                      fix=Both("Choose a folder you may write to.", "请换一个有写权限的文件夹。")) from None
 
 
 def _require_idle(folder: Path, config: Config) -> None:
     state = read_state(folder)
     if state.get("status") == "running":
-        raise problem("busy", f"process {state['pid']} on {state['host']} is writing {folder}.", option="output_dir",
-                      where=config.origin("output_dir"), fix="Wait for it, stop it, or choose another folder.",
-                      status=WRONG_OPTIONS)
+        raise problem("busy", Both(f"process {state['pid']} on {state['host']} is writing {folder}.",
+                                   f"{state['host']} 上的进程 {state['pid']} 正在写 {folder}。"), option="output_dir",
+                      where=config.origin("output_dir"), status=WRONG_OPTIONS,
+                      fix=Both("Wait for it, stop it, or choose another folder.",
+                               "请等它结束、停止它，或换一个文件夹。"))
 
 
 def _require_vacant(folder: Path, config: Config) -> None:
@@ -290,8 +299,10 @@ def _require_vacant(folder: Path, config: Config) -> None:
     patterns = (*_WRITTEN, "checkpoint-*", "*.safetensors", "*.bin", "*.gguf")
     found = sorted({path.name for pattern in patterns for path in folder.glob(pattern)})
     if found:
-        raise problem("other-run", f"{folder} holds {found[0]}, which no run of truetune wrote.", option="output_dir",
-                      where=config.origin("output_dir"), fix="Choose another folder.", status=WRONG_OPTIONS)
+        raise problem("other-run", Both(f"{folder} holds {found[0]}, which no run of truetune wrote.",
+                                        f"{folder} 里有 {found[0]}，不是 truetune 的运行所写。"), option="output_dir",
+                      where=config.origin("output_dir"), status=WRONG_OPTIONS,
+                      fix=Both("Choose another folder.", "请换一个文件夹。"))
 
 
 def _require_no_source(folder: Path, config: Config) -> None:
@@ -300,9 +311,10 @@ def _require_no_source(folder: Path, config: Config) -> None:
                           ("adapter_name_or_path", config.adapter_name_or_path)):
         for path in (Path(name).expanduser().resolve() for name in names):
             if folder.resolve() in (path, *path.parents):
-                raise problem("overwrites-source", f"{path} lies in output_dir, which would be deleted.",
-                              option=option, where=config.origin(option), fix="Choose another output_dir.",
-                              status=WRONG_OPTIONS)
+                raise problem("overwrites-source", Both(f"{path} lies in output_dir, which would be deleted.",
+                                                        f"{path} 在 output_dir 里，会被一起删除。"),
+                              option=option, where=config.origin(option), status=WRONG_OPTIONS,
+                              fix=Both("Choose another output_dir.", "请换一个 output_dir。"))
 
 
 def _alive(state: dict[str, Any]) -> bool:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from truetune.check.rows import row_findings
 from truetune.data.dataset import Data, load_data, unreadable
 from truetune.data.renderer import Rendered, Renderer
 from truetune.data.rows import Rows, Stream
 from truetune.data.template import make_renderer, settle_template
-from truetune.data.templates import TEMPLATES
 from truetune.data.texts import require_template
 from truetune.findings import Finding, Problem, Say, count_of, refuse, status_of
 from truetune.model.find import find_model, load_model_config, load_tokenizer
@@ -22,16 +22,23 @@ from truetune.steps import Plan, pack, shuffle_seed, warmup_steps
 
 @dataclass
 class Preflight:
-    """What a run starts from. base: the model's folder. held_out: rows by the name of what they measure ("": the one
-    there is). findings: none is an error. facts: numbers for people."""
+    """What a run starts from. base: the model's folder. findings: none is an error. facts: numbers for people."""
 
     base: Path
     renderer: Renderer
-    train: Rows | Stream
-    held_out: dict[str, Rows]
+    data: Data
     plan: Plan
     findings: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def train(self) -> Rows | Stream:
+        return self.data.train
+
+    @property
+    def held_out(self) -> dict[str, Rows]:
+        """Rows by the name of what they measure ("": the one there is)."""
+        return self.data.held_out
 
     def sample(self) -> list[Rendered]:
         """Two short rows, to try things out with."""
@@ -85,7 +92,7 @@ def preflight(config: Config, say: Say) -> Preflight:
         Problem: with all errors of model and data together.
     """
     base, renderer, data, findings = prepare(config, say, trains=True)
-    train, held_out = data.train, data.held_out
+    train = data.train
     findings += row_findings(data, renderer, config)
     seed = shuffle_seed(config)
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
@@ -93,66 +100,7 @@ def preflight(config: Config, say: Say) -> Preflight:
                 config.num_train_epochs, config.max_steps, seed,
                 not config.disable_shuffling and not config.streaming, packs)
     findings += _step_findings(plan, config)
-    return Preflight(base, renderer, train, held_out, plan, refuse(findings), _facts(data, plan))
-
-
-def row_findings(data: Data, renderer: Renderer, config: Config) -> list[Finding]:
-    """What the rows themselves tell: nothing to learn, answers without an end, prompts that chat would not send."""
-    return [*_empty_findings(data, config), *_turn_findings(data.train),
-            *_thinking_findings(data.train, renderer, config)]
-
-
-def _empty_findings(data: Data, config: Config) -> list[Finding]:
-    """Rows of which nothing is learned, and sets of which nothing is left."""
-    findings = []
-    for option, rows in (("dataset", data.train), *(("eval_dataset", rows) for rows in data.held_out.values())):
-        empty = np.flatnonzero(rows.learned == 0)
-        if len(empty):
-            findings.append(Finding("nothing-learned", "error", f"no token is learned of {len(empty)} of "
-                                    f"{count_of(len(rows.lengths), 'row')}.", option=option,
-                                    where=_place(rows, int(empty[0]))))
-        if not len(rows.lengths) and (config.dataset or option != "dataset"):
-            fates = {"cannot be learned from": sum(sum(store.manifest.refusals.values()) for store in data.stores),
-                     f"longer than {config.cutoff_len} tokens": sum(store.manifest.dropped for store in data.stores)}
-            told = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
-            why = f": {told}" if told else ""
-            findings.append(Finding("no-rows-left", "error", f"no row is left to learn from{why}.", option=option))
-    return findings
-
-
-def _turn_findings(rows: Rows | Stream) -> list[Finding]:
-    """The end of an answer must be learned, or generation never stops."""
-    told = (
-        ("no-end-of-turn", "endless", "the answer has no end-of-turn token, so the model does not learn to stop.",
-         "The chat template writes none; choose an Instruct version, or the template made for this model."),
-        ("drift", "drifts", "the white space between prompt and answer becomes other tokens than in the prompt "
-         "alone, which is what chat sends.",
-         "Begin answers with a word. If they do, it is the template that ends its prompt so."),
-    )
-    findings = []
-    for id, flag, what, fix in told:
-        having = rows.having(flag)
-        if len(having):
-            findings.append(Finding(id, "warn", f"in {len(having)} of {len(rows.lengths)} rows {what}",
-                                    option="dataset", where=_place(rows, int(having[0])), fix=fix))
-    return findings
-
-
-def _place(rows: Rows | Stream, number: int) -> str:
-    """Where a row stands; of a stream, one of those that were looked at."""
-    return (rows.sample if isinstance(rows, Stream) else rows)[number].where
-
-
-def _thinking_findings(rows: Rows | Stream, renderer: Renderer, config: Config) -> list[Finding]:
-    """A model that thinks or not, as it is told, unlearns to think from answers without thoughts."""
-    named = TEMPLATES.get(config.template or "")
-    switches = named.reasoning if named else "enable_thinking" in str(renderer.tokenizer.chat_template)
-    if not switches or len(rows.having("thinks")) or not len(rows.lengths) or config.enable_thinking is not True:
-        return []
-    return [Finding("no-thoughts", "warn", "no answer holds a thought, and this model can think: it would learn to "
-                    "think nothing when it is asked to think.", option="enable_thinking",
-                    where=config.origin("enable_thinking"),
-                    fix="enable_thinking: false teaches the answers without touching how it thinks.")]
+    return Preflight(base, renderer, data, plan, refuse(findings), _facts(data, plan))
 
 
 def _step_findings(plan: Plan, config: Config) -> list[Finding]:

@@ -13,7 +13,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from truetune.data.renderer import Masks, Renderer
-from truetune.data.templates import TEMPLATES, apply_template, stop_words
+from truetune.data.templates import TEMPLATES
+from truetune.data.templates.apply import apply_template, stop_words
 from truetune.data.tools import default_system_of, with_tools
 from truetune.findings import Finding
 from truetune.options import Config

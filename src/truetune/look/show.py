@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from truetune.check.preflight import prepare, row_findings
+from truetune.check.preflight import prepare
+from truetune.check.rows import row_findings
 from truetune.data.dataset import PER_ROW, Data
 from truetune.data.lengths import keeping_most
 from truetune.data.messages import Kind, Place, Row

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from truetune.findings import WRONG_OPTIONS, Finding, Problem, problem
+from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, Words, problem, spoken
 from truetune.options import OPTIONS, Config
 from truetune.options.schema import LEVELS
 
@@ -76,7 +76,8 @@ def read_file(path: Path) -> list[Given]:
     """
     json = path.suffix.lower() == ".json"
     if not json and path.suffix.lower() not in (".yaml", ".yml"):
-        raise problem("not-a-config", "is neither an option (--name value) nor a .yaml, .yml or .json file.",
+        raise problem("not-a-config", Both("is neither an option (--name value) nor a .yaml, .yml or .json file.",
+                                           "既不是选项（--name value），也不是 .yaml、.yml 或 .json 文件。"),
                       option=str(path), status=WRONG_OPTIONS)
     text = _read_text(path)
     try:
@@ -87,12 +88,14 @@ def read_file(path: Path) -> list[Given]:
         raise _malformed(path, line, error.problem or "", "JSON" if json else "YAML") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position)
-        raise _malformed(path, line, f"the character {chr(error.character)!r} is not allowed", "YAML") from None
+        letter = repr(chr(error.character))
+        raise _malformed(path, line, Both(f"the character {letter} is not allowed", f"不允许出现字符 {letter}"),
+                         "YAML") from None
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
-        raise problem("config-shape", "must hold options as `name: value` lines.", option=str(path),
-                      status=WRONG_OPTIONS)
+        raise problem("config-shape", Both("must hold options as `name: value` lines.",
+                                           "内容必须是一行行的 `选项名: 值`。"), option=str(path), status=WRONG_OPTIONS)
     return [
         Given(_text(key.value).replace("-", "_"), _plain(value), f"{path.name}:{key.start_mark.line + 1}")
         for key, value in root.value
@@ -103,19 +106,21 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise problem("no-config-file", "there is no such file.", option=str(path), status=WRONG_OPTIONS) from None
+        raise problem("no-config-file", Both("there is no such file.", "没有这个文件。"), option=str(path),
+                      status=WRONG_OPTIONS) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise problem("config-encoding", "not UTF-8.", option=f"{path}:{line}", status=WRONG_OPTIONS,
-                      fix="Save the file as UTF-8.") from None
+        raise problem("config-encoding", Both("not UTF-8.", "不是 UTF-8 编码。"), option=f"{path}:{line}",
+                      status=WRONG_OPTIONS, fix=Both("Save the file as UTF-8.", "请把文件存为 UTF-8。")) from None
     except OSError as error:
-        raise problem("config-unreadable", f"cannot be read: {error.strerror}.", option=str(path),
-                      status=WRONG_OPTIONS) from None
+        raise problem("config-unreadable", Both(f"cannot be read: {error.strerror}.", f"无法读取：{error.strerror}。"),
+                      option=str(path), status=WRONG_OPTIONS) from None
 
 
-def _malformed(path: Path, line: int, what: str, language: str) -> Problem:
-    return problem("config-syntax", f"not valid {language}: {what}.", option=f"{path}:{line + 1}",
-                   status=WRONG_OPTIONS)
+def _malformed(path: Path, line: int, what: Words, language: str) -> Problem:
+    return problem("config-syntax", Both(f"not valid {language}: {what}.",
+                                         f"不是合法的 {language}：{spoken(what, True)}。"),
+                   option=f"{path}:{line + 1}", status=WRONG_OPTIONS)
 
 
 def _plain(node: yaml.Node) -> Any:
@@ -142,8 +147,9 @@ def _read_words(words: Sequence[str], findings: list[Finding]) -> list[Given]:
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals:
             if not word.startswith("--"):
-                findings.append(Finding("stray-word", "error", "is not an option.", option=word, where=COMMAND_LINE,
-                                        fix="Write --name value or name=value."))
+                findings.append(Finding("stray-word", "error", Both("is not an option.", "不是选项。"), option=word,
+                                        where=COMMAND_LINE, fix=Both("Write --name value or name=value.",
+                                                                     "请写成 --name value 或 name=value。")))
                 continue
             value = "true"
             if position < len(words) and not words[position].startswith("--"):
@@ -161,8 +167,10 @@ def _settle(givens: Iterable[Given], findings: list[Finding], once: bool) -> dic
         if settled is None:
             continue
         if once and settled.name in chosen:
-            findings.append(Finding("given-twice", "error", f"already given at {chosen[settled.name].where}.",
-                                    option=given.name, where=given.where, fix="Keep one of the two."))
+            first = chosen[settled.name].where
+            findings.append(Finding("given-twice", "error", Both(f"already given at {first}.", f"已在 {first} 给出。"),
+                                    option=given.name, where=given.where,
+                                    fix=Both("Keep one of the two.", "两者只保留一个。")))
         chosen[settled.name] = settled
     return chosen
 
@@ -188,29 +196,51 @@ def _canonical(given: Given, findings: list[Finding]) -> Given | None:
     if given.name in OPTIONS:
         return given
     if given.name not in _OTHER_NAMES:
-        findings.append(Finding("unknown-option", "error", "unknown option.", option=given.name, where=given.where,
-                                fix=_near(given.name)))
+        findings.append(Finding("unknown-option", "error", Both("unknown option.", "未知的选项。"), option=given.name,
+                                where=given.where, fix=_near(given.name)))
         return None
     name, values = _OTHER_NAMES[given.name]
     value = given.value
     if values is not None and value is not None:
         value = values.get(str(value).lower())
         if value is None:
-            findings.append(Finding("bad-value", "error", f"{given.value!r:.80} is not a value it takes.",
-                                    option=given.name, where=given.where, fix=f"It takes {'|'.join(values)}."))
+            findings.append(Finding("bad-value", "error", _not_taken(given.value), option=given.name,
+                                    where=given.where,
+                                    fix=Both(f"It takes {'|'.join(values)}.", f"取值：{'|'.join(values)}。")))
             return None
     return Given(name, value, f"{given.where}, as {given.name}")
 
 
-def _near(name: str) -> str:
+def canonical_name(name: str) -> str:
+    """The option's own name for `name`, which may be another of its names, or nobody's."""
+    return _OTHER_NAMES.get(name, (name, None))[0]
+
+
+def as_yaml(name: str, value: Any) -> str:
+    """`name: value` on one line, which is read back as it was."""
+    if isinstance(value, str) and len(value.splitlines()) > 1:
+        quoted = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))
+        return f"{name}: {quoted.strip()}"
+    braced = yaml.safe_dump({name: value}, allow_unicode=True, default_flow_style=True, width=float("inf"))
+    return braced.strip()[1:-1]
+
+
+def _not_taken(value: Any) -> Both:
+    return Both(f"{value!r:.80} is not a value it takes.", f"不接受 {value!r:.80}。")
+
+
+def _near(name: str) -> Both:
     """What may have been meant: a name spelt much the same, else one that has the typed word in it (`batch_size`)."""
     known = [*sorted(OPTIONS, key=lambda other: LEVELS.index(OPTIONS[other].text.level)), *_OTHER_NAMES]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or [other for other in known if name in other][:1]
-    return f"Did you mean {near[0]}?" if near and len(name) > 2 else "See `truetune train --help all`."
+    if near and len(name) > 2:
+        return Both(f"Did you mean {near[0]}?", f"是不是 {near[0]}？")
+    return Both("See `truetune train --help all`.", "请看 `truetune train --help all`。")
 
 
 def _unreadable(given: Given) -> Finding:
     option = OPTIONS[given.name]
-    default = f" (default {option.default_text})" if option.default_text else ""
-    return Finding("bad-value", "error", f"{given.value!r:.80} is not a value it takes.", option=given.name,
-                   where=given.where, fix=f"It takes {option.takes()}{default}.")
+    default = option.default_text
+    fix = Both(f"It takes {option.takes()}{f' (default {default})' if default else ''}.",
+               f"取值：{option.takes(True)}{f'（默认 {default}）' if default else ''}。")
+    return Finding("bad-value", "error", _not_taken(given.value), option=given.name, where=given.where, fix=fix)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from truetune.options.schema import Group, Names, Table, Text
+from truetune.options.schema import Group, Table, Text
 
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
@@ -60,17 +60,9 @@ class TrainOptions(Group):
         "学习率从 0 升起所用的步数；小于 1 时为总步数的比例。")] = 0
     warmup_ratio: Annotated[float, Field(ge=0, le=1), Text(
         "The same as a share of all steps.", "同上，按总步数的比例。")] = 0.0
-    optim: Annotated[Literal["adamw_torch", "adamw_torch_fused"], Text(
-        "The optimizer.", "优化器。", level="expert")] = "adamw_torch"
     weight_decay: Annotated[float, Field(ge=0), Text(
         "Pull of the weights towards 0 (AdamW, decoupled), not on biases and norms.",
         "把权重拉向 0 的力度（AdamW 解耦式），不作用于偏置和归一化层。")] = 0.0
-    adam_beta1: Annotated[float, Field(ge=0, lt=1), Text(
-        "Memory of AdamW's mean.", "AdamW 一阶矩的记忆。", level="expert")] = 0.9
-    adam_beta2: Annotated[float, Field(ge=0, lt=1), Text(
-        "Memory of AdamW's spread.", "AdamW 二阶矩的记忆。", level="expert")] = 0.999
-    adam_epsilon: Annotated[float, Field(gt=0), Text(
-        "Keeps AdamW from dividing by 0.", "防止 AdamW 除以 0。", level="expert")] = 1e-8
     max_grad_norm: Annotated[float, Field(ge=0), Text(
         "Longer gradients are cut to this length; 0: never.", "梯度超过这个长度就裁剪；0 表示不裁剪。")] = 1.0
     seed: Annotated[int, Field(ge=0), Text("Start of everything random.", "一切随机的起点。")] = 42
@@ -91,8 +83,6 @@ class TrainOptions(Group):
     tf32: Annotated[bool | None, Text(
         "Faster, rougher float32 products on NVIDIA GPUs.", "在 NVIDIA GPU 上用更快、更粗的 float32 乘法。",
         level="expert")] = None
-    use_cpu: Annotated[bool, Text("Train on the CPU although there is a GPU.", "即使有 GPU 也用 CPU 训练。",
-                                  level="expert", also={"no_cuda": None}, free_on_resume=True)] = False
     gradient_checkpointing: Annotated[bool | None, Text(
         "Compute the layers a second time instead of keeping them: much less memory, about a third slower. Unset: only "
         "where the largest batch would not fit without, which is measured.",
@@ -104,15 +94,6 @@ class TrainOptions(Group):
         free_on_resume=True)] = 10
     logging_first_step: Annotated[bool, Text("Log the first step too.", "第一步也记录。",
                                              free_on_resume=True)] = False
-    plot_loss: Annotated[bool, Text("Draw training_loss.png.", "画出 training_loss.png。", free_on_resume=True)] = True
-    report_to: Annotated[Names, Text(
-        "Experiment trackers; none.", "实验记录平台；none 表示不用。", free_on_resume=True)] = ("none",)
-    run_name: Annotated[str | None, Text("A name for the run.", "运行的名字。", free_on_resume=True)] = None
-    include_num_input_tokens_seen: Annotated[bool, Text(
-        "Count tokens in the log.", "在日志里记录 token 数。", level="expert",
-        no_effect=(
-            "tokens are always counted",
-            "总是统计 token 数"), free_on_resume=True)] = True
     eval_strategy: Annotated[Literal["no", "steps", "epoch"], Text(
         "When the held-out data is evaluated.", "何时用留出的数据评估。",
         also={"evaluation_strategy": None})] = "no"
@@ -133,8 +114,3 @@ class TrainOptions(Group):
     save_only_model: Annotated[bool, Text(
         "Checkpoints without what resuming needs: smaller, and a run cannot go on from them.",
         "检查点不含继续训练所需的状态：更小，但不能从它继续。", level="expert", free_on_resume=True)] = False
-    ddp_timeout: Annotated[int, Text(
-        "Seconds before a silent process is given up.", "进程多少秒无响应就放弃。", level="expert",
-        no_effect=(
-            "this run is one process",
-            "本次运行只有一个进程"), free_on_resume=True)] = 1800

@@ -29,9 +29,7 @@ results of several tools in a row are a turn each (in one turn for Qwen, Ling 2 
 marks everywhere.
 """
 
-from truetune.data.templates.apply import apply_template, stop_words
 from truetune.data.templates.source import Thinking, find_template, render_text, template_source
 from truetune.data.templates.table import TEMPLATES, Template
 
-__all__ = ["TEMPLATES", "Template", "Thinking", "apply_template", "find_template", "render_text",
-           "stop_words", "template_source"]
+__all__ = ["TEMPLATES", "Template", "Thinking", "find_template", "render_text", "template_source"]

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from truetune.data.templates.table import TEMPLATES, Template, Value
 from truetune.data.tools import tool_macros
@@ -82,6 +81,9 @@ def render_text(name: str, messages: Sequence[Mapping[str, Any]], system: str | 
         Problem: an unknown name or tool format.
         jinja2.TemplateError: roles that the template cannot write.
     """
+    # Imported here: the names of templates are looked up where a second for transformers is too long.
+    from transformers.utils.chat_template_utils import render_jinja_template
+
     source = template_source(name, tool_format=tool_format, default_system=default_system,
                              enable_thinking=enable_thinking, preserve_thinking=preserve_thinking)
     talk = [dict(message) for message in messages]
