@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from truetune import __version__
 from truetune.findings import (
@@ -26,6 +26,7 @@ from truetune.findings import (
 )
 
 if TYPE_CHECKING:
+    from truetune.check.suggest import Suggestion
     from truetune.options import Config
     from truetune.report import Terminal
 
@@ -164,36 +165,39 @@ def _configure(arguments: list[str], verb: str) -> tuple[Config, list[Finding]]:
 
 
 def _train(arguments: list[str], chinese: bool) -> int:
-    config, findings = _configure(arguments, "train")
+    words = [word for word in arguments if word != "--no-check"]
+    config, findings = _configure(words, "train")
     terminal = _terminal(chinese)
     _show(findings, terminal)
     from truetune.train import train
 
-    train(config, terminal, findings)
+    train(config, terminal, findings, checked="--no-check" not in arguments)
     return OK
 
 
 def _check(arguments: list[str], chinese: bool) -> int:
+    words = [word for word in arguments if word not in ("--json", "--static", "--measure")]
+    number = _take(words, "--apply")
     as_json, static = "--json" in arguments, "--static" in arguments
-    words = [word for word in arguments if word not in ("--json", "--static")]
     terminal = _terminal(chinese, stderr=as_json)
-    findings, facts, exit_status = [], {}, OK
-    try:
-        config, findings = _configure(words, "check")
-        if not static:
-            from truetune.check import preflight
-            from truetune.look.show import first_rows
-            from truetune.report import print_facts, print_rows
+    told: dict[str, Any] = {"facts": {}, "suggestions": []}
+    config, findings, exit_status = _read(words, "check")
+    if config and not static:
+        from truetune.check import check
 
-            ready = preflight(config, terminal.say)
-            findings, facts = worst_first([*findings, *ready.findings]), ready.facts
-            print_rows(first_rows(ready.train, 3, ready.renderer, config), terminal, most=600)
-            print_facts(facts, terminal)
-    except Problem as error:
-        findings, exit_status = worst_first([*findings, *error.findings]), error.status
+        checked = check(config, findings, terminal.say, "--measure" in arguments)
+        findings, told = checked.findings, checked.as_dict()
+        if number is not None:
+            return _apply(words, number, checked.suggestions, terminal)
+        if not as_json:
+            from truetune.check.page import print_page
+
+            print_page(checked, terminal)
+        exit_status = exit_status or (FAILED if status_of(findings) == "error" else OK)
     status = status_of(findings)
     if as_json:
-        print(json.dumps({"status": status, "findings": [finding.as_dict() for finding in findings], "facts": facts},
+        told |= {"status": status, "findings": [finding.as_dict() for finding in findings]}
+        print(json.dumps({name: told[name] for name in ("status", "findings", "facts", "suggestions")},
                          indent=2, ensure_ascii=False))
     else:
         _show(findings, terminal)
@@ -203,6 +207,41 @@ def _check(arguments: list[str], chinese: bool) -> int:
         terminal.say({"ok": fine, "warn": Both(f"{fine}; see above", f"{fine.zh}；请看上面的提示"),
                       "error": Both("not ready to train; see above", "还不能训练；请看上面的错误")}[status])
     return exit_status
+
+
+def _read(words: list[str], verb: str) -> tuple[Config | None, list[Finding], int]:
+    """Options read and judged as far as they can be: the configuration (None where there is too little to go on), what
+    was found, and the exit status so far. A check goes on with what is in order, to tell everything at once."""
+    from truetune.options.read import read_config
+    from truetune.rules import apply_rules
+
+    try:
+        config, findings = read_config(words)
+    except Problem as error:
+        return None, error.findings, error.status
+    findings = worst_first([*findings, *apply_rules(config, verb)])
+    enough = config.model_name_or_path and (config.dataset or config.eval_dataset)
+    return config if enough else None, findings, WRONG_OPTIONS if status_of(findings) == "error" else OK
+
+
+def _apply(words: list[str], number: str, suggestions: Sequence[Suggestion], terminal: Terminal) -> int:
+    """Write suggestion `number` of the check's page into the YAML file that was checked."""
+    from truetune.options.edit import set_in_yaml
+
+    if not (number.isdecimal() and 0 < int(number) <= len(suggestions)):
+        count = len(suggestions)
+        raise problem("bad-value", Both(f"{number!r:.80} is not a value it takes.", f"不接受 {number!r:.80}。"),
+                      option="--apply", status=WRONG_OPTIONS, fix=Both(
+                          f"The page has suggestions 1 to {count}." if count else "There is nothing to suggest.",
+                          f"检查页上的建议编号为 1 到 {count}。" if count else "没有可用的建议。"))
+    chosen = suggestions[int(number) - 1]
+    if not words or not words[0].endswith((".yaml", ".yml")):
+        raise problem("no-config-file", Both("there is no YAML file to write into.", "没有可以写入的 YAML 文件。"),
+                      option="--apply", status=WRONG_OPTIONS,
+                      fix=Both(f"Do it by hand: {chosen.line(False)}.", f"请手动{chosen.line(True)}。"))
+    set_in_yaml(Path(words[0]), dict(chosen.cure))
+    terminal.say(Both(f"{words[0]}: {chosen.line(False)}", f"{words[0]}：{chosen.line(True)}"))
+    return OK
 
 
 def _data_build(arguments: list[str], chinese: bool) -> int:

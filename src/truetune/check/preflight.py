@@ -14,16 +14,18 @@ from truetune.data.renderer import Rendered, Renderer
 from truetune.data.rows import Rows, Stream
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
-from truetune.findings import Finding, Problem, Say, count_of, refuse, status_of
+from truetune.findings import Finding, Problem, Say, refuse
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.options import Config
-from truetune.steps import Plan, pack, shuffle_seed, warmup_steps
+from truetune.steps import Plan, pack, shuffle_seed
 
 
 @dataclass
 class Preflight:
-    """What a run starts from. base: the model's folder. findings: none is an error. facts: numbers for people."""
+    """What a run starts from. config: with what was found out filled in. base: the model's folder. findings: an error
+    among them means that the run would be useless. facts: numbers for people."""
 
+    config: Config
     base: Path
     renderer: Renderer
     data: Data
@@ -51,16 +53,14 @@ class Preflight:
             lengths = np.sort(np.add.reduceat(self.train.lengths[self.plan.packs.order], self.plan.packs.starts[:-1]))
         return int(lengths[-batch_size:].sum())
 
-    def as_dict(self) -> dict[str, Any]:
-        """The shape of `check --json` and check.json."""
-        findings = [finding.as_dict() for finding in self.findings]
-        return {"status": status_of(self.findings), "findings": findings, "facts": self.facts}
 
+def prepare(config: Config, say: Say, trains: bool = False,
+            most: int | None = None) -> tuple[Path, Renderer, Data, list[Finding]]:
+    """The model's folder, the renderer, the rows, and what was found on the way.
 
-def prepare(config: Config, say: Say,
-            trains: bool = False) -> tuple[Path, Renderer, Data, list[Finding]]:
-    """The model's folder, the renderer, the rows, and what was found on the way. trains: the model itself must be one
-    that can be loaded; data alone need only its tokenizer.
+    Args:
+        trains: the model itself must be one that can be loaded; data alone need only its tokenizer.
+        most: so many rows of each data set are enough.
 
     Raises:
         Problem: with all errors of model, template and data together.
@@ -85,38 +85,26 @@ def prepare(config: Config, say: Say,
     return base, renderer, data, [*findings, *data.findings]
 
 
-def preflight(config: Config, say: Say) -> Preflight:
+def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
     """Model found, data read and rendered, everything counted.
 
+    Args:
+        most: so many rows of each data set are enough; None: all of them, as training needs.
+
     Raises:
-        Problem: with all errors of model and data together.
+        Problem: with all errors of model and data together, if a run could not even start.
     """
-    base, renderer, data, findings = prepare(config, say, trains=True)
+    base, renderer, data, findings = prepare(config, say, trains=True, most=most)
     train = data.train
     findings += row_findings(data, renderer, config)
+    if not len(train) and config.do_train:
+        raise Problem(findings)
     seed = shuffle_seed(config)
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
     plan = Plan(len(train), config.per_device_train_batch_size, config.gradient_accumulation_steps,
                 config.num_train_epochs, config.max_steps, seed,
                 not config.disable_shuffling and not config.streaming, packs)
-    findings += _step_findings(plan, config)
-    return Preflight(base, renderer, data, plan, refuse(findings), _facts(data, plan))
-
-
-def _step_findings(plan: Plan, config: Config) -> list[Finding]:
-    if not config.do_train or not plan.rows:
-        return []
-    findings = []
-    total = plan.total_steps
-    if total < 20:
-        findings.append(Finding("few-steps", "warn", f"{count_of(plan.rows, 'row')} make "
-                                f"{count_of(total, 'optimizer step')} in all; the model will hardly change.",
-                                option="num_train_epochs",
-                                fix="More epochs, or a smaller batch (batch size x accumulation)."))
-    if warmup_steps(config, total) >= total:
-        findings.append(Finding("all-warmup", "warn", f"warmup takes all {total} steps, so learning_rate is never "
-                                "reached.", option="warmup_steps", where=config.origin("warmup_steps")))
-    return findings
+    return Preflight(config, base, renderer, data, plan, findings, _facts(data, plan))
 
 
 def _facts(data: Data, plan: Plan) -> dict[str, Any]:

@@ -57,9 +57,10 @@ class DataFacts:
     """What the rows are.
 
     rows: that can be learned from. sequences: what they become, as far as is known (more than rows where a template
-    rewrites earlier answers). lengths: (n,) tokens of each sequence looked at. refused: rows that cannot be learned
-    from. learned: tokens learned of a sequence, on average. looked_at: how many rows were rendered. thinking, several_turns: shares of rows with thoughts, with several
-    answers. chinese: share of letters. tokens_per_han: tokens that a Chinese letter becomes.
+    rewrites earlier answers). lengths: (n,) tokens of each sequence looked at. learned: tokens learned of a sequence,
+    on average. refused: rows that cannot be learned from. looked_at: how many rows were rendered. thinking,
+    several_turns: shares of rows with thoughts, with several answers. chinese: share of letters. tokens_per_han: tokens
+    that a Chinese letter becomes.
     """
 
     kind: Kind
@@ -159,7 +160,7 @@ def kind_of(source: Source) -> Kind:
     """
     first = [row.values for row in islice(source.rows(), 100)]
     layout = source.layout or (recognise(first) if first else None)
-    return layout.kind if layout else find_layout(source, Config(), "conversations").kind  # which says what is wrong
+    return layout.kind if layout else find_layout(source, Config.model_validate({}), "conversations").kind  # which says what is wrong
 
 
 def _read(sources: Sequence[Source], config: Config, base: Path, tokenizer: PreTrainedTokenizerBase) -> DataFacts:

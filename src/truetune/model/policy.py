@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from truetune.data.batches import Batch, collate
 from truetune.data.renderer import Rendered
-from truetune.findings import Say, problem
+from truetune.findings import Both, Say, Words, problem
 from truetune.model.attention import register
 from truetune.model.head import Head, log_probabilities
 
@@ -34,12 +34,14 @@ class Policy:
         self.causal = causal
         self._own_attention = causal.config._attn_implementation or "eager"
         self._takes_rows = causal.is_backend_compatible()
-        plain = ("row by row, all logits", self._plain)
-        self.ways: list[tuple[str, Callable[[Batch], torch.Tensor]]] = [plain]
+        plain = (Both("row by row, all logits", "逐行计算全部 logits"), self._plain)
+        self.ways: list[tuple[Both, Callable[[Batch], torch.Tensor]]] = [plain]
         if fast:
-            self.ways.insert(0, ("row by row, head on learned tokens only", self._row_by_row))
+            self.ways.insert(0, (Both("row by row, head on learned tokens only", "逐行计算，输出头只算学习的 token"),
+                                 self._row_by_row))
         if fast and self._takes_rows:
-            self.ways.insert(0, ("rows end to end, head on learned tokens only", self._end_to_end))
+            self.ways.insert(0, (Both("rows end to end, head on learned tokens only",
+                                      "各行首尾相接，输出头只算学习的 token"), self._end_to_end))
         self._set_attention()
 
     def _set_attention(self) -> None:
@@ -65,21 +67,28 @@ class Policy:
             plain = self._plain(batch)
             self._set_attention()
             if not plain.isfinite().all():
-                raise problem("not-finite", f"the model's own log-probabilities of {batch.places[0]} are not finite.",
-                              option="model_name_or_path", fix="Its weights are damaged, or the precision is too low.")
+                place = batch.places[0]
+                raise problem("not-finite", Both(f"the model's own log-probabilities of {place} are not finite.",
+                                                 f"模型自身对 {place} 的对数概率不是有限的数。"), option="model_name_or_path",
+                              fix=Both("Its weights are damaged, or the precision is too low.",
+                                       "权重已损坏，或者精度太低。"))
             allowed = TOLERANCE[self.causal.dtype] * max(1.0, float(plain.abs().mean()))
             while len(self.ways) > 1:
                 name, way = self.ways[0]
                 try:
                     apart = float((way(batch) - plain).abs().mean())
-                    fault = f"differs from plain transformers by {apart:.3g} per token on this model"
+                    fault = Both(f"differs from plain transformers by {apart:.3g} per token on this model",
+                                 f"在这个模型上与普通 transformers 每个 token 相差 {apart:.3g}")
                     if apart <= allowed:
                         break
                 except (RuntimeError, TypeError) as error:  # a kernel or a model that does not take rows this way
-                    fault = f"fails on this model ({str(error).splitlines()[0]})"
+                    reason = str(error).splitlines()[0]
+                    fault = Both(f"fails on this model ({reason})", f"在这个模型上出错（{reason}）")
                 self.ways.pop(0)
                 self._set_attention()
-                say(f"{name}: {fault}; using {self.ways[0][0]}, which is slower")
+                slower = self.ways[0][0]
+                say(Both(f"{name}: {fault}; using {slower}, which is slower",
+                         f"{name.zh}：{fault.zh}；改用较慢的方式：{slower.zh}"))
         self.causal.train(was_training)
 
     def _head(self) -> Head:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from truetune.findings import WRONG_OPTIONS, problem
+from truetune.findings import WRONG_OPTIONS, Both, Words, problem, spoken
 from truetune.options import Config
 
 

@@ -17,16 +17,17 @@ class MethodOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Method", "微调方法")
 
     finetuning_type: Annotated[Literal["lora", "oft", "freeze", "full"], Text(
-        "lora trains small added matrices; full trains every weight, for about four times the model's memory and more; "
+        "lora trains small added matrices; full trains every weight, at about 16 bytes of memory each; "
         "freeze trains a few layers; oft (rotations) is not trained yet.",
-        "lora 训练外加的小矩阵；full 训练全部权重，显存是模型的四倍以上；freeze 只训练几层；oft（正交变换）暂不支持。",
+        "lora 训练外加的小矩阵；full 训练全部权重，每个权重约占 16 字节；freeze 只训练几层；oft（正交变换）暂不支持。",
         level="basic", also={"use_lora": {"true": "lora", "false": "full"}},
         memory="depends", speed="depends", quality="depends",
-        advice=(Advice("LoRA learns less and forgets less: it keeps more of what the model knew. Take full for much "
-                       "new knowledge.", "LoRA 学得少、忘得也少，更能保住模型原有的能力；要灌入大量新知识时用 full。",
-                       "lora-learns-less"),
-                Advice("LoRA equals full until the data exceeds what its matrices can hold.",
-                       "在数据超出 LoRA 矩阵的容量之前，效果与 full 相当。", "lora-without-regret"))] = "lora"
+        advice=(Advice("LoRA learns less and forgets less: it keeps more of what the model knew.",
+                       "LoRA 学得少、忘得也少，更能保住模型原有的能力。", "lora-learns-less"),
+                Advice("LoRA equals full until the data exceeds what its matrices can hold; take full beyond that, or "
+                       "for continued pre-training.",
+                       "在数据超出 LoRA 矩阵的容量之前，效果与 full 相当；数据更多或继续预训练时用 full。",
+                       "lora-without-regret"))] = "lora"
     lora_rank: Annotated[int, Field(gt=0), Text(
         "Size of LoRA's matrices: how much they can hold.", "LoRA 矩阵的秩：能装下多少新东西。",
         level="basic", also={"lora_r": None},
@@ -55,16 +56,14 @@ class MethodOptions(Group):
         lower=("learns faster, and small data sooner by heart", "学得更快，数据少时更快变成死记"),
         speed="down", quality="depends",
         advice=(Advice("QLoRA's authors: 0.1 at 7B, 0.05 at 65B.", "QLoRA 作者：7B 用 0.1，65B 用 0.05。", "qlora"),
-                Advice("LoRA itself guards against forgetting better than dropout does; 0 is a fair start.",
-                       "在防遗忘上 LoRA 本身就比 dropout 有效，从 0 开始即可。", "lora-learns-less"))] = 0.0
+                Advice("LoRA itself keeps what the model knew better than dropout does, so 0 is a fair start.",
+                       "在保住原有能力上 LoRA 本身就比 dropout 有效，从 0 开始即可。", "lora-learns-less"))] = 0.0
     lora_target: Annotated[Names, Text(
         "Which modules get LoRA, by the end of their name. all: every linear layer but the head.",
         "哪些模块加 LoRA，按名字结尾匹配。all：除输出头外的所有线性层。", level="basic",
         memory="up", speed="down", quality="up",
-        advice=(Advice("All linear layers, the MLP's among them; attention alone learns less, even at a higher rank.",
-                       "用全部线性层，包括 MLP；只加注意力层学得更少，提高秩也补不回来。", "lora-without-regret"),
-                Advice("QLoRA needed all layers to match full fine-tuning.", "QLoRA 要加在所有层上才能追平全量微调。",
-                       "qlora"))] = ("all",)
+        advice=(Advice("All linear layers, the MLP's among them.", "用全部线性层，包括 MLP。", "lora-without-regret"),
+                Advice("QLoRA's authors: all of them too.", "QLoRA 作者同样用全部线性层。", "qlora"))] = ("all",)
     additional_target: Annotated[Names, Text(
         "Modules trained and saved whole beside LoRA, such as embed_tokens,lm_head.",
         "除 LoRA 外整体训练并保存的模块，如 embed_tokens,lm_head。", level="expert",

@@ -6,17 +6,313 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from truetune.options.schema import Group, Text
+from truetune.options.schema import Advice, Group, Names, Text
+
+OptimizerName = Literal[
+    "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adafactor", "adamw_anyprecision",
+    "adamw_torch_4bit", "adamw_torch_8bit", "ademamix", "sgd", "adagrad", "adamw_bnb_8bit", "adamw_8bit",
+    "ademamix_8bit", "lion_8bit", "lion_32bit", "paged_adamw_32bit", "paged_adamw_8bit", "paged_ademamix_32bit",
+    "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit",
+    "rmsprop_bnb_32bit", "galore_adamw", "galore_adamw_8bit", "galore_adafactor", "galore_adamw_layerwise",
+    "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise", "lomo", "adalomo", "grokadamw", "schedule_free_radam",
+    "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw", "apollo_adamw_layerwise", "stable_adamw",
+]
+"""Every word that transformers 5 takes for `optim`."""
+TRAINED_OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw_torch", "adamw_torch_fused")
+"""Those that train here."""
+
+_OF_GALORE = ("a setting of use_galore, which is not done yet", "它是 use_galore 的附属设置，而后者暂不支持")
+_OF_APOLLO = ("a setting of use_apollo, which is not done yet", "它是 use_apollo 的附属设置，而后者暂不支持")
+_OF_BADAM = ("a setting of use_badam, which is not done yet", "它是 use_badam 的附属设置，而后者暂不支持")
 
 
 class OptimizerOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Optimizer", "优化器")
 
-    optim: Annotated[Literal["adamw_torch", "adamw_torch_fused"], Text(
-        "The optimizer.", "优化器。", level="expert")] = "adamw_torch"
+    optim: Annotated[OptimizerName, Text(
+        "The optimizer. adamw_torch is AdamW; adamw_torch_fused is the same in one GPU kernel. The other words are "
+        "known from transformers, and refused until they are done.",
+        "优化器。adamw_torch 即 AdamW；adamw_torch_fused 相同，但在 GPU 上用一个融合内核。其余的词来自 transformers，"
+        "支持之前会被拒绝。",
+        memory="depends", speed="depends", quality="depends",
+        advice=(
+            Advice("The fused one is usually the fastest on a GPU.", "在 GPU 上融合版通常最快。", "pytorch-adamw"),
+        ))] = "adamw_torch"
     adam_beta1: Annotated[float, Field(ge=0, lt=1), Text(
-        "Memory of AdamW's mean.", "AdamW 一阶矩的记忆。", level="expert")] = 0.9
+        "How much of the gradients' running mean AdamW keeps at each step.",
+        "AdamW 每步保留多少梯度的滑动均值（一阶矩）。",
+        level="expert", quality="depends",
+        higher=("smoother steps that turn later", "步伐更平滑，转向更慢"),
+        lower=("each batch is followed more closely, noise too", "更紧跟每个批次，噪声也更大"),
+        advice=(Advice("0.9 is what nearly every recipe uses.", "几乎所有配方都用 0.9。", "adam"),))] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1), Text(
-        "Memory of AdamW's spread.", "AdamW 二阶矩的记忆。", level="expert")] = 0.999
+        "How much of the running mean of squared gradients AdamW keeps; it sets the size of each weight's step.",
+        "AdamW 每步保留多少梯度平方的滑动均值（二阶矩），它决定每个权重的步长。",
+        level="expert", quality="depends",
+        higher=("steadier step sizes, slow to notice that gradients have grown", "步长更稳，对梯度变大反应更慢"),
+        lower=("adapts sooner after a spike; noisier step sizes", "尖峰之后适应更快；步长噪声更大"),
+        advice=(Advice("0.95 in Qwen's fine-tuning scripts.", "Qwen 的微调脚本用 0.95。", "qwen"),))] = 0.999
     adam_epsilon: Annotated[float, Field(gt=0), Text(
-        "Keeps AdamW from dividing by 0.", "防止 AdamW 除以 0。", level="expert")] = 1e-8
+        "Added to what AdamW divides by, so that it never divides by 0.",
+        "加在 AdamW 的分母上，防止除以 0。",
+        level="expert", quality="depends",
+        higher=("weights with tiny gradients move less", "梯度很小的权重移动更少"),
+        lower=("weights with tiny gradients move as far as the others", "梯度很小的权重与其他权重移动得一样远"))] = 1e-8
+    optim_args: Annotated[str | None, Text(
+        "Settings of special optimizers, as name=value with commas.",
+        "特殊优化器的参数，写作 名字=值，用逗号隔开。",
+        level="expert", quality="depends", unset=("their defaults", "各自的默认值"),
+        no_effect=(
+            "AdamW takes none of them, and the optimizers that do are not done yet",
+            "AdamW 不需要这些参数，需要它们的优化器暂不支持"),
+        free_on_resume=True)] = None
+    optim_target_modules: Annotated[Names, Text(
+        "Modules whose gradients transformers' GaLore or APOLLO works on.",
+        "transformers 的 GaLore 或 APOLLO 作用于哪些模块。",
+        level="expert", memory="down", quality="depends", unset=("none", "没有"),
+        no_effect=(
+            "a setting of GaLore and APOLLO, which are not done yet",
+            "它是 GaLore 和 APOLLO 的附属设置，而两者暂不支持"),
+        free_on_resume=True)] = ()
+    adafactor: Annotated[bool, Text(
+        "Use Adafactor, which keeps rows and columns of the squared gradients instead of all of them. The old way to "
+        "write optim: adafactor.",
+        "使用 Adafactor：只保存梯度平方的行与列，而不是全部。这是 optim: adafactor 的旧写法。",
+        level="expert", memory="down", speed="down", quality="depends",
+        higher=("much less optimizer memory", "优化器显存大减"),
+        lower=("what optim says", "由 optim 决定"),
+        advice=(
+            Advice("Made for large matrices: memory grows with their edges, not their area.",
+                   "适合大矩阵：显存随边长而不是面积增长。", "adafactor"),
+        ),
+        not_offered=(
+            "the optimizer stays AdamW, with AdamW's memory; Adafactor is not done yet",
+            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 Adafactor"),
+        free_on_resume=True)] = False
+    use_adam_mini: Annotated[bool, Text(
+        "Adam-mini: one step size for a whole block of weights (a head, a row) instead of one for each.",
+        "Adam-mini：一整块权重（一个头、一行）共用一个步长，而不是每个权重一个。",
+        level="expert", memory="down", speed="depends",
+        higher=("about half the optimizer's memory", "优化器显存约减半"),
+        lower=("AdamW as it is", "普通 AdamW"),
+        advice=(
+            Advice("On a par with AdamW at half the optimizer memory in its paper.",
+                   "其论文中以一半的优化器显存达到与 AdamW 相当的效果。", "adam-mini"),
+        ),
+        not_offered=(
+            "the optimizer stays AdamW, with AdamW's memory; Adam-mini is not done yet",
+            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 Adam-mini"),
+        free_on_resume=True)] = False
+    use_muon: Annotated[bool, Text(
+        "Muon for the matrices inside the layers, AdamW for embeddings, head and vectors: each step is made "
+        "orthogonal, so that all directions move alike.",
+        "层内的矩阵用 Muon，嵌入、输出头和向量用 AdamW：每步更新做正交化，让各个方向移动得一样多。",
+        level="expert", memory="down", speed="down", quality="depends",
+        higher=(
+            "one state per weight instead of two; learning_rate means something else",
+            "每个权重一份状态而不是两份；learning_rate 的含义不同"),
+        lower=("AdamW for everything", "全部用 AdamW"),
+        advice=(
+            Advice("It shines in pre-training; fine-tuning a model that AdamW pre-trained gained nothing clear from "
+                   "it.",
+                   "它擅长预训练；用它微调由 AdamW 预训练的模型没有明显好处。", "muon-scalable"),
+            Advice("For matrices only: embeddings, head and vectors are left to AdamW.",
+                   "只用于矩阵：嵌入、输出头和向量仍用 AdamW。", "muon"),
+        ),
+        not_offered=(
+            "the optimizer stays AdamW, with AdamW's memory; Muon is not done yet",
+            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 Muon"),
+        free_on_resume=True)] = False
+    use_galore: Annotated[bool, Text(
+        "GaLore: the optimizer works on a low-rank picture of each gradient, so that all weights train with little "
+        "optimizer memory. For full fine-tuning.",
+        "GaLore：优化器只处理每个梯度的低秩投影，用很少的优化器显存训练全部权重。用于全参数微调。",
+        level="expert", memory="down", speed="down", quality="depends",
+        higher=(
+            "optimizer memory shrinks to a fraction; computing projections takes time",
+            "优化器显存降到几分之一；计算投影要花时间"),
+        lower=("AdamW on whole gradients", "对完整梯度用 AdamW"),
+        advice=(
+            Advice("Up to 65 % less optimizer memory in pre-training, at nearly the same loss.",
+                   "预训练中优化器显存最多减少 65%，loss 几乎不变。", "galore"),
+        ),
+        not_offered=(
+            "the optimizer stays AdamW, with AdamW's memory; GaLore is not done yet",
+            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 GaLore"),
+        free_on_resume=True)] = False
+    galore_target: Annotated[Names, Text(
+        "Modules that GaLore works on. all: every linear layer.",
+        "GaLore 作用于哪些模块。all：所有线性层。",
+        level="expert", memory="down", quality="depends", no_effect=_OF_GALORE, free_on_resume=True)] = ("all",)
+    galore_rank: Annotated[int, Field(gt=0), Text(
+        "Rank of the picture of each gradient.",
+        "梯度投影的秩。",
+        level="expert", memory="up", speed="down", quality="up",
+        higher=("closer to AdamW, more memory", "更接近 AdamW，显存更多"),
+        lower=("less memory, more of the gradient is lost", "显存更少，丢失的梯度更多"),
+        advice=(
+            Advice("The authors use 128 to 1024 in pre-training and 4 in their fine-tuning example.",
+                   "作者预训练用 128 到 1024，微调示例用 4。", "galore-code"),
+        ),
+        no_effect=_OF_GALORE, free_on_resume=True)] = 16
+    galore_update_interval: Annotated[int, Field(gt=0), Text(
+        "Steps between two computations of the projection.",
+        "每隔多少步重新计算投影。",
+        level="expert", speed="up", quality="depends",
+        higher=("faster; the projection grows stale", "更快；投影会过时"),
+        lower=("a fresh projection, at the price of an SVD each time", "投影更新鲜，但每次要做一次 SVD"),
+        advice=(Advice("200 to 500 in the authors' scripts.", "作者的脚本用 200 到 500。", "galore-code"),),
+        no_effect=_OF_GALORE, free_on_resume=True)] = 200
+    galore_scale: Annotated[float, Field(gt=0), Text(
+        "The projected step is multiplied by this: it acts like a learning rate.",
+        "投影后的更新乘以它，作用类似学习率。",
+        level="expert", quality="depends",
+        higher=("larger steps", "步子更大"),
+        lower=("smaller steps", "步子更小"),
+        advice=(
+            Advice("0.25 in the authors' pre-training, 4 in their fine-tuning example.",
+                   "作者预训练用 0.25，微调示例用 4。", "galore-code"),
+        ),
+        no_effect=_OF_GALORE, free_on_resume=True)] = 2.0
+    galore_proj_type: Annotated[Literal["std", "reverse_std", "right", "left", "full"], Text(
+        "Which side of a gradient is projected. std: the shorter one; reverse_std: the longer; left, right: always "
+        "that one; full: both.",
+        "投影梯度的哪一侧。std：较短的一侧；reverse_std：较长的；left、right：固定一侧；full：两侧。",
+        level="expert", memory="depends", quality="depends", no_effect=_OF_GALORE, free_on_resume=True)] = "std"
+    galore_layerwise: Annotated[bool, Text(
+        "Step each layer as soon as its gradient is there, and drop the gradient. Needs gradient_accumulation_steps 1 "
+        "and one process.",
+        "每层一得到梯度就更新并丢弃梯度。需要 gradient_accumulation_steps 为 1 且单进程。",
+        level="expert", memory="down", speed="depends",
+        higher=("gradients of the whole model are never held at once", "不必同时保存全部梯度"),
+        lower=("accumulation and several GPUs are possible", "可以累积梯度、使用多 GPU"),
+        no_effect=_OF_GALORE, free_on_resume=True)] = False
+    use_apollo: Annotated[bool, Text(
+        "APOLLO: step sizes are taken from a small random picture of each gradient, so that all weights train with "
+        "little optimizer memory. For full fine-tuning.",
+        "APOLLO：步长由梯度的小型随机投影得出，用很少的优化器显存训练全部权重。用于全参数微调。",
+        level="expert", memory="down", speed="depends", quality="depends",
+        higher=("optimizer memory near that of plain SGD", "优化器显存接近普通 SGD"),
+        lower=("AdamW on whole gradients", "对完整梯度用 AdamW"),
+        advice=(
+            Advice("On a par with AdamW or better in its paper, without GaLore's SVD.",
+                   "其论文中与 AdamW 相当或更好，且没有 GaLore 的 SVD。", "apollo"),
+        ),
+        not_offered=(
+            "the optimizer stays AdamW, with AdamW's memory; APOLLO is not done yet",
+            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 APOLLO"),
+        free_on_resume=True)] = False
+    apollo_target: Annotated[Names, Text(
+        "Modules that APOLLO works on. all: every linear layer.",
+        "APOLLO 作用于哪些模块。all：所有线性层。",
+        level="expert", memory="down", quality="depends", no_effect=_OF_APOLLO, free_on_resume=True)] = ("all",)
+    apollo_rank: Annotated[int, Field(gt=0), Text(
+        "Rank of the picture of each gradient.",
+        "梯度投影的秩。",
+        level="expert", memory="up", quality="up",
+        higher=("better step sizes, more memory", "步长更准，显存更多"),
+        lower=(
+            "less memory; 1 still works with apollo_scale_type tensor",
+            "显存更少；配合 apollo_scale_type tensor，1 也可用"),
+        advice=(
+            Advice("APOLLO-Mini: rank 1, apollo_scale_type tensor, apollo_scale 128.",
+                   "APOLLO-Mini：秩 1，apollo_scale_type tensor，apollo_scale 128。", "apollo-code"),
+        ),
+        no_effect=_OF_APOLLO, free_on_resume=True)] = 16
+    apollo_update_interval: Annotated[int, Field(gt=0), Text(
+        "Steps between two draws of the projection.",
+        "每隔多少步更换投影。",
+        level="expert", speed="up", quality="depends",
+        higher=("the same directions for longer", "同样的方向用得更久"),
+        lower=("new directions more often", "更常更换方向"),
+        advice=(Advice("200 in the authors' scripts.", "作者的脚本用 200。", "apollo-code"),),
+        no_effect=_OF_APOLLO, free_on_resume=True)] = 200
+    apollo_scale: Annotated[float, Field(gt=0), Text(
+        "Each step is multiplied by this; lower ranks need more.",
+        "每步更新乘以它；秩越低需要越大。",
+        level="expert", quality="depends",
+        higher=("larger steps", "步子更大"),
+        lower=("smaller steps", "步子更小"),
+        no_effect=_OF_APOLLO, free_on_resume=True)] = 32.0
+    apollo_proj: Annotated[Literal["svd", "random"], Text(
+        "How a gradient is projected. random costs nothing; svd picks the strongest directions and is slow.",
+        "梯度如何投影。random 几乎没有开销；svd 选最强的方向，较慢。",
+        level="expert", speed="depends", quality="depends", no_effect=_OF_APOLLO, free_on_resume=True)] = "random"
+    apollo_proj_type: Annotated[Literal["std", "right", "left"], Text(
+        "Which side of a gradient is projected. std: the shorter one.",
+        "投影梯度的哪一侧。std：较短的一侧。",
+        level="expert", memory="depends", quality="depends", no_effect=_OF_APOLLO, free_on_resume=True)] = "std"
+    apollo_scale_type: Annotated[Literal["channel", "tensor"], Text(
+        "One step size for each channel, or for a whole tensor (APOLLO-Mini).",
+        "每个通道一个步长，或整个张量一个（APOLLO-Mini）。",
+        level="expert", memory="depends", quality="depends", no_effect=_OF_APOLLO, free_on_resume=True)] = "channel"
+    apollo_layerwise: Annotated[bool, Text(
+        "Step each layer as soon as its gradient is there, and drop the gradient. Needs gradient_accumulation_steps 1 "
+        "and one process.",
+        "每层一得到梯度就更新并丢弃梯度。需要 gradient_accumulation_steps 为 1 且单进程。",
+        level="expert", memory="down", speed="depends",
+        higher=("gradients of the whole model are never held at once", "不必同时保存全部梯度"),
+        lower=("accumulation and several GPUs are possible", "可以累积梯度、使用多 GPU"),
+        no_effect=_OF_APOLLO, free_on_resume=True)] = False
+    apollo_scale_front: Annotated[bool, Text(
+        "Limit how fast the gradient's length may grow before it is scaled rather than after.",
+        "在缩放之前（而不是之后）限制梯度范数的增长。",
+        level="expert", quality="depends",
+        higher=("limited before scaling", "缩放之前限制"),
+        lower=("limited after scaling", "缩放之后限制"),
+        no_effect=_OF_APOLLO, free_on_resume=True)] = False
+    use_badam: Annotated[bool, Text(
+        "BAdam: only one block of the model trains at a time, in turn, so that optimizer and gradients are those of "
+        "one block. For full fine-tuning.",
+        "BAdam：轮流训练模型的各块，每次只有一块的优化器状态和梯度。用于全参数微调。",
+        level="expert", memory="down", speed="up", quality="depends",
+        higher=("memory of one block; each block sees only part of the data", "只占一块的显存；每块只见到部分数据"),
+        lower=("all weights train at every step", "每步训练全部权重"),
+        advice=(
+            Advice("Llama 3 8B trained on one 24 GB GPU in its paper.",
+                   "其论文用一块 24 GB 的 GPU 训练了 Llama 3 8B。", "badam"),
+        ),
+        not_offered=(
+            "the optimizer stays AdamW, with AdamW's memory; BAdam is not done yet",
+            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 BAdam"),
+        free_on_resume=True)] = False
+    badam_mode: Annotated[Literal["layer", "ratio"], Text(
+        "What a block is. layer: one layer of the model; ratio: a share of each matrix's entries.",
+        "一块是什么。layer：模型的一层；ratio：每个矩阵中一定比例的元素。",
+        level="expert", memory="depends", quality="depends", no_effect=_OF_BADAM, free_on_resume=True)] = "layer"
+    badam_start_block: Annotated[int | None, Field(ge=0), Text(
+        "The block to begin with.",
+        "从哪一块开始。",
+        level="expert", unset=("the first one in the order", "按顺序的第一块"),
+        higher=("later blocks first", "先训练靠后的块"),
+        lower=("earlier blocks first", "先训练靠前的块"),
+        no_effect=_OF_BADAM, free_on_resume=True)] = None
+    badam_switch_mode: Annotated[Literal["ascending", "descending", "random", "fixed"], Text(
+        "The order of the blocks: from the input up, from the output down, at random, or always the same one.",
+        "块的顺序：从输入到输出（ascending）、从输出到输入（descending）、随机（random）、固定一块（fixed）。",
+        level="expert", quality="depends", no_effect=_OF_BADAM, free_on_resume=True)] = "ascending"
+    badam_switch_interval: Annotated[int, Field(ge=-1), Text(
+        "Optimizer steps on a block before the next one; -1: never change.",
+        "一块训练多少步后换下一块；-1 表示不换。",
+        level="expert", quality="depends",
+        higher=("each block is trained further, and fewer rounds are made", "每块训练更充分，轮数更少"),
+        lower=("more rounds, with less done in each", "轮数更多，每轮做得更少"),
+        no_effect=_OF_BADAM, free_on_resume=True)] = 50
+    badam_update_ratio: Annotated[float, Field(gt=0, le=1), Text(
+        "ratio mode: the share of entries that train.",
+        "ratio 模式：参与训练的元素比例。",
+        level="expert", memory="up", quality="up",
+        higher=("more weights train, more memory", "训练的权重更多，显存更多"),
+        lower=("less memory", "显存更少"),
+        no_effect=_OF_BADAM, free_on_resume=True)] = 0.05
+    badam_mask_mode: Annotated[Literal["adjacent", "scatter"], Text(
+        "ratio mode: entries next to each other, or scattered.",
+        "ratio 模式：选相邻的元素，或分散的元素。",
+        level="expert", speed="depends", quality="depends", no_effect=_OF_BADAM, free_on_resume=True)] = "adjacent"
+    badam_verbose: Annotated[int, Field(ge=0, le=2), Text(
+        "How much BAdam tells: 0 nothing, 1 each change of block, 2 the weights' names too.",
+        "BAdam 输出多少信息：0 不输出，1 换块时输出，2 还输出权重名。",
+        level="expert",
+        higher=("more is printed", "输出更多"),
+        lower=("less is printed", "输出更少"),
+        no_effect=_OF_BADAM, free_on_resume=True)] = 0

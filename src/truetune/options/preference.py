@@ -11,7 +11,6 @@ from truetune.options.schema import Advice, Group, Names, Text
 
 _PAIRS = ("preference training (dpo, kto) is not done yet", "暂不支持偏好训练（dpo、kto）")
 _PPO = ("PPO is not done yet", "暂不支持 PPO")
-
 _LOSS = ("the loss is plain cross-entropy; this one is not done yet", "目前的损失是普通交叉熵，暂不支持这一种")
 
 

@@ -1,0 +1,121 @@
+"""The whole check, top to bottom: what a run needs is gathered, every part of the page is worked out, and what could be
+set otherwise is ranked. `truetune check` prints it; `truetune train` does it before it loads a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from truetune.check.machine import Sizes, disk_section, machine_section
+from truetune.check.measure import Measured, measure
+from truetune.check.memory import Shape, memory_section, savings, shape_of
+from truetune.check.preflight import Preflight, preflight
+from truetune.check.rows import data_section
+from truetune.check.schedule import Pace, schedule_section
+from truetune.check.section import Section
+from truetune.check.suggest import Suggestion, rank
+from truetune.check.template import template_section
+from truetune.findings import Both, Finding, Problem, Say, status_of, worst_first
+from truetune.model.precision import matmul_rate, pick_device, pick_precision, resolve
+from truetune.options import Config
+from truetune.rules import derive
+
+SAMPLE = 20_000
+"""Rows of a data set that a check tokenises: a second or two. A training tokenises all of them."""
+
+
+@dataclass
+class Checked:
+    """What a check found. ready: None where the run cannot start."""
+
+    findings: list[Finding] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
+    suggestions: list[Suggestion] = field(default_factory=list)
+    ready: Preflight | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape of `check --json` and check.json."""
+        basics = self.ready.facts if self.ready else {}
+        return {"status": status_of(self.findings), "findings": [finding.as_dict() for finding in self.findings],
+                "facts": {**basics, **{section.name: section.facts for section in self.sections}},
+                "suggestions": [suggestion.as_dict() for suggestion in self.suggestions]}
+
+
+def check(config: Config, findings: Sequence[Finding], say: Say, measured: bool = False) -> Checked:
+    """Everything that can be known before training, from a sample of large data. Never raises for what is wrong with
+    a run: that is among the findings.
+
+    Args:
+        findings: what the options alone have told already.
+        measured: take one real step too.
+    """
+    try:
+        device = pick_device(config)
+        config = resolve(derive(config), pick_precision(config, device))
+        ready = preflight(config, say, most=SAMPLE)
+    except Problem as problem:
+        return Checked(worst_first([*findings, *problem.findings]))
+    return examine(ready, findings, say, measured)
+
+
+def examine(ready: Preflight, findings: Sequence[Finding], say: Say, measured: bool = False) -> Checked:
+    """The page about a run that can start.
+
+    Args:
+        findings: what is known already beside `ready.findings`.
+    """
+    config, checked = ready.config, Checked(ready=ready)
+    told = [*findings, *ready.findings]
+    shape: Shape | None = None
+    try:
+        shape = shape_of(ready.base, config)
+    except Problem as problem:
+        told += problem.findings
+    taken = measure(config, say) if measured else None
+    parts: list[Callable[[], Section]] = [
+        lambda: data_section(ready, config), lambda: template_section(ready, config),
+        lambda: schedule_section(ready.plan, config, ready.facts["tokens"], _pace(shape, taken, config)),
+    ]
+    if shape is not None:
+        known = shape
+        parts += [lambda: memory_section(known, ready, config, taken),
+                  lambda: disk_section(config, ready.plan, _sizes(known, config))]
+    parts.append(lambda: machine_section(config))
+    checked.sections = [part() for part in parts]
+    for section in checked.sections:
+        told += section.findings
+    checked.findings = worst_first(told)
+    checked.suggestions = rank(checked.findings, savings(shape, ready, config) if shape else [])
+    return checked
+
+
+UTILISATION = {"cpu": {"float32": 0.62, "bfloat16": 0.35}, "cuda": {"float32": 0.5, "bfloat16": 0.4}}
+"""Share of a matrix product's speed that training reaches. On the CPU measured with benchmarks/sft.py on
+SmolLM2-135M; on GPUs assumed."""
+
+
+def _pace(shape: Shape | None, taken: Measured | None, config: Config) -> Pace | None:
+    """Tokens a second: measured, or 6 operations a weight and token (4 where the weights themselves are frozen: Kaplan
+    et al. 2020, arXiv:2001.08361, section 2.1) at the speed of a matrix product."""
+    if taken and taken.tokens_per_second:
+        return Pace(taken.tokens_per_second, measured=True)
+    if shape is None:
+        return None
+    device = pick_device(config)
+    precision = pick_precision(config, device)
+    operations = (4 + 2 * shape.trained / shape.parameters) * shape.active
+    rate = matmul_rate(precision.dtype, device, seconds=0.1)
+    share = UTILISATION[device.type].get(precision.name, 0.3)
+    return Pace(rate * share / operations, measured=False)
+
+
+def _sizes(shape: Shape, config: Config) -> Sizes:
+    """What is written: an adapter in float32, or the whole model as it is held; AdamW's two moments, and the float32
+    copies, of what is trained."""
+    saved = 4 * shape.trained if shape.adapter else shape.weight_bytes
+    masters = 0 if config.pure_bf16 or not (config.bf16 or config.fp16) else 4
+    return Sizes(saved, (8 + masters) * shape.trained, shape.parameters)
+
+
+CHECK_FAILED = Both("this part could not be worked out", "这部分无法得出结果")
