@@ -183,7 +183,7 @@ def _check(arguments: list[str], chinese: bool) -> int:
     told: dict[str, Any] = {"facts": {}, "suggestions": []}
     config, findings, exit_status = _read(words, "check")
     if config and not static:
-        from truetune.check import check
+        from truetune.check.examine import check
 
         checked = check(config, findings, terminal.say, "--measure" in arguments)
         findings, told = checked.findings, checked.as_dict()
@@ -391,9 +391,16 @@ def _show(findings: list[Finding], terminal: Terminal) -> None:
 
 
 VERBS = Verbs("Fine-tune language models", "微调语言模型", {
-    "train": Verb(_train, "check a run, then train it", "先检查，再训练", ("Model", "Data", "Method", "Training")),
-    "check": Verb(_check, "what can be known before training (--static: options only; --json)",
-                  "训练前能知道的一切（--static：只看选项；--json）", ("Model", "Data", "Method", "Training")),
+    "train": Verb(_train, "check a run, then train it", "先检查，再训练", ("Model", "Data", "Method", "Training"), own=(
+        ("--no-check", "train without the page about it (what cannot run is still refused)",
+         "跳过检查页直接训练（无法运行的仍会拒绝）"),)),
+    "check": Verb(_check, "what can be known before training", "训练前能知道的一切",
+                  ("Model", "Data", "Method", "Training"), own=(
+                      ("--static", "the options only: no model, no data, at once", "只看选项：不读模型和数据，立即完成"),
+                      ("--measure", "also take one real step, and compare memory and time with the prediction",
+                       "真正走一步，与预测的显存和时间比较"),
+                      ("--apply N", "write suggestion N of the page into the YAML file", "把检查页的第 N 条建议写入 YAML 文件"),
+                      ("--json", "as JSON", "以 JSON 输出"))),
     "data": Verbs("look into the tokens that are trained on: build, show, diff",
                   "查看训练所用的 token：build、show、diff", {
         "build": Verb(_data_build, "tokenise the data sets, or find them tokenised (no weights, no GPU)",

@@ -5,7 +5,6 @@ memory, disk and machine, and ranked suggestions (`suggest`). `measure` alone lo
 May import options, data and the parts of `model` that read no weights; never `train`, but for `measure`.
 """
 
-from truetune.check.examine import Checked, check, examine
 from truetune.check.preflight import Preflight, preflight
 
-__all__ = ["Checked", "Preflight", "check", "examine", "preflight"]
+__all__ = ["Preflight", "preflight"]

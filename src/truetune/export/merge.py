@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from truetune.data.template import make_renderer, settle_template
 from truetune.files import write_folder
-from truetune.findings import WRONG_OPTIONS, Say, problem, refuse
+from truetune.findings import WRONG_OPTIONS, Both, Say, problem, refuse
 from truetune.model.find import find_model, load_tokenizer
 from truetune.model.load import cast_weights, fingerprint, load_model, put_adapter, require_base
 from truetune.options import Config
@@ -31,8 +31,9 @@ def export(config: Config, say: Say) -> Path:
     assert config.model_name_or_path is not None and config.export_dir is not None  # rules have made sure
     target = Path(config.export_dir)
     if target.exists() and any(target.iterdir()):
-        raise problem("export-in-use", f"{target} is not empty.", option="export_dir", status=WRONG_OPTIONS,
-                      where=config.origin("export_dir"), fix="Choose another folder, or empty it.")
+        raise problem("export-in-use", Both(f"{target} is not empty.", f"{target} 不是空的。"), option="export_dir",
+                      status=WRONG_OPTIONS, where=config.origin("export_dir"),
+                      fix=Both("Choose another folder, or empty it.", "请换一个文件夹，或清空它。"))
     base = find_model(config.model_name_or_path, config, say)
     adapters = [Path(adapter) for adapter in config.adapter_name_or_path]
     for adapter in adapters:
@@ -59,8 +60,12 @@ def export(config: Config, say: Say) -> Path:
     try:
         write_folder(target, fill)
     except (OSError, SafetensorError) as error:
-        raise problem("export-unwritten", f"{target} could not be written: {error}", option="export_dir") from error
-    merged = f"{config.model_name_or_path} + {adapters[0]} merged" if adapters else config.model_name_or_path
-    say(f"{merged} in {str(dtype).removeprefix('torch.')} (weights {fingerprint(target)}): {target}, "
-        f"{time.perf_counter() - start:.0f} s")
+        raise problem("export-unwritten", Both(f"{target} could not be written: {error}", f"{target} 无法写入：{error}"),
+                      option="export_dir") from error
+    name, kind, mark = config.model_name_or_path, str(dtype).removeprefix("torch."), fingerprint(target)
+    merged = Both(f"{name} + {adapters[0]} merged", f"已合并 {name} + {adapters[0]}") if adapters else \
+        Both(name, f"已导出 {name}")
+    seconds = f"{time.perf_counter() - start:.0f}"
+    say(Both(f"{merged} in {kind} (weights {mark}): {target}, {seconds} s",
+             f"{merged.zh}，格式 {kind}（权重 {mark}）：{target}，用时 {seconds} 秒"))
     return target

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from truetune.data.batches import Batch, collate
 from truetune.data.renderer import Rendered
-from truetune.findings import Both, Say, Words, problem
+from truetune.findings import Both, Say, problem
 from truetune.model.attention import register
 from truetune.model.head import Head, log_probabilities
 

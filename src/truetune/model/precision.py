@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from truetune.findings import WRONG_OPTIONS, Both, Words, problem, spoken
+from truetune.findings import WRONG_OPTIONS, Both, Words, problem
 from truetune.options import Config
 
 
@@ -23,7 +23,7 @@ class Precision:
     dtype: torch.dtype
     master: bool
     scaled: bool
-    reason: str
+    reason: Words
 
     @property
     def name(self) -> str:
@@ -48,17 +48,20 @@ def pick_precision(config: Config, device: torch.device) -> Precision:
         return Precision(torch.bfloat16, master=True, scaled=False, reason="bf16")
     if config.fp16:
         if device.type == "cpu":
-            raise problem("fp16-on-cpu", "this CPU has no float16 arithmetic, it would be emulated.", option="fp16",
-                          where=config.origin("fp16"), fix="Leave the precision unset, or set bf16.",
-                          status=WRONG_OPTIONS)
+            raise problem("fp16-on-cpu", Both("this CPU has no float16 arithmetic, it would be emulated.",
+                                              "这个 CPU 没有 float16 运算，只能模拟。"), option="fp16",
+                          where=config.origin("fp16"), status=WRONG_OPTIONS,
+                          fix=Both("Leave the precision unset, or set bf16.", "请不要指定精度，或改用 bf16。"))
         return Precision(torch.float16, master=True, scaled=True, reason="fp16")
     if config.bf16 is False or config.fp16 is False or not has_native_bf16(device):
-        reason = "asked for" if config.bf16 is False or config.fp16 is False else "no native bfloat16 here"
+        reason = Both("asked for", "按选项要求") if config.bf16 is False or config.fp16 is False else \
+            Both("no native bfloat16 here", "本机不原生支持 bfloat16")
         return Precision(torch.float32, master=False, scaled=False, reason=reason)
     rates = {dtype: matmul_rate(dtype, device, seconds=0.1) for dtype in (torch.float32, torch.bfloat16)}
     measured = ", ".join(f"{str(d).removeprefix('torch.')} {rate / 1e9:.0f} GFLOP/s" for d, rate in rates.items())
     fastest = max(rates, key=lambda dtype: rates[dtype])
-    return Precision(fastest, master=fastest is not torch.float32, scaled=False, reason=f"measured: {measured}")
+    return Precision(fastest, master=fastest is not torch.float32, scaled=False,
+                     reason=Both(f"measured: {measured}", f"实测：{measured}"))
 
 
 def resolve(config: Config, precision: Precision) -> Config:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 
+from truetune.findings import Both, spoken
 from truetune.options import Config
 from truetune.report import Terminal
 from truetune.serve.engine import load_engine
 
-_HELP = "/clear forgets the conversation, /exit leaves. Ctrl-C stops an answer."
+_HELP = Both("/clear forgets the conversation, /exit leaves. Ctrl-C stops an answer.",
+             "/clear 清空对话，/exit 退出，Ctrl-C 停止回答。")
 
 
 def chat(config: Config, terminal: Terminal) -> None:
@@ -20,27 +22,28 @@ def chat(config: Config, terminal: Terminal) -> None:
     opening = [{"role": "system", "content": config.default_system}] if config.default_system else []
     messages = list(opening)
     adapter = f" + {config.adapter_name_or_path[0]}" if config.adapter_name_or_path else ""
-    terminal.print(f"{config.model_name_or_path}{adapter}. {_HELP}")
+    named = f"{config.model_name_or_path}{adapter}"
+    terminal.say(Both(f"{named}. {_HELP}", f"{named}。{_HELP.zh}"))
     while True:
         try:
-            asked = input("\nuser: ").strip()
+            asked = input(spoken(Both("\nuser: ", "\n用户："), terminal.chinese)).strip()
         except EOFError:
             return
         if asked in ("/exit", "exit"):
             return
         if asked in ("/clear", "clear"):
             messages = list(opening)
-            terminal.print("forgotten")
+            terminal.say(Both("forgotten", "已清空"))
         elif asked:
             messages.append({"role": "user", "content": asked})
             pieces: list[str] = []
-            print("assistant: ", end="", flush=True)
+            print(spoken(Both("assistant: ", "助手："), terminal.chinese), end="", flush=True)
             try:
                 with closing(engine.stream(messages)) as answer:
                     for piece in answer:
                         pieces.append(piece)
                         print(piece, end="", flush=True)
             except KeyboardInterrupt:
-                print(" [stopped]", end="")
+                print(spoken(Both(" [stopped]", "【已停止】"), terminal.chinese), end="")
             print()
             messages.append({"role": "assistant", "content": "".join(pieces)})

@@ -20,7 +20,7 @@ from transformers import (
 from truetune.data.renderer import Renderer
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
-from truetune.findings import Say, refuse
+from truetune.findings import Both, Say, refuse
 from truetune.model.find import find_model, load_tokenizer
 from truetune.model.load import load_model, put_adapter
 from truetune.model.precision import pick_device
@@ -106,7 +106,7 @@ def load_engine(config: Config, say: Say) -> Engine:
         if (adapter / "tokenizer.json").is_file():
             tokenizer, trained = load_tokenizer(adapter), adapter
     for finding in refuse(settle_template(tokenizer, config)):
-        say(finding.line())
+        say(Both(finding.line(), finding.line(chinese=True)))
     require_template(tokenizer, config.model_name_or_path)
     renderer = make_renderer(tokenizer, trained, config)
     return Engine(model, renderer, sampling(config, renderer))
