@@ -190,7 +190,7 @@ def _check(arguments: list[str], chinese: bool) -> int:
         if number is not None:
             return _apply(words, number, checked.suggestions, terminal)
         if not as_json:
-            from truetune.check.page import print_page
+            from truetune.look.checked import print_page
 
             print_page(checked, terminal)
         exit_status = exit_status or (FAILED if status_of(findings) == "error" else OK)

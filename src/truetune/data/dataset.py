@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from truetune.data.extent import Extent, extent_of
 from truetune.data.lengths import fit, keeping_most
 from truetune.data.messages import BadRow, Kind, Row
 from truetune.data.mix import mix_indices, mix_streams, sample_indices
@@ -22,7 +24,7 @@ from truetune.data.reading import STAGE_ROWS, Refused, describe_refused, read_so
 from truetune.data.renderer import VERSION, Disagreed, Rendered, Renderer
 from truetune.data.rows import Rows, Stream, all_of, groups_of, of_groups, split
 from truetune.data.sources import Source, find_sources
-from truetune.data.store import Recipe, Store, build, differing, key_of, read_manifest
+from truetune.data.store import Recipe, Store, build, differing, finished, key_of, read_manifest
 from truetune.files import disk_refusal
 from truetune.findings import Finding, Problem, Say, count_of, problem
 from truetune.options import Config
@@ -32,24 +34,55 @@ PER_ROW: Mapping[Kind, int] = {"conversations": 1, "preferences": 2, "judged": 1
 _LOOKED_AT = 10_000
 
 
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that was read. option: which one names it. rows: how many raw rows it has; more than its store where
+    only the first were read, and then about so many."""
+
+    source: Source
+    option: str
+    store: Store
+    rows: int
+
+    @property
+    def sampled(self) -> bool:
+        return self.rows > self.store.manifest.raw_rows
+
+
 @dataclass
 class Data:
-    """What a run learns from and is measured on. held_out: by name; "" is all of it together."""
+    """What a run learns from and is measured on. held_out: by name; "" is all of it together. sets: what they come
+    from, in the order of dataset and eval_dataset. scale: how many rows each of `train` stands for, more than 1 where
+    only the first rows of a data set were read."""
 
     train: Rows | Stream
     held_out: dict[str, Rows]
-    stores: list[Store] = field(default_factory=list)
+    sets: list[DataSet] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    scale: float = 1.0
+
+    @property
+    def stores(self) -> list[Store]:
+        return [found.store for found in self.sets]
+
+    @property
+    def train_rows(self) -> int:
+        """How many rows there are to train on, about so many where `scale` is not 1: what steps are counted from."""
+        return round(len(self.train) * self.scale)
 
 
-def load_data(config: Config, renderer: Renderer, say: Say) -> Data:
+def load_data(config: Config, renderer: Renderer, say: Say, most: int | None = None) -> Data:
     """All rows that `config` names, tokenised or found tokenised.
+
+    Args:
+        most: of a data set that is larger and has not been tokenised yet, only about the first so many rows are; they
+            are kept apart, and a run does not use them.
 
     Raises:
         Problem: data sets, files or rows that cannot be used, together.
     """
     errors: list[Finding] = []
-    loader = _Loader(config, renderer, say)
+    loader = _Loader(config, renderer, say, most)
     train: Rows | Stream = Rows([], np.zeros((0, 2), dtype=np.int64))
     evaluation: list[tuple[str, Store]] = []
     with _collected(errors):
@@ -61,10 +94,10 @@ def load_data(config: Config, renderer: Renderer, say: Say) -> Data:
         held_out = {"": all_of([store for _, store in evaluation], loader.per_row)}
     if config.val_size and not errors and isinstance(train, Rows):
         with _collected(errors):
-            train, held_out[""] = split(train, config.val_size, config.seed)
+            train, held_out[""] = split(train, loader.share_held_out(len(train)), config.seed)
     if errors:
         raise Problem(errors)
-    return Data(train, held_out, loader.made, loader.findings)
+    return Data(train, held_out, loader.made, loader.findings, loader.scale)
 
 
 def unreadable(config: Config) -> list[Finding]:
@@ -93,12 +126,13 @@ def _collected(errors: list[Finding]) -> Iterator[None]:
 class _Loader:
     """Stores for the data sets of one configuration."""
 
-    def __init__(self, config: Config, renderer: Renderer, say: Say):
-        self.config, self.renderer, self.say = config, renderer, say
+    def __init__(self, config: Config, renderer: Renderer, say: Say, most: int | None):
+        self.config, self.renderer, self.say, self.most = config, renderer, say, most
         self.kind: Kind = STAGE_ROWS[config.stage]
         self.per_row = PER_ROW[self.kind]
         self.tokenizer_hash = _hash(renderer.tokenizer.backend_tokenizer.to_str())  # pyright: ignore
-        self.made: list[Store] = []
+        self.made: list[DataSet] = []
+        self.scale = 1.0
         self.findings: list[Finding] = []
 
     def train(self) -> Rows:
@@ -107,10 +141,14 @@ class _Loader:
         sources = find_sources(config.dataset, config, "dataset")
         stores = [store for _, store in self._build_all(sources, "dataset")]
         seed = config.seed
-        chosen = [sample_indices(len(groups_of(store)) - 1, source.num_samples,
-                                 config.max_samples if source.num_samples else None, seed)
-                  for source, store in zip(sources, stores, strict=True)]
-        order = mix_indices([len(numbers) for numbers in chosen], config.mix_strategy, config.interleave_probs, seed)
+        parts = [found.store.manifest.raw_rows / found.rows if found.sampled else 1.0 for found in self.made]
+        chosen = [_drawn(source, len(groups_of(store)) - 1, part, config)
+                  for source, store, part in zip(sources, stores, parts, strict=True)]
+        sizes = [len(numbers) for numbers in chosen]
+        order = mix_indices(sizes, config.mix_strategy, config.interleave_probs, seed)
+        if min(parts, default=1.0) < 1 and len(order):
+            whole = [size / part for size, part in zip(sizes, parts, strict=True)]
+            self.scale = _mixed_size(whole, config) / len(order)
         picked = np.zeros((len(order), 2), dtype=np.int64)
         for number, groups in enumerate(chosen):
             mine = order[:, 0] == number
@@ -132,12 +170,19 @@ class _Loader:
             raise Problem(errors)
         return stores
 
-    def recipe(self, source: Source) -> Recipe:
-        """What this data set's store is made from; all of it is in the store's key."""
+    def share_held_out(self, rows: int) -> float:
+        """`val_size`, of `rows` that stand for `scale` times as many: a number is then taken as a share of those."""
+        wanted = self.config.val_size
+        return max(1, round(wanted / self.scale)) if wanted >= 1 and self.scale > 1 and wanted < rows * self.scale \
+            else wanted
+
+    def recipe(self, source: Source, extent: Extent | None = None) -> Recipe:
+        """What this data set's store is made from; all of it is in the store's key. extent: only its first rows."""
         config, masks = self.config, self.renderer.masks
         join = self.kind == "documents" and config.packing is not False
         settings = {
-            "renderer": VERSION, "source": source.where or source.name, "data": source.fingerprint(),
+            "renderer": VERSION, "source": source.where or source.name, 
+            "data": source.fingerprint() if extent is None else f"the first {extent.first} rows of {extent.mark}",
             "layout": repr(source.layout), "kind": self.kind,
             "tokenizer": self.tokenizer_hash, "template": _hash(str(self.renderer.tokenizer.chat_template)),
             "stop_ids": self.renderer.stop_ids(), "cutoff_len": config.cutoff_len, "overlong": config.overlong,
@@ -148,9 +193,26 @@ class _Loader:
         }
         return Recipe(settings, self.per_row, config.cutoff_len, config.overlong, join)
 
-    def _folder(self, source: Source, recipe: Recipe) -> Path:
-        """Where this store is kept. In a `tokenized_path` it has the data set's name, and must be of these settings."""
-        if not self.config.tokenized_path:
+    def _extent(self, source: Source) -> Extent | None:
+        """How large a data set is of which only the first rows are to be read; None: all are."""
+        config = self.config
+        extent = extent_of(source, self.most) if self.most else None
+        if extent and config.max_samples and not source.num_samples:
+            extent = replace(extent, rows=min(extent.rows, config.max_samples),
+                             first=min(extent.first, config.max_samples))
+        if extent and extent.hashable:
+            recipe = self.recipe(source)
+            if finished(self._folder(source, recipe), recipe) and not config.overwrite_cache:
+                return None
+        return extent
+
+    def _folder(self, source: Source, recipe: Recipe, first: bool = False) -> Path:
+        """Where this store is kept. In a `tokenized_path` it has the data set's name, and must be of these settings.
+
+        Args:
+            first: it holds only the first rows.
+        """
+        if first or not self.config.tokenized_path:
             return cache_folder() / key_of(recipe.settings)
         folder = Path(self.config.tokenized_path) / _file_name(source.name)
         if (folder / "store.json").is_file() and not self.config.overwrite_cache:
@@ -164,9 +226,13 @@ class _Loader:
         return folder
 
     def _build(self, source: Source, option: str) -> Store:
-        recipe = self.recipe(source)
-        read = partial(read_source, source, self.config, self.kind)
-        folder = self._folder(source, recipe)
+        extent = self._extent(source)
+        recipe = self.recipe(source, extent)
+        folder = self._folder(source, recipe, first=extent is not None)
+
+        def read(start: int) -> Iterator[Row | Refused]:
+            rows = read_source(source, self.config, self.kind, start)
+            return islice(rows, extent.first - start) if extent else rows
 
         def make(afresh: bool) -> Store:
             return build(folder, recipe, read, self.renderer, self._progress(source.name), afresh)
@@ -182,7 +248,7 @@ class _Loader:
             raise problem("store-unwritten", f"{folder} cannot be written: {full or error.strerror or error}.",
                           option="tokenized_path", where=self.config.origin("tokenized_path"),
                           fix=f"{'Make room, or name' if full else 'Name'} another folder.") from None
-        self.made.append(store)
+        self.made.append(DataSet(source, option, store, extent.rows if extent else store.manifest.raw_rows))
         self._judge(store, option)
         return store
 
@@ -265,6 +331,21 @@ class _Loader:
                         yield from fitting
             if any(row.id != "bad-row" for row in refused) or (refused and config.on_bad_row == "error"):
                 raise Problem(replace(finding, option="dataset") for finding in describe_refused(refused, len(chunk)))
+
+
+def _drawn(source: Source, rows: int, part: float, config: Config) -> np.ndarray:
+    """Which rows of a data set are used. part: the share of it that was read; of what is drawn from it, as much."""
+    number = math.ceil(source.num_samples * part) if source.num_samples else None
+    most = math.ceil(config.max_samples * part) if number and config.max_samples else None
+    return sample_indices(rows, number, most, config.seed)
+
+
+def _mixed_size(sizes: Sequence[float], config: Config) -> float:
+    """About how many rows a mixture of sets of these sizes has, reckoned from smaller ones in the same proportion."""
+    smaller = max(1.0, sum(sizes) / 100_000)
+    mixed = mix_indices([math.ceil(size / smaller) for size in sizes], config.mix_strategy, config.interleave_probs,
+                        config.seed)
+    return len(mixed) * smaller
 
 
 def _shuffled(rows: Iterator[Any], size: int, seed: int) -> Iterator[Any]:

@@ -219,6 +219,10 @@ class Hub:
         except _hub_errors() as error:
             raise self._refusal(error) from None
 
+    def count(self) -> int:
+        """How many rows there are, of what does not stream."""
+        return int(self._load().num_rows)
+
     def fingerprint(self) -> str:
         """Of the downloaded data. What streams is not kept, so its name has to do."""
         data = self._load()

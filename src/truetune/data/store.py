@@ -185,6 +185,12 @@ def _begun(folder: Path, key: str) -> Manifest | None:
     return manifest if whole and (manifest.format, manifest.key) == (FORMAT, key) else None
 
 
+def finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether the store of `recipe` in `folder` is there, whole."""
+    manifest = _begun(folder, key_of(recipe.settings))
+    return manifest is not None and manifest.finished
+
+
 @contextmanager
 def _without_collector() -> Iterator[None]:
     """Python's cycle collector would walk the waiting rows again and again, and rows make no cycles: a quarter to a

@@ -60,8 +60,8 @@ def export(config: Config, say: Say) -> Path:
     try:
         write_folder(target, fill)
     except (OSError, SafetensorError) as error:
-        raise problem("export-unwritten", Both(f"{target} could not be written: {error}", f"{target} 无法写入：{error}"),
-                      option="export_dir") from error
+        raise problem("export-unwritten", Both(f"{target} could not be written: {error}",
+                                               f"{target} 无法写入：{error}"), option="export_dir") from error
     name, kind, mark = config.model_name_or_path, str(dtype).removeprefix("torch."), fingerprint(target)
     merged = Both(f"{name} + {adapters[0]} merged", f"已合并 {name} + {adapters[0]}") if adapters else \
         Both(name, f"已导出 {name}")

@@ -69,7 +69,8 @@ class Policy:
             if not plain.isfinite().all():
                 place = batch.places[0]
                 raise problem("not-finite", Both(f"the model's own log-probabilities of {place} are not finite.",
-                                                 f"模型自身对 {place} 的对数概率不是有限的数。"), option="model_name_or_path",
+                                                 f"模型自身对 {place} 的对数概率不是有限的数。"),
+                              option="model_name_or_path",
                               fix=Both("Its weights are damaged, or the precision is too low.",
                                        "权重已损坏，或者精度太低。"))
             allowed = TOLERANCE[self.causal.dtype] * max(1.0, float(plain.abs().mean()))

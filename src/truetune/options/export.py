@@ -25,8 +25,8 @@ class ExportOptions(Group):
         higher=("fewer, larger files", "文件更少、更大"), lower=("more, smaller files", "文件更多、更小"),
         free_on_resume=True)] = 5
     export_device: Annotated[Literal["cpu", "auto"], Text(
-        "Where the merge is computed: cpu, or auto, a GPU where there is one.", "在哪里合并：cpu；auto 有 GPU 就用 GPU。",
-        level="expert",
+        "Where the merge is computed: cpu, or auto, a GPU where there is one.",
+        "在哪里合并：cpu；auto 有 GPU 就用 GPU。", level="expert",
         no_effect=("merging is done on the CPU, which has the memory for it", "合并在 CPU 上进行，内存足够"),
         free_on_resume=True)] = "cpu"
     export_legacy_format: Annotated[bool, Text(
@@ -36,13 +36,15 @@ class ExportOptions(Group):
         "Write checkpoints as safetensors.", "检查点写成 safetensors。", level="expert",
         no_effect=("weights are written as safetensors only", "权重只写成 safetensors"), free_on_resume=True)] = True
     export_quantization_bit: Annotated[int | None, Field(ge=2, le=8), Text(
-        "Bits of GPTQ weights in the export (2, 3, 4 or 8). Unset: not quantised.", "导出的 GPTQ 权重的位数（2、3、4、8）。不填则不量化。",
-        level="expert", not_offered=_QUANTIZED, free_on_resume=True)] = None
+        "Bits of GPTQ weights in the export (2, 3, 4 or 8). Unset: not quantised.",
+        "导出的 GPTQ 权重的位数（2、3、4、8）。不填则不量化。", level="expert",
+        not_offered=_QUANTIZED, free_on_resume=True)] = None
     export_quantization_dataset: Annotated[str | None, Text(
         "Texts that GPTQ is fitted to. Unset: none.", "GPTQ 的校准数据。不填则没有。", level="expert",
         no_effect=_SETTING, free_on_resume=True)] = None
     export_quantization_nsamples: Annotated[int, Field(gt=0), Text(
-        "How many of them.", "校准数据取多少条。", level="expert", no_effect=_SETTING, free_on_resume=True)] = 128
+        "How many of them.", "校准数据取多少条。", level="expert",
+        no_effect=_SETTING, free_on_resume=True)] = 128
     export_quantization_maxlen: Annotated[int, Field(gt=0), Text(
-        "Their length, in tokens.", "每条校准数据的 token 数。", level="expert", no_effect=_SETTING,
-        free_on_resume=True)] = 1024
+        "Their length, in tokens.", "每条校准数据的 token 数。", level="expert",
+        no_effect=_SETTING, free_on_resume=True)] = 1024

@@ -34,30 +34,36 @@ class GenerateOptions(Group):
         "只在累计概率达到该值的最可能的词里取；1：不限。", level="basic",
         higher=("unlikely words get a chance", "不太可能的词也有机会"), lower=("safer, more alike", "更稳妥，也更雷同"),
         quality="depends",
-        advice=(Advice("The paper that proposed it used 0.95, to cut off the tail of unlikely words, from which text falls "
-                       "apart.", "提出它的论文用 0.95，目的是切掉不可能的词的长尾，文本正是因它变乱。", "nucleus"),
+        advice=(Advice("The paper that proposed it used 0.95, to cut off the tail of unlikely words, from which text "
+                       "falls apart.", "提出它的论文用 0.95，目的是切掉不可能的词的长尾，文本正是因它变乱。",
+                       "nucleus"),
                 Advice("Qwen3: 0.95 when it thinks, 0.8 when it does not.", "Qwen3：思考时 0.95，不思考时 0.8。",
                        "qwen3")), free_on_resume=True)] = 0.7
     top_k: Annotated[int, Field(ge=0), Text(
         "Draw only among so many of the likeliest words; 0: no limit.", "只在最可能的若干个词里取；0 不限。",
-        higher=("more variety", "更多样"), lower=("safer; 1 is the same as do_sample off", "更稳妥；1 等于关闭 do_sample"),
-        quality="depends", advice=(Advice("Qwen3: 20.", "Qwen3：20。", "qwen3"),), free_on_resume=True)] = 50
+        higher=("more variety", "更多样"),
+        lower=("safer; 1 is the same as do_sample off", "更稳妥；1 等于关闭 do_sample"), quality="depends",
+        advice=(Advice("Qwen3: 20.", "Qwen3：20。", "qwen3"),), free_on_resume=True)] = 50
     max_new_tokens: Annotated[int, Field(gt=0), Text(
         "Longest answer, in tokens.", "回答最多的 token 数。", level="basic",
-        higher=("long answers are not cut; a model that does not stop takes longer", "长回答不会被截断；停不下来时等得更久"),
+        higher=("long answers are not cut; a model that does not stop takes longer",
+                "长回答不会被截断；停不下来时等得更久"),
         lower=("long answers are cut in the middle", "长回答会在中途截断"), memory="up", speed="down",
         advice=(Advice("Thinking takes room: Qwen3's card gives 32,768 tokens to an answer.",
                        "思考很占长度：Qwen3 的模型卡建议 32768。", "qwen3"),), free_on_resume=True)] = 1024
     repetition_penalty: Annotated[float, Field(gt=0), Text(
-        "Above 1, words that were already said become less likely; 1: off.", "大于 1 时说过的词更不可能再出现；1：关闭。",
-        higher=("less repetition; much above 1.2 words that are needed go missing", "重复更少；远高于 1.2 时会丢掉必要的词"),
+        "Above 1, words that were already said become less likely; 1: off.",
+        "大于 1 时说过的词更不可能再出现；1：关闭。",
+        higher=("less repetition; much above 1.2 words that are needed go missing",
+                "重复更少；远高于 1.2 时会丢掉必要的词"),
         lower=("words are repeated as the model likes", "按模型的习惯重复"), quality="depends",
         advice=(Advice("The paper that proposed it found about 1.2 to balance repetition and truth, without sampling.",
                        "提出它的论文在不采样时认为约 1.2 能兼顾不重复与正确。", "ctrl"),), free_on_resume=True)] = 1.0
     num_beams: Annotated[int, Field(gt=0), Text(
         "Answers followed side by side, of which the likeliest is given.", "并行搜索多少个候选，取概率最高的。",
-        level="expert", not_offered=("answers are drawn one word after another, without a beam search",
-                                     "逐词生成，不做 beam search"), free_on_resume=True)] = 1
+        level="expert",
+        not_offered=("answers are drawn one word after another, without a beam search", "逐词生成，不做 beam search"),
+        free_on_resume=True)] = 1
     length_penalty: Annotated[float, Text(
         "Above 0 favours long answers in a beam search.", "beam search 中大于 0 偏向长回答。", level="expert",
         no_effect=("a setting of num_beams, which is not done yet", "这是 num_beams 的设置，该功能尚未支持"),
@@ -79,10 +85,12 @@ class GenerateOptions(Group):
         no_effect=_PREDICT_SETTING, free_on_resume=True)] = None
     generation_num_beams: Annotated[int | None, Field(gt=0), Text(
         "Beams then. Unset: num_beams.", "此时的 beam 数。不填同 num_beams。", level="expert",
-        also={"eval_num_beams": None}, no_effect=_PREDICT_SETTING, free_on_resume=True)] = None
+        also={"eval_num_beams": None},
+        no_effect=_PREDICT_SETTING, free_on_resume=True)] = None
     generation_config: Annotated[str | None, Text(
-        "A file with other settings of generation then. Unset: the model's.", "此时其他生成设置的文件。不填则用模型自己的。",
-        level="expert", no_effect=_PREDICT_SETTING, free_on_resume=True)] = None
+        "A file with other settings of generation then. Unset: the model's.",
+        "此时其他生成设置的文件。不填则用模型自己的。", level="expert",
+        no_effect=_PREDICT_SETTING, free_on_resume=True)] = None
     sortish_sampler: Annotated[bool, Text(
         "Draw rows of like length together then.", "此时把长度相近的行放在一起。", level="expert",
         no_effect=_PREDICT_SETTING, free_on_resume=True)] = False

@@ -1,6 +1,6 @@
 """`truetune schema`: a JSON Schema (draft 2020-12) of run.yaml, drawn from the schema, for editors and validators.
 
-It agrees with `read`, which keeps values as text until their option's type reads them: a comma string is a list, a quoted
+It agrees with `read`, which keeps values as text until their type reads them: a comma string is a list, a quoted
 number is a number, `yes` is a switch, and null takes an option back. What it cannot see is how a number was written:
 `1e3` is a whole number to YAML and none to `read`, and a quoted number is not held against its bounds.
 """
@@ -8,11 +8,12 @@ number is a number, `yes` is a switch, and null takes an option back. What it ca
 from __future__ import annotations
 
 import json
+import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from truetune.options import OPTIONS, Option
@@ -45,16 +46,17 @@ def json_schema(chinese: bool = False) -> Schema:
 
 
 def _property(option: Option, chinese: bool) -> Schema:
-    default = {} if option.default in (None, (), {}) else {"default": _as_written(option)}
+    default = option.default_text if isinstance(option.default, tuple) else option.default
+    hidden = {"doNotSuggest": True} if why_not(option) else {}
     return {"description": _described(option, chinese), "markdownDescription": _marked(option, chinese),
-            **_takes(option), **default}
+            **_takes(option, chinese), **({} if default in (None, "", {}) else {"default": default}), **hidden}
 
 
 def _other_name(option: Option, values: Mapping[str, str] | None, chinese: bool) -> Schema:
     """Another name of `option`, which editors cross out."""
     told = f"{option.name} 的另一个名字。" if chinese else f"Another name of {option.name}."
-    return {"description": told, "deprecated": True, "deprecationMessage": told,
-            **(_choices(list(values), any_case=True) if values else _takes(option))}
+    takes = {"errorMessage": "|".join(values), **_choices(list(values), any_case=True)} if values else _takes(option, chinese)
+    return {"description": told, "deprecated": True, "doNotSuggest": True, **takes}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -86,17 +88,17 @@ def _told(option: Option, chinese: bool) -> list[str]:
 # Values. Keywords of one type do not touch values of another, so `{"type": ["number", "string"], "minimum": 0,
 # "pattern": …}` is a number from 0 on, or text of that pattern.
 
-_BOUNDS: Mapping[type, tuple[str, str]] = {
-    Gt: ("exclusiveMinimum", "gt"), Ge: ("minimum", "ge"), Lt: ("exclusiveMaximum", "lt"), Le: ("maximum", "le")}
 _NUMBERS: Mapping[type, tuple[str, str]] = {
     int: ("integer", r"[-+]?\d+(_\d+)*(\.0*)?"), float: ("number", r"[-+]?(\d+(_\d+)*\.?\d*|\.\d+)([eE][-+]?\d+)?")}
 """What JSON calls it, and how it looks as text."""
 _ON_OFF = ("true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0")
 
 
-def _takes(option: Option) -> Schema:
-    """What an option takes. Each takes null too, which says nothing or takes it back."""
-    return _type(option.info.annotation, option.info.metadata)
+def _takes(option: Option, chinese: bool) -> Schema:
+    """What an option takes, and how editors say so. Each takes null too, which says nothing or takes it back."""
+    told = f"取值：{option.takes(True)}。" if chinese else f"It takes {option.takes()}."
+    takes = _type(option.info.annotation, option.info.metadata)
+    return {**takes, "errorMessage": told, **({"patternErrorMessage": told} if "pattern" in takes else {})}
 
 
 def _type(annotation: Any, marks: Sequence[object] = ()) -> Schema:
@@ -119,3 +121,49 @@ def _type(annotation: Any, marks: Sequence[object] = ()) -> Schema:
     if kind is dict:
         return {"type": ["object", "string", "null"], "additionalProperties": _type(arguments[1]), "pattern": "[:{]"}
     return {} if kind is Any else {"type": ["string", "number", "boolean", "null"]}  # text: whatever is written
+
+
+def _choices(values: Sequence[Any], any_case: bool = False) -> Schema:
+    """One of a few words, those that YAML reads as a number or a switch also as such. any_case: `True` is `true`."""
+    words = [str(value) for value in values]
+    plain = [_yaml(word) for word in words]
+    enum = {"enum": [*plain, *(word for word in words if word not in plain), None]}
+    if any_case:
+        return {"anyOf": [enum, {"type": "string", "pattern": _any_case(words)}]}
+    return {"type": ["string", "null"], **enum} if plain == words else enum
+
+
+def _several(item: Schema) -> Schema:
+    """A list, or the same in one text with commas."""
+    kinds = [kind for kind in item["type"] if kind != "null"]
+    one = item.get("pattern", "").removeprefix("^").removesuffix("$")
+    return {"type": [*dict.fromkeys(["string", "array", *kinds]), "null"], "items": {**item, "type": kinds},
+            **({"pattern": f"^({one})?(,({one})?)*$"} if one else {})}
+
+
+def _bounds(marks: Sequence[object]) -> Schema:
+    """pydantic's bounds as JSON Schema's; of other marks nothing."""
+    bounds: Schema = {}
+    for mark in (mark for outer in marks for mark in (outer.metadata if isinstance(outer, FieldInfo) else [outer])):
+        match mark:
+            case Gt(gt=bound):
+                bounds["exclusiveMinimum"] = bound
+            case Ge(ge=bound):
+                bounds["minimum"] = bound
+            case Lt(lt=bound):
+                bounds["exclusiveMaximum"] = bound
+            case Le(le=bound):
+                bounds["maximum"] = bound
+    return bounds
+
+
+def _yaml(word: str) -> Any:
+    """What YAML 1.2, which editors read, makes of a word."""
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    return json.loads(word) if re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?", word) else word
+
+
+def _any_case(words: Sequence[str]) -> str:
+    """A pattern for `words` in any case; JSON Schema has no flag for that."""
+    return f"^({'|'.join(''.join(f'[{c.upper()}{c}]' if c.isalpha() else re.escape(c) for c in w) for w in words)})$"

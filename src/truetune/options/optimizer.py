@@ -44,7 +44,7 @@ class OptimizerOptions(Group):
         level="expert", quality="depends",
         higher=("smoother steps that turn later", "步伐更平滑，转向更慢"),
         lower=("each batch is followed more closely, noise too", "更紧跟每个批次，噪声也更大"),
-        advice=(Advice("0.9 is what nearly every recipe uses.", "几乎所有配方都用 0.9。", "adam"),))] = 0.9
+        advice=(Advice("0.9 is what Adam's authors propose.", "0.9 是 Adam 作者的建议值。", "adam"),))] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1), Text(
         "How much of the running mean of squared gradients AdamW keeps; it sets the size of each weight's step.",
         "AdamW 每步保留多少梯度平方的滑动均值（二阶矩），它决定每个权重的步长。",
@@ -57,7 +57,8 @@ class OptimizerOptions(Group):
         "加在 AdamW 的分母上，防止除以 0。",
         level="expert", quality="depends",
         higher=("weights with tiny gradients move less", "梯度很小的权重移动更少"),
-        lower=("weights with tiny gradients move as far as the others", "梯度很小的权重与其他权重移动得一样远"))] = 1e-8
+        lower=("weights with tiny gradients move as far as the others", "梯度很小的权重与其他权重移动得一样远"),
+        advice=(Advice("1e-8 is what Adam's authors propose.", "1e-8 是 Adam 作者的建议值。", "adam"),))] = 1e-8
     optim_args: Annotated[str | None, Text(
         "Settings of special optimizers, as name=value with commas.",
         "特殊优化器的参数，写作 名字=值，用逗号隔开。",
@@ -108,9 +109,7 @@ class OptimizerOptions(Group):
         "orthogonal, so that all directions move alike.",
         "层内的矩阵用 Muon，嵌入、输出头和向量用 AdamW：每步更新做正交化，让各个方向移动得一样多。",
         level="expert", memory="down", speed="down", quality="depends",
-        higher=(
-            "one state per weight instead of two; learning_rate means something else",
-            "每个权重一份状态而不是两份；learning_rate 的含义不同"),
+        higher=("one state per weight instead of two; a little more computing", "每个权重一份状态而不是两份；计算略多"),
         lower=("AdamW for everything", "全部用 AdamW"),
         advice=(
             Advice("It shines in pre-training; fine-tuning a model that AdamW pre-trained gained nothing clear from "
