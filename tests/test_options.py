@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 from conftest import ROOT
@@ -11,89 +14,215 @@ from conftest import ROOT
 from truetune.findings import Problem, status_of
 from truetune.options import GROUPS, OPTIONS, Config
 from truetune.options.help import options_help
-from truetune.options.read import read_config
+from truetune.options.read import canonical_name, read_config
+from truetune.options.schema import Text
+from truetune.options.sources import SOURCES
 from truetune.rules import RULES, apply_rules
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is declared
 
-SAME_AS_THERE = {
-    # LLaMA-Factory's own options
-    "model_name_or_path": None, "adapter_name_or_path": (), "template": None, "model_revision": "main",
-    "cache_dir": None, "flash_attn": "auto", "infer_dtype": "auto", "trust_remote_code": False,
-    "use_fast_tokenizer": True, "low_cpu_mem_usage": True,
-    "dataset": (), "eval_dataset": (), "dataset_dir": "data", "cutoff_len": 2048, "val_size": 0.0,
-    "max_samples": None, "mask_history": False, "train_on_prompt": False, "default_system": None, "packing": None,
-    "eval_on_each_dataset": False, "mix_strategy": "concat", "interleave_probs": (), "streaming": False,
-    "buffer_size": 16384, "enable_thinking": True, "preserve_thinking": False, "tool_format": None,
-    "tokenized_path": None, "media_dir": None, "split_special_tokens": False, "data_shared_file_system": False,
-    "preprocessing_num_workers": None, "overwrite_cache": False,
-    "stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "lora_alpha": None, "lora_dropout": 0.0,
-    "lora_target": ("all",), "additional_target": (), "freeze_trainable_layers": 2,
-    "freeze_trainable_modules": ("all",), "freeze_extra_modules": (), "pure_bf16": False,
-    "disable_shuffling": False, "early_stopping_steps": None, "overwrite_output_dir": False,
-    "do_sample": True, "temperature": 0.95, "top_p": 0.7, "top_k": 50, "max_new_tokens": 1024,
-    "repetition_penalty": 1.0,
-    "export_dir": None, "export_size": 5, "export_device": "cpu", "export_legacy_format": False,
-    # Hugging Face's TrainingArguments, which LLaMA-Factory inherits
-    "output_dir": None, "do_eval": False, "resume_from_checkpoint": None, "num_train_epochs": 3.0, "max_steps": -1,
-    "per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "gradient_accumulation_steps": 1,
-    "learning_rate": 5e-5, "lr_scheduler_type": "linear", "warmup_steps": 0, "warmup_ratio": 0.0,
-    "optim": "adamw_torch", "weight_decay": 0.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8,
-    "max_grad_norm": 1.0, "seed": 42, "data_seed": None, "tf32": None, "use_cpu": False,
-    "logging_first_step": False, "run_name": None, "report_to": ("none",),
-    "eval_strategy": "no", "eval_steps": None, "save_strategy": "steps", "save_steps": 500,
-    "save_total_limit": None, "save_only_model": False, "ddp_timeout": 1800, "dataloader_num_workers": 0,
-}
-"""Defaults of LLaMA-Factory 0.9.6 and transformers 5, written down by hand. Several names there are None or a comma
-string, here a tuple."""
+KNOWN: dict[str, dict[str, tuple[Any, Any]]] = json.loads(
+    (Path(__file__).parent / "known_options.json").read_text(encoding="utf-8"))
+"""Every option of LLaMA-Factory and of Hugging Face's (Seq2Seq)TrainingArguments, 4 and 5, as their sources have it:
+what it takes (a kind, or the words) and its default. Of 5 only what 4 has not, or has with another default."""
+NAMES = sorted(set().union(*KNOWN.values()))
 
-DIFFERENT_ON_PURPOSE = {
-    # Off in transformers; LLaMA-Factory turns it on, and everybody pays a third of the speed. Here: where it is needed.
-    "gradient_checkpointing": (False, None),
-    "do_train": (False, True),  # `truetune train` trains
-    "plot_loss": (False, True),  # a run without a picture of its loss helps nobody
-    "logging_steps": (500, 10),  # most fine-tuning runs have fewer than 500 steps, and would log nothing
-    "bf16": (False, None),  # unset: the faster safe precision is measured
-    "fp16": (False, None),
-    "lr_scheduler_kwargs": (None, {}),  # none and empty are the same
-    "include_num_input_tokens_seen": (False, True),  # tokens are always counted
-    "preprocessing_batch_size": (1000, None),  # has no effect here
+DIFFERENT_ON_PURPOSE = {  # name: (there, here, why)
+    "do_train": (False, True, "`truetune train` trains"),
+    "plot_loss": (False, True, "a run without a picture of its loss helps nobody"),
+    "logging_steps": (500, 10, "most fine-tuning runs have fewer than 500 steps, and would log nothing"),
+    "bf16": (False, None, "unset: the faster safe precision is measured"),
+    "fp16": (False, None, "unset: the faster safe precision is measured"),
+    # LLaMA-Factory turns it on, and everybody pays a third of the speed. Here: where it is needed.
+    "disable_gradient_checkpointing": (False, None, "unset: only where the batch would not fit, which is measured"),
+    "neat_packing": (False, None, "unset: packing decides, which is always of this kind; pt joins texts"),
+    # What has no effect here has the value of what is done anyway, so that asking for that is no news.
+    "use_reentrant_gc": (True, False, "layers are always computed again the newer way"),
+    "include_num_input_tokens_seen": ("no", True, "tokens are always counted"),
+    "metric_for_best_model": (None, "eval_loss", "the evaluation loss is what is compared"),
+    "greater_is_better": (None, False, "a lower loss is better"),
 }
-OURS = {"overlong": "drop", "on_bad_row": "error", "loss_weights": {}, "identity_name": None, "identity_author": None}
+OURS = {
+    "overlong": "drop", "on_bad_row": "error", "loss_weights": {}, "identity_name": None, "identity_author": None,
+    "before_after": True, "probe_prompts": (),
+}
+EMPTY = (None, (), {}, "")
+"""What is nothing there and here: a comma string is a tuple here, and a mapping is never None."""
+
+
+def _samples(takes: str | list[Any], default: Any) -> list[str]:
+    """Values that LLaMA-Factory would read, as they are typed."""
+    kinds = {"bool": ["true", "False", "1", "no"], "bool or null": ["true", "false", "null"], "int": ["64"],
+             "float": ["0.5"], "text": ["abc"], "names": ["a,b"], "numbers": ["0.5,0.5"], "mapping": ['{"a": 1}']}
+    values = kinds[takes] if isinstance(takes, str) else [_typed(word) for word in takes]
+    return values if default is None else [*values, _typed(default)]
+
+
+def _typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def test_all_names_of_llama_factory_and_hugging_face_are_known():
+    assert len(KNOWN["LLaMA-Factory 0.9.6.dev0"]) == 268  # 267, and kt_config when chatting
+    assert len(KNOWN["transformers 4.57.1"]) == 137
+    assert [name for name in NAMES if canonical_name(name) not in OPTIONS] == []
+
+
+@pytest.mark.parametrize("origin", KNOWN)
+def test_their_values_are_read(origin):
+    """Every kind of value, every word it takes there, and its default."""
+    for name, (takes, default) in KNOWN[origin].items():
+        for text in _samples(takes, default):
+            assert complaints(f"{name}={text}") == []
 
 
 def test_defaults_are_those_people_know():
-    """A command line from LLaMA-Factory means the same here. A new option has to be entered in one of the tables."""
-    expected = {**SAME_AS_THERE, **{name: ours for name, (_, ours) in DIFFERENT_ON_PURPOSE.items()}, **OURS}
-    assert {name: option.default for name, option in OPTIONS.items()} == expected
-    assert Config().model_dump() == expected
+    """A command line from LLaMA-Factory means the same here: writing a default out changes nothing."""
+    different = {}
+    for name in NAMES:
+        theirs = [options[name][1] for options in KNOWN.values() if name in options]
+        if not any(_is_default_here(name, default) for default in theirs):
+            different[name] = theirs
+    assert different.keys() == DIFFERENT_ON_PURPOSE.keys()
+    for name, (there, here, why) in DIFFERENT_ON_PURPOSE.items():
+        assert there in different[name]
+        assert OPTIONS[canonical_name(name)].default == here
+        assert why
 
 
-def test_every_option_is_explained_in_both_languages():
-    chinese = {character for option in OPTIONS.values() for character in option.text.zh}
-    assert "的" in chinese
+def _is_default_here(name: str, default: Any) -> bool:
+    """Whether `name` at `default`, as known elsewhere, is what is taken here when nothing is said."""
+    option = OPTIONS[canonical_name(name)]
+    if default in EMPTY:
+        return option.default in EMPTY or option.name != name
+    return getattr(read(f"{name}={_typed(default)}"), option.name) == option.default
+
+
+def test_what_is_ours_alone():
+    """A new option has to be entered here; every other one is known from elsewhere."""
+    assert {name: option.default for name, option in OPTIONS.items() if name not in NAMES} == OURS
+
+
+def test_a_configuration_holds_the_defaults():
+    assert Config().model_dump() == {name: option.default for name, option in OPTIONS.items()}
+
+
+def test_no_option_is_declared_twice():
+    declared = [name for group in GROUPS for name in group.model_fields]
+    assert sorted(declared) == sorted(OPTIONS)
+    others = [other for option in OPTIONS.values() for other in option.text.also]
+    assert len(set(others)) == len(others)
+    assert not set(others) & set(OPTIONS)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What it says of itself
+
+EFFECTIVE = [name for name, option in OPTIONS.items() if not (option.text.no_effect or option.text.not_offered)]
+
+
+def _types(annotation: Any) -> set[Any]:
+    """The types in an annotation: of `Annotated[int, …] | None` int and NoneType."""
+    if get_origin(annotation) is Annotated:
+        return _types(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_types, get_args(annotation)))
+    return {annotation}
+
+
+def _words(annotation: Any) -> list[str]:
+    """The words in an annotation: of `Literal["a", "b"] | None` a and b."""
+    if get_origin(annotation) is Literal:
+        return [word for word in get_args(annotation) if isinstance(word, str)]
+    return [word for part in get_args(annotation) for word in _words(part)]
+
+
+def _pairs(text: Text) -> dict[str, tuple[str, str]]:
+    """Everything it says, in both languages, by what it is. Sentences are apart from what stands after a heading."""
+    clauses = {what: getattr(text, what) for what in ("higher", "lower", "unset", "no_effect", "not_offered")}
+    advice = {f"advice from {advice.source}": (advice.en, advice.zh) for advice in text.advice}
+    return {what: pair for what, pair in {"main": (text.en, text.zh), **clauses, **advice}.items() if pair}
+
+
+def test_the_words_are_in_both_languages():
+    """Sentences end in a stop. Clauses do not: whoever shows them adds it."""
     for name, option in OPTIONS.items():
-        assert len(option.text.en) > 8 and option.text.en.isascii() and option.text.en.endswith("."), name
-        assert any("一" <= letter <= "鿿" for letter in option.text.zh) and option.text.zh.endswith("。"), name
         assert option.takes() and option.takes(chinese=True), name
-        for why in (option.text.no_effect, option.text.not_offered):
-            assert not why or not (why[0].endswith(".") or why[1].endswith("。")), name  # the finding adds the stop
+        assert any("一" <= letter <= "鿿" for letter in option.text.zh), name
+        for what, (english, chinese) in _pairs(option.text).items():
+            sentence = what == "main" or what.startswith("advice")
+            assert english.isascii() and not chinese.isascii(), (name, what)
+            assert english.endswith(".") == sentence and chinese.endswith("。") == sentence, (name, what)
+
+
+def test_a_number_or_switch_says_what_happens_when_it_is_turned():
+    for name in EFFECTIVE:
+        text = OPTIONS[name].text
+        assert bool(text.higher) == bool(text.lower), name
+        assert text.higher or not {bool, int, float} & _types(OPTIONS[name].info.annotation), name
+
+
+def test_a_choice_says_what_each_of_its_words_does():
+    """In its own text, since nobody can guess what `concat` or `fa2` is. (optim has too many.)"""
+    for name in set(EFFECTIVE) - {"optim"}:
+        text = OPTIONS[name].text
+        for word in _words(OPTIONS[name].info.annotation):
+            for told in (text.en, text.zh):
+                assert re.search(rf"(?<![a-z]){re.escape(word)}(?![a-z])", told, re.ASCII), (name, word)
+
+
+def test_an_empty_default_says_what_is_taken_instead():
+    for name, option in OPTIONS.items():
+        if option.default in EMPTY:
+            told = option.text.unset or ("Unset" in option.text.en and "不填" in option.text.zh)
+            assert told, name
+
+
+def test_advice_names_its_source():
+    named = {advice.source for option in OPTIONS.values() for advice in option.text.advice}
+    assert named | {rule.source for rule in RULES if rule.source} <= set(SOURCES)
+    for source in SOURCES.values():
+        assert source.title and source.link.startswith("https://")
+
+
+ASKED_ABOUT = [
+    "learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "finetuning_type", "num_train_epochs",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps", "warmup_ratio", "lr_scheduler_type",
+    "weight_decay", "max_grad_norm", "cutoff_len", "overlong", "packing", "bf16", "fp16", "gradient_checkpointing",
+    "val_size", "eval_strategy", "early_stopping_steps", "mask_history", "train_on_prompt", "template",
+    "enable_thinking", "temperature", "top_p", "top_k", "repetition_penalty",
+]
+
+
+@pytest.mark.parametrize("name", ASKED_ABOUT)
+def test_what_people_ask_about_has_advice(name):
+    assert OPTIONS[name].text.advice
+
+
+def test_what_has_no_effect_never_stands_in_the_way():
+    """It is said once, with one reason, and a run that goes on may have it changed."""
+    for name, option in OPTIONS.items():
+        if name not in EFFECTIVE:
+            assert option.text.free_on_resume, name
+            assert not (option.text.no_effect and option.text.not_offered), name
 
 
 def test_help_is_drawn_from_the_schema():
+    """Every option; of one that has no effect here, why."""
     titles = tuple(group.title[0] for group in GROUPS)
     everything, chinese, basic = (options_help(titles, *how) for how in ((True, "en"), (True, "zh"), (False, "en")))
+    unbroken, unbroken_chinese = "".join(everything.split()), "".join(chinese.split())
     for name, option in OPTIONS.items():
         assert f"  --{name} " in everything and f"  --{name} " in chinese
         assert (f"  --{name} " in basic) == (option.text.level == "basic")
-        assert option.text.zh in chinese
+        english, also_chinese = option.text.no_effect or option.text.not_offered or (option.text.en, option.text.zh)
+        assert "".join(english.split()) in unbroken and "".join(also_chinese.split()) in unbroken_chinese
     assert "--learning_rate  [a number > 0; default 5e-05]" in basic
     assert "--learning_rate  [数 > 0；默认 5e-05]" in chinese
     assert "--top_p  [a number > 0 and <= 1; default 0.7]" in everything
-    assert "--finetuning_type (= use_lora true|false)  [lora|full|freeze; default lora]" in basic
-    assert "--dataloader_num_workers  [a whole number; default 0]" in everything
-    assert "No effect here: this run is one process." in " ".join(everything.split())  # lines break where they must
+    assert "--finetuning_type (= use_lora true|false)  [lora|oft|freeze|full; default lora]" in basic
+    assert "--dataloader_num_workers  No effect here: rows are tokenised before training" in everything
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -233,16 +362,16 @@ def test_max_steps_is_a_number_of_steps_or_minus_one():
 
 
 def test_all_slips_are_told_at_once_with_their_places(yaml):
-    path = yaml("learning_rte: 1\nlora_rank: many\ncutoff_len: 1\nfinetuning_type: lorra\nbatch-size: 2\nzzz: null\n")
+    path = yaml("learning_rte: 1\nlora_rank: many\ncutoff_len: 1\nfinetuning_type: lorra\ntrain-batch-size: 2\nzzz: null\n")
     assert complaints(path, "--lr", "3", "--bf16", "maybe", "stray", "--data_path=x", "--save_steps", "0") == [
         "error  learning_rte (run.yaml:1): unknown option. Did you mean learning_rate?",
-        "error  batch_size (run.yaml:5): unknown option. Did you mean per_device_train_batch_size?",
+        "error  train_batch_size (run.yaml:5): unknown option. Did you mean per_device_train_batch_size?",
         "error  zzz (run.yaml:6): unknown option. See `truetune train --help all`.",
         "error  stray (command line): is not an option. Write --name value or name=value.",
         "error  lr (command line): unknown option. See `truetune train --help all`.",
         "error  lora_rank (run.yaml:2): 'many' is not a value it takes. It takes a whole number > 0 (default 8).",
         "error  cutoff_len (run.yaml:3): '1' is not a value it takes. It takes a whole number >= 4 (default 2048).",
-        "error  finetuning_type (run.yaml:4): 'lorra' is not a value it takes. It takes lora|full|freeze "
+        "error  finetuning_type (run.yaml:4): 'lorra' is not a value it takes. It takes lora|oft|freeze|full "
         "(default lora).",
         "error  bf16 (command line): 'maybe' is not a value it takes. It takes true|false.",
         "error  save_steps (command line): '0' is not a value it takes. It takes a number > 0 (default 500).",

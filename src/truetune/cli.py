@@ -318,6 +318,47 @@ def _take(words: list[str], flag: str) -> str | None:
     return None
 
 
+def _recipe(arguments: list[str], chinese: bool) -> int:
+    words = [_short_names(word) for word in arguments if word != "--overwrite"]
+    goal, output = _take(words, "--goal"), _take(words, "--output") or "run.yaml"
+    config, _ = _configure(words, "data")
+    from truetune.guide.recipe import make_recipe, write_recipe
+
+    terminal = _terminal(chinese, stderr=output == "-")
+    recipe = make_recipe(config, goal, terminal.say)
+    return write_recipe(recipe, output, "--overwrite" in arguments, terminal)
+
+
+def _short_names(word: str) -> str:
+    """`--model` and `--dataset` are short for longer names, as `model=` is."""
+    name, equals, value = word.partition("=")
+    if name.removeprefix("--") != "model" or not (equals or name.startswith("--")):
+        return word
+    return f"--model_name_or_path{equals}{value}"
+
+
+def _find_lr(arguments: list[str], chinese: bool) -> int:
+    words = [word for word in arguments if word not in ("--range", "--apply")]
+    steps, picture = _take(words, "--steps"), _take(words, "--output")
+    if steps and not (steps.isdecimal() and int(steps)):
+        raise problem("bad-value", Both(f"{steps!r:.80} is not a value it takes.", f"不接受 {steps!r:.80}。"),
+                      option="--steps", status=WRONG_OPTIONS,
+                      fix=Both("It takes a whole number from 1 on.", "取值：从 1 开始的整数。"))
+    file = Path(words[0]) if words and words[0].endswith((".yaml", ".yml")) else None
+    if "--apply" in arguments and not file:
+        raise problem("apply-where", Both("there is no run.yaml to change.", "没有可修改的 run.yaml。"), option="--apply",
+                      status=WRONG_OPTIONS, fix="truetune find-lr run.yaml --apply")
+    config, findings = _configure(words, "check")
+    terminal = _terminal(chinese)
+    _show([finding for finding in findings if finding.severity != "info"], terminal)
+    from truetune.guide.find_lr import Wish, find_lr
+
+    wish = Wish("--range" in arguments, int(steps) if steps else None,
+                Path(picture) if picture else (file or Path()).with_name("find-lr.png"),
+                file if "--apply" in arguments else None)
+    return find_lr(config, wish, terminal)
+
+
 def _chat(arguments: list[str], chinese: bool) -> int:
     config, findings = _configure(_from_run(arguments), "chat")
     terminal = _terminal(chinese)
@@ -390,12 +431,17 @@ def _show(findings: list[Finding], terminal: Terminal) -> None:
     print_findings(findings, terminal)
 
 
+_RUN = ("Model", "Quantization", "Data", "Media", "Method", "Preference and reward", "Training", "Optimizer",
+        "Parallel", "Tracking", "Hub")
+_DATA = ("Model", "Data", "Media", "Hub")
+"""The groups of options that a run and its data can have."""
+
 VERBS = Verbs("Fine-tune language models", "微调语言模型", {
-    "train": Verb(_train, "check a run, then train it", "先检查，再训练", ("Model", "Data", "Method", "Training"), own=(
+    "train": Verb(_train, "check a run, then train it", "先检查，再训练", _RUN, own=(
         ("--no-check", "train without the page about it (what cannot run is still refused)",
          "跳过检查页直接训练（无法运行的仍会拒绝）"),)),
     "check": Verb(_check, "what can be known before training", "训练前能知道的一切",
-                  ("Model", "Data", "Method", "Training"), own=(
+                  _RUN, own=(
                       ("--static", "the options only: no model, no data, at once", "只看选项：不读模型和数据，立即完成"),
                       ("--measure", "also take one real step, and compare memory and time with the prediction",
                        "真正走一步，与预测的显存和时间比较"),
@@ -404,9 +450,9 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
     "data": Verbs("look into the tokens that are trained on: build, show, diff",
                   "查看训练所用的 token：build、show、diff", {
         "build": Verb(_data_build, "tokenise the data sets, or find them tokenised (no weights, no GPU)",
-                      "把数据集分词，已有则直接使用（不需要权重和 GPU）", ("Model", "Data")),
+                      "把数据集分词，已有则直接使用（不需要权重和 GPU）", _DATA),
         "show": Verb(_data_show, "the first rows as they are trained on, what was left out, how long rows are",
-                     "按训练时的样子显示前几行、被丢弃的行和长度分布", ("Model", "Data"), own=(
+                     "按训练时的样子显示前几行、被丢弃的行和长度分布", _DATA, own=(
                          ("-n 3", "how many rows (or packs of rows)", "显示多少行（或多少个打包）"),
                          ("--row a.json:12", "this row instead: the file and the line where it begins",
                           "只显示这一行：文件名和起始行号"),
@@ -414,16 +460,34 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
                          ("--json", "as JSON", "以 JSON 输出"),
                          ("--html page.html", "as a page for the browser", "生成网页文件"))),
         "diff": Verb(_data_diff, "what differs between A and B: settings, rows, the first token (exit status 1)",
-                     "A 与 B 的差别：设置、行、第一个不同的 token（有差别时退出码为 1）", ("Model", "Data"), own=(
+                     "A 与 B 的差别：设置、行、第一个不同的 token（有差别时退出码为 1）", _DATA, own=(
                          ("A B", "each a run.yaml, a run folder, a token store or a tokenized_path",
                           "各为 run.yaml、运行文件夹、分词结果文件夹或 tokenized_path"),
                          ("key=value …", "options for both; model_name_or_path lets ids of stores be shown as text",
                           "对两者都生效的选项；给出 model_name_or_path 可把 id 显示为文字"))),
     }),
+    "recipe": Verb(_recipe, "write a run.yaml for this model, data and machine, each value with its reason",
+                   "按模型、数据和机器写出 run.yaml，每个值都附理由", ("Model", "Data", "Method", "Training"), own=(
+                       ("--model M", "the model (model_name_or_path)", "模型（model_name_or_path）"),
+                       ("--dataset D", "the data", "数据"),
+                       ("--goal style", "style, knowledge, preference or reasoning; unset: as the data look",
+                        "style（风格）、knowledge（知识）、preference（偏好）或 reasoning（推理）；不填按数据判断"),
+                       ("--output run.yaml", "where it is written; - prints it", "写到哪里；- 表示直接打印"),
+                       ("--overwrite", "replace the file if it is there", "文件已存在时覆盖"),
+                       ("key=value …", "options that are not to be chosen but to be this", "不由配方选择、而是固定的选项"))),
+    "find-lr": Verb(_find_lr, "try learning rates in short runs, and say which to set", "用短训练试学习率，并给出建议",
+                    ("Model", "Data", "Method", "Training"), own=(
+                        ("run.yaml", "the run; key=value … changes its options", "训练配置；可用 key=value … 修改选项"),
+                        ("--range", "one run whose rate grows, instead of three at x1/3, x1 and x3",
+                         "一次学习率逐步升高的训练，代替 x1/3、x1、x3 三次"),
+                        ("--steps 40", "steps of each run", "每次训练的步数"),
+                        ("--output find-lr.png", "where the picture is drawn", "图片写到哪里"),
+                        ("--apply", "set learning_rate in run.yaml to what is suggested",
+                         "把建议的 learning_rate 写入 run.yaml"))),
     "chat": Verb(_chat, "talk to a model, an adapter or a run folder", "与模型、适配器或运行文件夹对话",
-                 ("Model", "Generation")),
+                 ("Model", "Quantization", "Hub", "Generation", "Serving")),
     "export": Verb(_export, "merge an adapter into its model, for serving", "把适配器合并进模型，用于部署",
-                   ("Model", "Export")),
+                   ("Model", "Quantization", "Hub", "Export")),
     "explain": Verb(_explain, "what an option or a word of the log means, which way to turn it, what it costs",
                     "解释一个选项或日志字段：做什么、往哪边调、代价是什么", own=(
                         ("NAME …", "options by any of their names, words of the log (loss, grad_norm), groups",

@@ -26,7 +26,7 @@ from truetune.data.rows import Rows, Stream, all_of, groups_of, of_groups, split
 from truetune.data.sources import Source, find_sources
 from truetune.data.store import Recipe, Store, build, differing, finished, key_of, read_manifest
 from truetune.files import disk_refusal
-from truetune.findings import Finding, Problem, Say, count_of, problem
+from truetune.findings import Both, Finding, Problem, Say, count_of, problem, spoken
 from truetune.options import Config
 
 PER_ROW: Mapping[Kind, int] = {"conversations": 1, "preferences": 2, "judged": 1, "documents": 1}
@@ -219,10 +219,15 @@ class _Loader:
             manifest = read_manifest(folder)
             changed = differing(manifest.settings, recipe.settings)
             if changed:
-                told = ", ".join(f"{name} was {_short(before)} and is {_short(now)}" for name, before, now in changed)
-                raise problem("other-store", f"{folder} was made with other settings: {told}.",
-                              option="tokenized_path", where=self.config.origin("tokenized_path"),
-                              fix="Choose another folder, or overwrite_cache: true makes it again.")
+                short = [(name, _short(before), _short(now)) for name, before, now in changed]
+                raise problem("other-store", Both(
+                    f"{folder} was made with other settings: "
+                    f"{', '.join(f'{name} was {before} and is {now}' for name, before, now in short)}.",
+                    f"{folder} 是用别的设置生成的："
+                    f"{'，'.join(f'{name} 当时是 {before}，现在是 {now}' for name, before, now in short)}。"),
+                    option="tokenized_path", where=self.config.origin("tokenized_path"),
+                    fix=Both("Choose another folder, or overwrite_cache: true makes it again.",
+                             "请换一个文件夹；或设置 overwrite_cache: true 重新生成。"))
         return folder
 
     def _build(self, source: Source, option: str) -> Store:
@@ -240,14 +245,19 @@ class _Loader:
         try:
             try:
                 store = make(afresh=self.config.overwrite_cache)
-            except Disagreed as difference:
-                self.say(f"{source.name} is tokenised again, without the faster encoder, which was wrong: {difference}")
+            except Disagreed as error:
+                self.say(Both(
+                    f"{source.name} is tokenised again, without the faster encoder, which was wrong: {error}",
+                    f"快速编码器出错，不用它重新给 {source.name} 分词：{error.difference.zh}"))
                 store = make(afresh=True)
         except OSError as error:
             full = disk_refusal(error, cache_folder().parent)
-            raise problem("store-unwritten", f"{folder} cannot be written: {full or error.strerror or error}.",
+            reason = full or error.strerror or str(error)
+            raise problem("store-unwritten", Both(f"{folder} cannot be written: {spoken(reason, False)}.",
+                                                  f"{folder} 无法写入：{spoken(reason, True)}。"),
                           option="tokenized_path", where=self.config.origin("tokenized_path"),
-                          fix=f"{'Make room, or name' if full else 'Name'} another folder.") from None
+                          fix=Both("Make room, or name another folder.", "请腾出空间，或换一个文件夹。") if full else
+                          Both("Name another folder.", "请换一个文件夹。")) from None
         self.made.append(DataSet(source, option, store, extent.rows if extent else store.manifest.raw_rows))
         self._judge(store, option)
         return store
@@ -262,7 +272,9 @@ class _Loader:
             now, kept = time.monotonic(), rows if kept is None else kept
             if now - told > 10:
                 told = now
-                self.say(f"{name}: {rows:,} rows tokenised, {(rows - kept) / (now - began):,.0f} a second")
+                rate = f"{(rows - kept) / (now - began):,.0f}"
+                self.say(Both(f"{name}: {rows:,} rows tokenised, {rate} a second",
+                              f"{name}：已分词 {rows:,} 行，每秒 {rate} 行"))
 
         return progress
 
@@ -279,25 +291,29 @@ class _Loader:
         if told and not forgiven:
             raise Problem(told)
         if told:
-            count = manifest.refusals["bad-row"]
-            self.findings.append(replace(
-                told[0], severity="warn", message=f"left out, since they cannot be learned from: {count} of "
-                f"{manifest.raw_rows} rows. The first: {told[0].message}", fix=told[0].fix))
+            count, first = manifest.refusals["bad-row"], told[0].message
+            self.findings.append(replace(told[0], severity="warn", fix=told[0].fix, message=Both(
+                f"left out, since they cannot be learned from: {count} of {manifest.raw_rows} rows. The first: {first}",
+                f"{manifest.raw_rows} 行中有 {count} 行无法学习，已丢弃。第一行：{spoken(first, True)}")))
         if manifest.rewritten:
-            self.findings.append(Finding(
-                "rewritten", "info", "the chat template writes earlier answers differently once more turns follow, so "
+            self.findings.append(Finding("rewritten", "info", Both(
+                "the chat template writes earlier answers differently once more turns follow, so "
                 f"{count_of(manifest.rewritten, 'conversation')} of {manifest.raw_rows} became several rows, each "
                 "ending with an answer.",
-                option=option, fix="mask_history: true learns only the last answer of each."))
+                "有后续消息时，对话模板会改写之前的回答，因此 "
+                f"{manifest.raw_rows:,} 个对话中有 {manifest.rewritten:,} 个变成了多行，每行以一个回答结尾。"),
+                option=option, fix=Both("mask_history: true learns only the last answer of each.",
+                                        "mask_history: true 只学习每个对话的最后一个回答。")))
         self.findings += _overlong(store, config, option)
 
     def stream(self) -> Stream:
         """The training sets as one stream, pass after pass, each in another order."""
         config = self.config
         sources = find_sources(config.dataset, config, "dataset")
-        self.findings += [Finding("unsampled", "warn", f"num_samples of {source.name} has no effect: the rows of a "
-                                  "stream are not drawn.", option="streaming", where=source.where,
-                                  fix="max_samples takes the first ones.")
+        self.findings += [Finding("unsampled", "warn", Both(
+            f"num_samples of {source.name} has no effect: the rows of a stream are not drawn.",
+            f"{source.name} 的 num_samples 不起作用：流式数据不抽样。"), option="streaming", where=source.where,
+            fix=Both("max_samples takes the first ones.", "max_samples 可以只取前若干行。"))
                           for source in sources if source.num_samples]
         total = config.max_steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
 
@@ -308,7 +324,8 @@ class _Loader:
                 learned = self._streamed(_shuffled(mixed, config.buffer_size, config.seed + number))
                 first = next(learned, None)
                 if first is None:
-                    raise problem("no-rows-left", "the stream has no row to learn from.", option="dataset")
+                    raise problem("no-rows-left", Both("the stream has no row to learn from.",
+                                                       "流式数据里没有可学习的行。"), option="dataset")
                 yield first
                 yield from learned
 
@@ -323,9 +340,10 @@ class _Loader:
             refused = [row for row in chunk if isinstance(row, Refused)]
             for row, sequences in zip(rows, self.renderer.render(rows), strict=True):
                 if isinstance(sequences, BadRow):
-                    refused.append(Refused(row.place, str(sequences), sequences.id, sequences.fix))
+                    refused.append(Refused(row.place, sequences.reason, sequences.id, sequences.fix))
                 elif config.overlong == "error" and any(len(sequence) > config.cutoff_len for sequence in sequences):
-                    refused.append(Refused(row.place, f"it has more than {config.cutoff_len} tokens", "too-long"))
+                    refused.append(Refused(row.place, Both(f"it has more than {config.cutoff_len} tokens",
+                                                           f"超过 {config.cutoff_len} 个 token"), "too-long"))
                 else:
                     for fitting in fit(sequences, config.cutoff_len, config.overlong):
                         yield from fitting
@@ -370,15 +388,19 @@ def _overlong(store: Store, config: Config, option: str) -> list[Finding]:
     if not manifest.overlong_rows:
         return []
     lengths = store.natural_lengths()
-    shortened = {"truncate": "cut, without an end where the answer is cut", "split": "going on in further rows"}
-    fates = {shortened.get(config.overlong, ""): manifest.overlong_rows - manifest.dropped,
-             "left out": manifest.dropped if config.overlong != "error" else 0}
-    told = " and ".join(f"{count} {fate}" for fate, count in fates.items() if fate and count)
-    more = ", …" if manifest.overlong_rows > 5 else ""
+    dropped = manifest.dropped if config.overlong != "error" else 0
+    fates = [(_SHORTENED[config.overlong], manifest.overlong_rows - manifest.dropped)] \
+        if config.overlong in _SHORTENED else []
+    fates = [(fate, count) for fate, count in [*fates, (_LEFT_OUT, dropped)] if count]
+    told = Both(" and ".join(f"{count} {fate}" for fate, count in fates),
+                "，".join(f"{count} 行{fate.zh}" for fate, count in fates))
+    first, many = manifest.overlong[:5], manifest.overlong_rows > 5
     finding = Finding(
-        "too-long", "error" if config.overlong == "error" else "warn",
-        f"longer than {limit} tokens: {manifest.overlong_rows} of {len(lengths)} rows (the longest has "
-        f"{lengths.max()}){f'; {told}' if told else ''} ({', '.join(manifest.overlong[:5])}{more}).",
+        "too-long", "error" if config.overlong == "error" else "warn", Both(
+            f"longer than {limit} tokens: {manifest.overlong_rows} of {len(lengths)} rows (the longest has "
+            f"{lengths.max()}){f'; {told}' if fates else ''} ({', '.join(first)}{', …' if many else ''}).",
+            f"{len(lengths)} 行中有 {manifest.overlong_rows} 行超过 {limit} 个 token（最长 {lengths.max()}）"
+            f"{f'；{told.zh}' if fates else ''}（{'、'.join(first)}{' 等' if many else ''}）。"),
         option="cutoff_len" if option == "dataset" else option, where=config.origin("cutoff_len"),
         fix=_wider(lengths))
     if finding.severity == "error":
@@ -386,10 +408,18 @@ def _overlong(store: Store, config: Config, option: str) -> list[Finding]:
     return [finding]
 
 
-def _wider(lengths: np.ndarray) -> str:
+_SHORTENED = {"truncate": Both("cut, without an end where the answer is cut", "被截断（截在回答里的没有结束符）"),
+              "split": Both("going on in further rows", "续到后面的行")}
+_LEFT_OUT = Both("left out", "被丢弃")
+
+
+def _wider(lengths: np.ndarray) -> Both:
     """What cutoff_len would keep nearly all rows, and all of them."""
-    most, all_of_them = keeping_most(lengths), int(lengths.max())
-    return f"cutoff_len: {most} keeps {'all' if most == all_of_them else f'99.5 %, {all_of_them} all'} of them whole."
+    most, whole = keeping_most(lengths), int(lengths.max())
+    if most == whole:
+        return Both(f"cutoff_len: {most} keeps all of them whole.", f"cutoff_len: {most} 可完整保留所有行。")
+    return Both(f"cutoff_len: {most} keeps 99.5 %, {whole} all of them whole.",
+                f"cutoff_len: {most} 可完整保留 99.5 % 的行，{whole} 可保留所有行。")
 
 
 def cache_folder() -> Path:

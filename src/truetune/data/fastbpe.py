@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from truetune.findings import Both
+
 EVERY = 100  # one text in so many is encoded by both
 
 # A space for one library and not for the other (it left that class in Unicode 6.3), and the digits that came with
@@ -79,7 +81,7 @@ class Encoder:
         """
         from fastokens import Tokenizer as Engine
 
-        self.disagreed: str | None = None
+        self.disagreed: Both | None = None
         self._backend, self._engine, self._batches = backend, Engine.from_json_str(definition), 0
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
@@ -124,7 +126,7 @@ class Encoder:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
 
-    def _difference(self, texts: Sequence[str], ids: Sequence[np.ndarray]) -> str | None:
+    def _difference(self, texts: Sequence[str], ids: Sequence[np.ndarray]) -> Both | None:
         """The first place where these ids are not the right ones, in words."""
         for text, found, right in zip(texts, ids, self._slow(texts), strict=True):
             if not np.array_equal(found, right):
@@ -132,8 +134,10 @@ class Encoder:
                 place = int(np.argmax(np.append(found[:size] != right[:size], True)))
                 offsets = self._backend.encode(text, add_special_tokens=False).offsets
                 start = offsets[place][0] if place < len(offsets) else len(text)
-                return (f"{text[max(0, start - 12):start + 24]!r}: {found[place:place + 3].tolist()} "
-                        f"instead of {right[place:place + 3].tolist()} at token {place}")
+                around, wrong = repr(text[max(0, start - 12):start + 24]), found[place:place + 3].tolist()
+                wanted = right[place:place + 3].tolist()
+                return Both(f"{around}: {wrong} instead of {wanted} at token {place}",
+                            f"{around}：第 {place} 个 token 处是 {wrong}，应为 {wanted}")
         return None
 
 

@@ -30,7 +30,7 @@ from truetune.data.messages import (
     conversation,
 )
 from truetune.data.tools import read_call_turn, read_calls, read_tools
-from truetune.findings import Finding, Problem
+from truetune.findings import Both, Finding, Problem, Words, spoken
 
 DESCRIBED = Literal["alpaca", "sharegpt", "openai"]
 """The formats that dataset_info.json can name."""
@@ -115,19 +115,23 @@ def described_layout(formatting: DESCRIBED, columns: Mapping[str, str | None] | 
               "tags": ("role_tag", "content_tag", "user_tag", "assistant_tag") if turns else ()}
     absent = [(block, key) for block, keys in needed.items() for key in keys if key not in blocks[block]]
     if absent:
-        raise Problem(Finding("bad-info", "error", f"its {block} block names no {key}.", where=where,
-                              fix=f"A {block} block replaces the defaults whole: name {key} in it, or leave it out.")
+        raise Problem(Finding("bad-info", "error", Both(f"its {block} block names no {key}.",
+                                                        f"{block} 块里没有 {key}。"), where=where,
+                              fix=Both(f"A {block} block replaces the defaults whole: name {key} in it, or leave it "
+                                       "out.", f"写了 {block} 块，默认值就全部失效：请补上 {key}，或去掉整个块。"))
                       for block, key in absent)
     return Layout(formatting, **blocks, tagged=tags is not None)
 
 
-def unknown_keys(block: Iterable[str], known: Collection[str], what: str, where: str) -> Iterator[Finding]:
+def unknown_keys(block: Iterable[str], known: Collection[str], what: Words, where: str) -> Iterator[Finding]:
     """A finding for each key of a block of dataset_info.json that means nothing: its column would be lost unseen."""
     for key in block:
         if key not in known:
             near = near_key(key, known)
-            yield Finding("bad-info", "error", f"{what} has an unknown key {key!r}.", where=where,
-                          fix=f"Did you mean {near}?" if near else f"It can have {', '.join(known)}.")
+            yield Finding("bad-info", "error", Both(f"{what} has an unknown key {key!r}.",
+                                                    f"{spoken(what, True)}里有未知的键 {key!r}。"), where=where,
+                          fix=Both(f"Did you mean {near}?", f"是不是 {near}？") if near else
+                          Both(f"It can have {', '.join(known)}.", f"可用的键：{'、'.join(known)}。"))
 
 
 def near_key(key: str, known: Collection[str]) -> str | None:
@@ -160,8 +164,11 @@ _SHAPES = (
     _Shape("text", {"prompt": "text"}),
 )
 """The first that fits is it."""
-KNOWN_SHAPES = "; ".join(f"{shape.formatting} ({', '.join(shape.needed.values())})" for shape in _SHAPES
-                         if "chosen" not in shape.needed) + "; the first four also with chosen and rejected"
+_PLAIN = [(shape.formatting, tuple(shape.needed.values())) for shape in _SHAPES if "chosen" not in shape.needed]
+KNOWN_SHAPES = Both(
+    "; ".join(f"{name} ({', '.join(columns)})" for name, columns in _PLAIN)
+    + "; the first four also with chosen and rejected",
+    "；".join(f"{name}（{'、'.join(columns)}）" for name, columns in _PLAIN) + "；前四种也可以带 chosen 和 rejected")
 
 
 def recognise(rows: Sequence[Mapping[str, Any]]) -> Layout | None:
@@ -229,25 +236,29 @@ def _no_media(row: Row, values: Mapping[str, Any], columns: Mapping[str, str]) -
         given = len(media) if isinstance(media, list) else int(bool(media))
         told = sum(text.count(mark) for _, text in texts)
         holder = next((where for where, text in texts if mark in text), None)
-        counts = f"({told} {mark} in the text, {given} in {columns.get(key, key)})"
+        counts = Both(f"({told} {mark} in the text, {given} in {columns.get(key, key)})",
+                      f"（文本里有 {told} 个 {mark}，{columns.get(key, key)} 里有 {given} 个）")
         if holder:
-            raise BadRow(f"{holder} holds {mark}, and media are not read yet {counts}")
+            raise BadRow(Both(f"{holder} holds {mark}, and media are not read yet {counts}",
+                              f"{holder.zh}含有 {mark}，而多媒体内容暂不支持{counts.zh}"))
         if given:
-            raise BadRow(f"column {columns[key]!r} has {key}, which are not read yet {counts}")
+            raise BadRow(Both(f"column {columns[key]!r} has {key}, which are not read yet {counts}",
+                              f"列 {columns[key]!r} 里有 {key}，暂不支持{counts.zh}"))
 
 
-def _texts(row: Row) -> Iterator[tuple[str, str]]:
+def _texts(row: Row) -> Iterator[tuple[Both, str]]:
     """What a row says, and where."""
     match row:
         case Document(text):
-            yield "the text", text
+            yield Both("the text", "文本"), text
         case Judged(talk):
             yield from _texts(talk)
         case Preference(chosen, rejected):
             yield from _texts(chosen)
-            yield "rejected", rejected.messages[-1].content
+            yield Both("rejected", "rejected "), rejected.messages[-1].content
         case Conversation(messages):
-            yield from ((f"turn {number}", message.content) for number, message in enumerate(messages, start=1))
+            yield from ((Both(f"turn {number}", f"第 {number} 条消息"), message.content)
+                        for number, message in enumerate(messages, start=1))
 
 
 def _to_conversation(values: Mapping[str, Any], layout: Layout, place: Place) -> Conversation:
@@ -262,9 +273,10 @@ def _to_preference(values: Mapping[str, Any], layout: Layout, place: Place) -> P
     before = _before(values, layout)
     chosen, rejected = (_pair_side(before, values, layout, key, place, tools) for key in _ANSWERS)
     if chosen.messages[:-1] != rejected.messages[:-1]:
-        raise BadRow("chosen and rejected differ already before their last answer")
+        raise BadRow(Both("chosen and rejected differ already before their last answer",
+                          "chosen 和 rejected 在最后一个回答之前就不相同"))
     if chosen.messages == rejected.messages:
-        raise BadRow("chosen and rejected are the same")
+        raise BadRow(Both("chosen and rejected are the same", "chosen 和 rejected 完全相同"))
     return Preference(chosen, rejected)
 
 
@@ -273,7 +285,7 @@ def _pair_side(before: Sequence[Message], values: Mapping[str, Any], layout: Lay
     try:
         return conversation(_answered(before, values, layout, key), place, tools)
     except BadRow as error:
-        raise BadRow(f"{key}: {error}") from None
+        raise BadRow(Both(f"{key}: {error}", f"{key}：{spoken(error.reason, True)}")) from None
 
 
 def _to_judged(values: Mapping[str, Any], layout: Layout, place: Place) -> Judged:
@@ -282,14 +294,14 @@ def _to_judged(values: Mapping[str, Any], layout: Layout, place: Place) -> Judge
     if isinstance(good, str):  # csv knows no other
         good = {"true": True, "false": False}.get(good.lower())
     if not isinstance(good, bool):
-        raise BadRow(f"column {column!r} must be true or false, not {values.get(column)!r:.40}")
+        raise BadRow(_must_be(_column(column), _TRUTH, f"{values.get(column)!r:.40}"))
     return Judged(_to_conversation(values, layout, place), good)
 
 
 def _to_document(values: Mapping[str, Any], layout: Layout, place: Place) -> Document:
     text = _question(values, layout)
     if not text.strip():
-        raise BadRow("there is no text")
+        raise BadRow(Both("there is no text", "没有文本"))
     return Document(text, place)
 
 
@@ -304,7 +316,7 @@ def _before(values: Mapping[str, Any], layout: Layout) -> list[Message]:
     columns = layout.columns
     system = _text(values, columns["system"], required=False) if "system" in columns else ""
     if "messages" in columns:
-        messages = _turns(values.get(columns["messages"]), layout, f"column {columns['messages']!r}")
+        messages = _turns(values.get(columns["messages"]), layout, _column(columns["messages"]))
     elif "prompt" in columns:
         messages = _history(values, columns["history"]) if "history" in columns else []
         messages.append(Message("user", _question(values, layout)))
@@ -312,7 +324,8 @@ def _before(values: Mapping[str, Any], layout: Layout) -> list[Message]:
         messages = []
     if messages and messages[0].role == "system":
         if system:
-            raise BadRow("there are two system messages, a column and a turn")
+            raise BadRow(Both("there are two system messages, a column and a turn",
+                              "有两条系统消息：一条在单独的列里，一条在对话里"))
         return messages if messages[0].content else messages[1:]
     return [Message("system", system), *messages] if system else messages
 
@@ -327,11 +340,12 @@ def _question(values: Mapping[str, Any], layout: Layout) -> str:
 def _history(values: Mapping[str, Any], column: str) -> list[Message]:
     pairs = _list(values.get(column) or [])
     if not isinstance(pairs, list):
-        raise BadRow(f"column {column!r} must be a list of pairs")
+        raise BadRow(Both(f"column {column!r} must be a list of pairs", f"列 {column!r} 必须是由成对文本组成的列表"))
     messages: list[Message] = []
     for number, pair in enumerate(pairs, start=1):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-            raise BadRow(f"history {number} must be a pair [user, assistant] of texts")
+            raise BadRow(Both(f"history {number} must be a pair [user, assistant] of texts",
+                              f"history 的第 {number} 项必须是一对文本 [user, assistant]"))
         messages += [Message("user", pair[0]), Message("assistant", pair[1])]
     return messages
 
@@ -344,12 +358,12 @@ def _answered(before: Sequence[Message], values: Mapping[str, Any], layout: Layo
     if isinstance(value, dict) and layout.tags:
         value = [value]
     if isinstance(value, list) and layout.tags:
-        turns = _turns(value, layout, f"column {column!r}")
+        turns = _turns(value, layout, _column(column))
         opening = [message for message in before[:1] if message.role == "system" and turns[:1] and
                    turns[0].role != "system"]
         return [*opening, *turns] if turns and turns[0].role != "assistant" else [*before, *turns]
     thought = values.get(layout.columns["thinking"]) if "thinking" in layout.columns else None
-    return [*before, Message("assistant", _text(values, column), _thought(thought, "the answer"))]
+    return [*before, Message("assistant", _text(values, column), _thought(thought, _THE_ANSWER))]
 
 
 def _tools(values: Mapping[str, Any], layout: Layout) -> tuple[Mapping[str, Any], ...]:
@@ -362,14 +376,29 @@ def _text(values: Mapping[str, Any], column: str, required: bool = True) -> str:
     if isinstance(value, str):
         return value
     if value is not None:
-        raise BadRow(f"column {column!r} must be text, not {type(value).__name__}")
+        raise BadRow(_must_be(_column(column), _TEXT, type(value).__name__))
     if required:
-        raise BadRow(f"column {column!r} is {_absent(values, column)}")
+        raise BadRow(_absent(_column(column), values, column))
     return ""
 
 
-def _absent(values: Mapping[str, Any], key: str) -> str:
-    return "null" if key in values else "missing"
+_TEXT, _TRUTH = Both("text", "文本"), Both("true or false", " true 或 false")
+_THE_ANSWER, _THE_TURN = Both("the answer", "回答"), Both("the turn", "这条消息")
+
+
+def _column(name: str) -> Both:
+    return Both(f"column {name!r}", f"列 {name!r} ")
+
+
+def _must_be(what: Both, wanted: Both, found: str) -> Both:
+    """What is said of a value of the wrong kind. The space between Chinese and other letters is in `what`, `wanted`."""
+    return Both(f"{what} must be {wanted}, not {found}", f"{what.zh}必须是{wanted.zh}，而不是 {found}")
+
+
+def _absent(what: Both, values: Mapping[str, Any], key: str) -> Both:
+    """What is said of a value that is not there."""
+    return Both(f"{what} is {'null' if key in values else 'missing'}",
+                f"{what.zh}{'为 null' if key in values else '缺失'}")
 
 
 def _list(value: Any) -> Any:
@@ -385,37 +414,43 @@ def _list(value: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------ turn by turn
 
 
-def _turns(value: Any, layout: Layout, what: str) -> list[Message]:
+def _turns(value: Any, layout: Layout, what: Both) -> list[Message]:
     turns = _list(value)
     if isinstance(turns, str) and layout.formatting == "trl":
         return [Message("user", turns)]
     if not isinstance(turns, list):
-        raise BadRow(f"{what} must be a list of turns")
+        raise BadRow(Both(f"{what} must be a list of turns", f"{what.zh}必须是由消息组成的列表"))
     roles, role_key, content_key = layout.roles, layout.tags["role_tag"], layout.tags["content_tag"]
     messages: list[Message] = []
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, dict) or role_key not in turn:
-            raise BadRow(f"turn {number} must have {role_key!r} and {content_key!r}")
+            raise BadRow(Both(f"turn {number} must have {role_key!r} and {content_key!r}",
+                              f"第 {number} 条消息必须有 {role_key!r} 和 {content_key!r}"))
         tag = roles.get(turn[role_key]) if isinstance(turn[role_key], str) else None
         if tag is None:
             raise _strange_role(number, turn[role_key], layout, turns)
         try:
             messages.append(_turn(turn, tag, content_key))
         except BadRow as error:
-            raise BadRow(f"turn {number}: {error}") from None
+            raise BadRow(Both(f"turn {number}: {error}",
+                              f"第 {number} 条消息：{spoken(error.reason, True)}")) from None
     return messages
 
 
 def _strange_role(number: int, role: Any, layout: Layout, turns: Sequence[Any]) -> BadRow:
     """Where a tags block is to blame, the fix is all the tags that this row needs."""
-    untagged = "" if "system_tag" in layout.tags else " (the tags block in dataset_info.json names no system_tag)"
+    untagged = Both("", "") if "system_tag" in layout.tags else \
+        Both(" (the tags block in dataset_info.json names no system_tag)",
+             "（dataset_info.json 的 tags 块里没有 system_tag）")
     role_key = layout.tags["role_tag"]
     used = [turn[role_key] for turn in turns if isinstance(turn, dict) and isinstance(turn.get(role_key), str)]
     tags = {_USUAL[name]: name for name in used if name in _USUAL and name not in layout.roles}
-    return BadRow(f"turn {number} has the role {role!r}; it must be one of {', '.join(map(repr, layout.roles))}"
-                  f"{untagged}",
-                  fix="In its tags block set " + ", ".join(f'"{tag}": "{name}"' for tag, name in tags.items()) + "."
-                  if layout.tagged and tags else None)
+    known = list(map(repr, layout.roles))
+    missing = ", ".join(f'"{tag}": "{name}"' for tag, name in tags.items())
+    return BadRow(Both(f"turn {number} has the role {role!r}; it must be one of {', '.join(known)}{untagged}",
+                       f"第 {number} 条消息的角色是 {role!r}，可用的角色：{'、'.join(known)}{untagged.zh}"),
+                  fix=Both(f"In its tags block set {missing}.", f"请在 tags 块里设置 {missing}。")
+                  if layout.tagged and missing else None)
 
 
 def _turn(turn: Mapping[str, Any], tag: str, content_key: str) -> Message:
@@ -425,16 +460,16 @@ def _turn(turn: Mapping[str, Any], tag: str, content_key: str) -> Message:
         return Message(role, content)
     calls = read_calls(turn.get("tool_calls") or turn.get("function_call"))
     if content is None and not calls:
-        raise BadRow(f"{content_key!r} is {_absent(turn, content_key)}")
+        raise BadRow(_absent(Both(f"{content_key!r}", f"{content_key!r} "), turn, content_key))
     if tag == "function_tag" and not isinstance(content, str):
         return Message(role, "", tool_calls=calls or read_calls(content))
     text = _content(content, content_key)
     if tag == "function_tag":
         text, calls = read_call_turn(text)
     if calls and role != "assistant":
-        raise BadRow(f"only an assistant calls tools, not {role}")
+        raise BadRow(Both(f"only an assistant calls tools, not {role}", f"只有 assistant 能调用工具，{role} 不能"))
     thought = next((turn[key] for key in _THOUGHTS if turn.get(key)), None)
-    return Message(role, text, _thought(thought, "the turn"), calls, _weight(turn, role))
+    return Message(role, text, _thought(thought, _THE_TURN), calls, _weight(turn, role))
 
 
 def _content(content: Any, key: str) -> str:
@@ -442,13 +477,14 @@ def _content(content: Any, key: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise BadRow(f"{key!r} must be text, not {type(content).__name__}")
+        raise BadRow(_must_be(Both(f"{key!r}", f"{key!r} "), _TEXT, type(content).__name__))
     texts: list[str] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
             media = next((medium for word, medium in _PARTS.items() if word in str(kind)), None)
-            raise BadRow(f"{media} are not read yet" if media else f"{key!r} must be text or parts with a text")
+            raise BadRow(Both(f"{media} are not read yet", f"暂不支持 {media}") if media else
+                         Both(f"{key!r} must be text or parts with a text", f"{key!r} 必须是文本，或带 text 的分段"))
         texts.append(part["text"])
     return "".join(texts)
 
@@ -456,11 +492,11 @@ def _content(content: Any, key: str) -> str:
 _PARTS = {"image": "images", "video": "videos", "audio": "audios", "file": "files"}
 
 
-def _thought(value: Any, what: str) -> str | None:
+def _thought(value: Any, what: Both) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise BadRow(f"the thought of {what} must be text, not {type(value).__name__}")
+        raise BadRow(_must_be(Both(f"the thought of {what}", f"{what.zh}的思考"), _TEXT, type(value).__name__))
     return value
 
 
@@ -468,11 +504,13 @@ def _weight(turn: Mapping[str, Any], role: Role) -> float | None:
     """What an answer counts: `weight`, a number, or `loss`, true or false."""
     weight, loss = turn.get("weight"), turn.get("loss")
     if loss is not None and not isinstance(loss, bool):
-        raise BadRow(f"'loss' must be true or false, not {loss!r:.40}")
+        raise BadRow(_must_be(Both("'loss'", "'loss' "), _TRUTH, f"{loss!r:.40}"))
     if weight is None:
         weight = loss if loss is None else float(loss)
     elif isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        raise BadRow(f"'weight' must be a number, 0 or more, not {weight!r:.40}")
+        raise BadRow(_must_be(Both("'weight'", "'weight' "), Both("a number, 0 or more", "不小于 0 的数"),
+                              f"{weight!r:.40}"))
     if role == "assistant" or not weight:
         return float(weight) if role == "assistant" and weight is not None else None
-    raise BadRow(f"only an assistant's turn is learned, so it cannot have the weight {weight:g}")
+    raise BadRow(Both(f"only an assistant's turn is learned, so it cannot have the weight {weight:g}",
+                      f"只学习 assistant 的消息，因此不能有权重 {weight:g}"))

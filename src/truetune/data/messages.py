@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from truetune.findings import Both, Words
+
 Role = Literal["system", "user", "assistant", "tool"]
 Kind = Literal["conversations", "preferences", "judged", "documents"]
 """What the rows of a stage are: answers to learn, a better and a worse answer, an answer judged good or bad, text."""
@@ -104,12 +106,12 @@ Row = Conversation | Preference | Judged | Document
 
 
 class BadRow(ValueError):
-    """A row that cannot be learned from; its text says why. id: the kind of reason. fix: what to do about all of its
-    kind, where that is known."""
+    """A row that cannot be learned from. reason: why; its English is the text of the exception. id: the kind of reason.
+    fix: what to do about all of its kind, where that is known."""
 
-    def __init__(self, reason: str, id: str = "bad-row", fix: str | None = None):
-        super().__init__(reason)
-        self.id, self.fix = id, fix
+    def __init__(self, reason: Words, id: str = "bad-row", fix: Words | None = None):
+        super().__init__(str(reason))
+        self.reason, self.id, self.fix = reason, id, fix
 
 
 def conversation(messages: Sequence[Message], place: Place = NOWHERE,
@@ -125,17 +127,20 @@ def conversation(messages: Sequence[Message], place: Place = NOWHERE,
     for number, message in enumerate(messages[opening:], start=opening + 1):
         role = message.role
         if role == "system":
-            raise BadRow("a system message may only stand first")
+            raise BadRow(Both("a system message may only stand first", "系统消息只能放在开头"))
         if (role == "assistant") == (before == "assistant") and not role == before == "tool":
-            raise BadRow(f"turn {number} is from {role}, but {'user' if role == 'assistant' else 'assistant'} should "
-                         "speak")
+            other = "user" if role == "assistant" else "assistant"
+            raise BadRow(Both(f"turn {number} is from {role}, but {other} should speak",
+                              f"第 {number} 条消息来自 {role}，而这里应当是 {other}"))
         if role == "tool" and number == opening + 1:
-            raise BadRow(f"turn {number} is a tool's, but nobody has called it")
+            raise BadRow(Both(f"turn {number} is a tool's, but nobody has called it",
+                              f"第 {number} 条消息是工具结果，但之前没有调用"))
         if not (message.tool_calls or role == "tool" or message.content.strip()):
-            raise BadRow(f"turn {number} ({role}) is empty")
+            raise BadRow(Both(f"turn {number} ({role}) is empty", f"第 {number} 条消息（{role}）是空的"))
         before = role
     if len(messages) == opening:
-        raise BadRow("there is no message")
+        raise BadRow(Both("there is no message", "没有消息"))
     if before != "assistant":
-        raise BadRow(f"the last turn is the {before}'s, so there is no answer to learn")
+        raise BadRow(Both(f"the last turn is the {before}'s, so there is no answer to learn",
+                          f"最后一条消息来自 {before}，没有可学习的回答"))
     return Conversation(tuple(messages), tuple(tools), place)

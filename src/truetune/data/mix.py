@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from truetune.findings import problem
+from truetune.findings import Both, problem
 
 T = TypeVar("T")
 
@@ -191,8 +191,10 @@ def hold_out(total: int, val_size: float, seed: int) -> tuple[np.ndarray, np.nda
     """
     count = round(total * val_size) if val_size < 1 else int(val_size)
     if not 0 < count < total or (val_size > 1 and val_size != count):
-        raise problem("val-size", f"{val_size:g} of {total} rows cannot be held out.", option="val_size",
-                      fix="A share (below 1) or a whole number, so that both parts have at least one row.")
+        raise problem("val-size", Both(f"{val_size:g} of {total} rows cannot be held out.",
+                                       f"无法从 {total} 行中留出 {val_size:g}。"), option="val_size",
+                      fix=Both("A share (below 1) or a whole number, so that both parts have at least one row.",
+                               "请填写小于 1 的比例或整数，使两部分都至少有一行。"))
     held_out = np.zeros(total, dtype=bool)
     held_out[np.random.default_rng(seed).permutation(total)[:count]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

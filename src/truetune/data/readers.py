@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
 from truetune.data.messages import Place
-from truetune.findings import Problem, problem
+from truetune.findings import Both, Problem, Words, problem, spoken
 
 _CHUNK = 1 << 16  # one emoji makes a window four bytes a letter: a small one stays in the processor's cache
 _BATCH = 1000
@@ -54,7 +54,8 @@ def read_file(file: IO[bytes], name: str, start: int = 0) -> Rows:
     try:
         return (yield from READERS[suffix_of(name)](raw, name, start))
     except (OSError, EOFError, zlib.error) as error:
-        raise problem("data-unreadable", f"cannot be read: {error}.", where=name) from None
+        raise problem("data-unreadable", Both(f"cannot be read: {error}.", f"无法读取：{error}。"),
+                      where=name) from None
 
 
 # ------------------------------------------------------------------------------------------------------------- JSON
@@ -81,7 +82,8 @@ def _read_json(file: IO[bytes], name: str, start: int) -> Rows:
         elif value is _PASSED:
             start -= 1
         else:
-            raise problem("bad-row", f"a row must be an object {{…}}, not {value!r:.40}.", where=f"{name}:{line}")
+            raise problem("bad-row", Both(f"a row must be an object {{…}}, not {value!r:.40}.",
+                                          f"每行必须是一个对象 {{…}}，而不是 {value!r:.40}。"), where=f"{name}:{line}")
     return start
 
 
@@ -124,7 +126,7 @@ def _array(text: _Window) -> Iterator[tuple[Any, int]]:
                 if unfinished and text.more():
                     continue
                 stray = error.pos == text.at and text.seen[text.at :][:1] == "]"
-                reason = "a comma before the closing ]" if stray else error.msg
+                reason = Both("a comma before the closing ]", "结尾的 ] 前面多了一个逗号") if stray else error.msg
                 raise _bad_json(reason, text.name, text.line_of(error.pos)) from None
             line = text.line
             text.go_to(end)
@@ -136,7 +138,7 @@ def _array(text: _Window) -> Iterator[tuple[Any, int]]:
             going_on = after[1] == ","
     text.skip_space()
     if text.need():
-        raise _bad_json("Extra data after the array", text.name, text.line)
+        raise _bad_json(Both("Extra data after the array", "数组之后还有内容"), text.name, text.line)
 
 
 def _after_row(text: _Window) -> re.Match[str]:
@@ -145,15 +147,20 @@ def _after_row(text: _Window) -> re.Match[str]:
         text.skip_space()
         if text.need():
             break
-        raise _bad_json("Expecting ',' or ']' after a row", text.name, text.line)
+        raise _bad_json(_NO_COMMA, text.name, text.line)
     if after := _AFTER_ROW.match(text.seen, text.at):
         return after
-    raise _bad_json("Expecting ',' or ']' after a row", text.name, text.line)
+    raise _bad_json(_NO_COMMA, text.name, text.line)
 
 
-def _bad_json(reason: str, name: str, line: int) -> Problem:
-    return problem("bad-json", f"not valid JSON: {reason}.", where=f"{name}:{line}",
-                   fix="A file holds one array of objects, or one object on each line.")
+_NO_COMMA = Both("Expecting ',' or ']' after a row", "一行之后应当是 ',' 或 ']'")
+
+
+def _bad_json(reason: Words, name: str, line: int) -> Problem:
+    return problem("bad-json", Both(f"not valid JSON: {reason}.", f"不是合法的 JSON：{spoken(reason, True)}。"),
+                   where=f"{name}:{line}",
+                   fix=Both("A file holds one array of objects, or one object on each line.",
+                            "文件应当是一个由对象组成的数组，或每行一个对象。"))
 
 
 # ------------------------------------------------------------------------------------------------------ csv and text
@@ -171,15 +178,18 @@ def _read_csv(file: IO[bytes], name: str, start: int) -> Rows:
             if header is None:
                 header = cells
             elif len(cells) != len(header) and cells:
-                raise problem("bad-csv", f"the line has {len(cells)} cells and the header {len(header)}.",
-                              where=f"{name}:{line}", fix="A cell with a comma or a line break stands in quotes.")
+                raise problem("bad-csv", Both(f"the line has {len(cells)} cells and the header {len(header)}.",
+                                              f"这一行有 {len(cells)} 个单元格，而表头有 {len(header)} 个。"),
+                              where=f"{name}:{line}", fix=Both("A cell with a comma or a line break stands in quotes.",
+                                                               "含逗号或换行的单元格要放在引号里。"))
             elif cells and start:
                 start -= 1
             elif cells:
                 yield RawRow(dict(zip(header, cells, strict=True)), Place(place, line))
     except csv.Error as error:
-        raise problem("bad-csv", f"not valid CSV: {error}.", where=f"{name}:{before + 1}",
-                      fix="A quote that opens a cell closes it too.") from None
+        raise problem("bad-csv", Both(f"not valid CSV: {error}.", f"不是合法的 CSV：{error}。"),
+                      where=f"{name}:{before + 1}",
+                      fix=Both("A quote that opens a cell closes it too.", "单元格开头有引号，结尾也要有。")) from None
     return start
 
 
@@ -229,8 +239,10 @@ class _Window:
         marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", self._head[:1] + b"\0": "utf-16le",
                  b"\0" + self._head[1:]: "utf-16be"}
         likely = marks.get(self._head, "gb18030")
-        return problem("not-utf8", "the file is not UTF-8.", where=f"{self.name}:{line}",
-                       fix=f"Convert it, for instance: iconv -f {likely} -t utf-8 {file}")
+        command = f"iconv -f {likely} -t utf-8 {file}"
+        return problem("not-utf8", Both("the file is not UTF-8.", "文件不是 UTF-8 编码。"),
+                       where=f"{self.name}:{line}",
+                       fix=Both(f"Convert it, for instance: {command}", f"请转换编码，例如：{command}"))
 
     def need(self) -> bool:
         """Whether any text is left."""
@@ -336,7 +348,8 @@ def _without_nulls(value: Any) -> Any:
 
 def _bad_table(error: Exception, name: str, kind: str) -> Problem:
     first = str(error).split("\n")[0].rstrip(".")
-    return problem("data-unreadable", f"is not a whole {kind} file: {first}.", where=name)
+    return problem("data-unreadable", Both(f"is not a whole {kind} file: {first}.",
+                                           f"不是完整的 {kind} 文件：{first}。"), where=name)
 
 
 READERS: dict[str, Callable[[IO[bytes], str, int], Rows]] = {
@@ -344,4 +357,4 @@ READERS: dict[str, Callable[[IO[bytes], str, int], Rows]] = {
     ".parquet": _read_parquet, ".arrow": _read_arrow,
 }
 """Kinds of files, by suffix."""
-KINDS = "json, jsonl, csv, parquet, arrow or txt"
+KINDS = Both("json, jsonl, csv, parquet, arrow or txt", "json、jsonl、csv、parquet、arrow 或 txt")

@@ -15,17 +15,21 @@ from typing import NamedTuple
 from truetune.data.formats import DEFAULTS, KNOWN_SHAPES, Layout, recognise, to_row
 from truetune.data.messages import BadRow, Conversation, Judged, Kind, Message, Place, Preference, Row
 from truetune.data.sources import Source
-from truetune.findings import Finding, problem
+from truetune.findings import Both, Finding, Words, problem, spoken
 from truetune.options import Config
 
 STAGE_ROWS: Mapping[str, Kind] = {"pt": "documents", "sft": "conversations", "rm": "preferences", "dpo": "preferences",
                                   "kto": "judged"}
 """What the rows of each stage are."""
-_WORDS: Mapping[Kind, tuple[str, str]] = {
-    "documents": ("plain text", "plain text"),
-    "conversations": ("conversations, whose answers are learned", "answers"),
-    "preferences": ("preferences (chosen and rejected)", "pairs of answers, chosen and rejected"),
-    "judged": ("answers judged good or bad (kto_tag or label), a form of preferences", "answers judged good or bad"),
+_WORDS: Mapping[Kind, tuple[Both, Both]] = {
+    "documents": (Both("plain text", "纯文本"), Both("plain text", "纯文本")),
+    "conversations": (Both("conversations, whose answers are learned", "对话（学习其中的回答）"),
+                      Both("answers", "回答")),
+    "preferences": (Both("preferences (chosen and rejected)", "偏好数据（chosen 和 rejected）"),
+                    Both("pairs of answers, chosen and rejected", "成对的回答（chosen 和 rejected）")),
+    "judged": (Both("answers judged good or bad (kto_tag or label), a form of preferences",
+                    "带好坏标注的回答（kto_tag 或 label），也是一种偏好数据"),
+               Both("answers judged good or bad", "带好坏标注的回答")),
 }
 """What a data set holds, and what a stage learns from."""
 _LOOKED_AT = 100
@@ -36,9 +40,9 @@ class Refused(NamedTuple):
     """A row that is not learned from: where it is, and why."""
 
     place: Place
-    reason: str
+    reason: Words
     id: str = "bad-row"
-    fix: str | None = None
+    fix: Words | None = None
 
 
 def read_source(source: Source, config: Config, kind: Kind, start: int = 0) -> Iterator[Row | Refused]:
@@ -55,7 +59,7 @@ def read_source(source: Source, config: Config, kind: Kind, start: int = 0) -> I
         try:
             row = to_row(values, layout, kind, place)
         except BadRow as error:
-            yield Refused(place, str(error), error.id, error.fix)
+            yield Refused(place, error.reason, error.id, error.fix)
         else:
             yield fill(row, place)
 
@@ -68,19 +72,27 @@ def find_layout(source: Source, config: Config, kind: Kind) -> Layout:
     """
     first = list(islice(source.rows(), _LOOKED_AT))
     if not first:
-        raise problem("no-rows", "the data set holds no rows.", where=source.where or source.name)
+        raise problem("no-rows", Both("the data set holds no rows.", "数据集里没有数据。"),
+                      where=source.where or source.name)
     where = str(first[0].place)
     layout = source.layout or recognise([row.values for row in first])
     columns = {column for row in first for column in row.values}
     if layout is None:
-        raise problem("unknown-format", f"its columns ({', '.join(sorted(columns))}) are those of no known format.",
-                      where=where, fix=f"Known are {KNOWN_SHAPES}. Or describe it in dataset_info.json.")
+        raise problem("unknown-format", Both(
+            f"its columns ({', '.join(sorted(columns))}) are those of no known format.",
+            f"它的列（{'、'.join(sorted(columns))}）不属于任何已知格式。"), where=where,
+            fix=Both(f"Known are {KNOWN_SHAPES}. Or describe it in dataset_info.json.",
+                     f"已知的格式：{KNOWN_SHAPES.zh}。也可以在 dataset_info.json 里描述它。"))
     if layout.kind != kind:
         fits = [stage for stage, rows in STAGE_ROWS.items() if rows == layout.kind]
-        raise problem("wrong-stage", f"holds {_WORDS[layout.kind][0]}, and stage {config.stage} learns from "
-                      f"{_WORDS[kind][1]}.", where=source.where if source.layout else where,
-                      fix=f"It is for stage {' or '.join(fits)}; or name in dataset_info.json the columns to learn "
-                          "from (a columns block replaces the defaults whole).")
+        holds, learned = _WORDS[layout.kind][0], _WORDS[kind][1]
+        raise problem("wrong-stage", Both(f"holds {holds}, and stage {config.stage} learns from {learned}.",
+                                          f"内容是{holds.zh}，而 stage {config.stage} 学习的是{learned.zh}。"),
+                      where=source.where if source.layout else where,
+                      fix=Both(f"It is for stage {' or '.join(fits)}; or name in dataset_info.json the columns to "
+                               "learn from (a columns block replaces the defaults whole).",
+                               f"它适用于 stage {' 或 '.join(fits)}；也可以在 dataset_info.json 里指定要学习的列"
+                               "（写了 columns 块，默认值就全部失效）。"))
     if source.layout:
         _no_slip(source, layout, columns)
     return layout
@@ -95,9 +107,11 @@ def _no_slip(source: Source, layout: Layout, columns: set[str]) -> None:
             columns |= row.values.keys()
             if absent <= columns:
                 return
-        lost = ", ".join(sorted(absent - columns))
-        raise problem("no-column", f"dataset_info.json names columns ({lost}) that no row has.", where=source.where,
-                      fix=f"The rows have {', '.join(sorted(columns))}.")
+        lost, there = sorted(absent - columns), sorted(columns)
+        raise problem("no-column", Both(f"dataset_info.json names columns ({', '.join(lost)}) that no row has.",
+                                        f"dataset_info.json 指定的列（{'、'.join(lost)}）在数据里都没有。"),
+                      where=source.where,
+                      fix=Both(f"The rows have {', '.join(there)}.", f"数据里的列有：{'、'.join(there)}。"))
 
 
 # -------------------------------------------------------------------------------- the assistant's name, system messages
@@ -128,9 +142,10 @@ class _Filler:
                 return row
         if not unfilled:
             return filled
-        names = tuple(name for name in self.values if name in unfilled)
-        return Refused(place, f"{' and '.join(f'{{{{{name}}}}}' for name in names)} not filled",
-                       _UNFILLED, " ".join(map(_fix, names)))
+        names = [name for name in self.values if name in unfilled]
+        marks, fixes = [f"{{{{{name}}}}}" for name in names], list(map(_fix, names))
+        return Refused(place, Both(f"{' and '.join(marks)} not filled", f"{' 和 '.join(marks)} 没有填入"), _UNFILLED,
+                       Both(" ".join(fix.en for fix in fixes), "".join(fix.zh for fix in fixes)))
 
     def _fill(self, talk: Conversation) -> tuple[Conversation, set[str]]:
         """The conversation, filled, and the placeholders that nothing fills."""
@@ -152,8 +167,9 @@ class _Filler:
         return replace(talk, messages=tuple(filled)), unfilled
 
 
-def _fix(name: str) -> str:
-    return f"Set identity_{name} (to '{{{{{name}}}}}' itself, to keep the rows as they are)."
+def _fix(name: str) -> Both:
+    return Both(f"Set identity_{name} (to '{{{{{name}}}}}' itself, to keep the rows as they are).",
+                f"请设置 identity_{name}（要保留原样，就设为 '{{{{{name}}}}}' 本身）。")
 
 
 # ------------------------------------------------------------------------------------------------------------ findings
@@ -170,21 +186,26 @@ def describe_refused(refused: Sequence[Refused], total: int,
     known = Counter(row.id for row in refused)
     counts = known if counts is None else counts
     bad = [row for row in refused if row.id == _BAD]
-    findings = [Finding(row.id, "error", f"{row.reason}.", where=str(row.place) or None, fix=row.fix)
-                for row in bad[:10]]
+    findings = [Finding(row.id, "error", Both(f"{row.reason}.", f"{spoken(row.reason, True)}。"),
+                        where=str(row.place) or None, fix=row.fix) for row in bad[:10]]
     more = counts.get(_BAD, 0) - len(findings)
     if more > 0:
-        findings.append(Finding(_BAD, "error", f"{more} more of {total} rows are wrong."))
+        findings.append(Finding(_BAD, "error", Both(f"{more} more of {total} rows are wrong.",
+                                                    f"共 {total} 行，另有 {more} 行有错。")))
     for id in known.keys() - {_BAD, _UNFILLED}:  # one reason for all of them
         first = next(row for row in refused if row.id == id)
-        findings.append(Finding(id, "error", f"in {counts[id]} of {total} rows {first.reason}.", where=str(first.place),
-                                fix=first.fix))
-    at_least = "at least " if counts.get(_UNFILLED, 0) > known[_UNFILLED] else ""
+        findings.append(Finding(id, "error", Both(
+            f"in {counts[id]} of {total} rows {first.reason}.",
+            f"{total} 行中有 {counts[id]} 行：{spoken(first.reason, True)}。"), where=str(first.place), fix=first.fix))
+    some = counts.get(_UNFILLED, 0) > known[_UNFILLED]
     for name in ("name", "author"):
-        places = [row.place for row in refused if row.id == _UNFILLED and name in _PLACEHOLDER.findall(row.reason)]
+        places = [row.place for row in refused
+                  if row.id == _UNFILLED and name in _PLACEHOLDER.findall(str(row.reason))]
         if places:
-            findings.append(Finding(_UNFILLED, "error", f"{{{{{name}}}}} is not filled ({at_least}{len(places)} of "
-                                    f"{total} rows).", where=str(places[0]), fix=_fix(name)))
+            findings.append(Finding(_UNFILLED, "error", Both(
+                f"{{{{{name}}}}} is not filled ({'at least ' if some else ''}{len(places)} of {total} rows).",
+                f"{{{{{name}}}}} 没有填入（{total} 行中{'至少' if some else '有'} {len(places)} 行）。"),
+                where=str(places[0]), fix=_fix(name)))
     return findings
 
 

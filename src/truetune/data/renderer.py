@@ -31,7 +31,7 @@ from transformers import PreTrainedTokenizerBase
 from truetune.data.fastbpe import Encoder, fast_encoder
 from truetune.data.messages import NOWHERE, BadRow, Conversation, Message, Place, Row
 from truetune.data.texts import BREAK, Answer, Text, Writer
-from truetune.findings import problem
+from truetune.findings import Both, problem, spoken
 
 VERSION = 1
 """Raised by whoever changes what is rendered: token stores of another version are made again."""
@@ -40,7 +40,11 @@ _FAST_FROM = 1000
 
 
 class Disagreed(Exception):
-    """The faster encoder gave other ids than the tokenizer itself; says where."""
+    """The faster encoder gave other ids than the tokenizer itself; `difference` says where."""
+
+    def __init__(self, difference: Both):
+        super().__init__(str(difference))
+        self.difference = difference
 
 
 class Run(NamedTuple):
@@ -158,7 +162,7 @@ class Renderer:
             text = self._writer.prompt(messages, tools)
             return self._encode_broken(text)[0].tolist() if BREAK in text else self._encode_one(text)
         except BadRow as error:
-            raise problem("refused-by-template", f"{error}.") from None
+            raise problem("refused-by-template", Both(f"{error}.", f"{spoken(error.reason, True)}。")) from None
 
     def stop_ids(self) -> list[int]:
         """The tokens that end an answer: end-of-text, those of the template, and the one it puts after an answer."""
@@ -351,7 +355,8 @@ class Renderer:
             BadRow: this tokenizer reads pieces between special tokens otherwise than the whole.
         """
         if not self._reads_pieces:
-            raise BadRow("it holds words that look like a special token, and this tokenizer cannot keep them as text")
+            raise BadRow(Both("it holds words that look like a special token, and this tokenizer cannot keep them as "
+                              "text", "含有看起来像特殊 token 的文字，而这个分词器无法把它们当作普通文本"))
         return self._encode_pieces(whole)
 
     def _encode_pieces(self, whole: str) -> tuple[np.ndarray, np.ndarray]:

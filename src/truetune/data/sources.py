@@ -36,7 +36,7 @@ from truetune.data.formats import (
 )
 from truetune.data.messages import Place
 from truetune.data.readers import KINDS, RawRow, read_file, struct_columns, suffix_of, without_nulls
-from truetune.findings import Finding, Problem, problem
+from truetune.findings import Both, Finding, Problem, Words, problem, spoken
 from truetune.options import Config
 
 INFO = "dataset_info.json"
@@ -114,7 +114,7 @@ class Files:
             try:
                 file = path.open("rb")
             except OSError as error:
-                raise problem("data-unreadable", f"cannot be read: {error.strerror}.", where=str(path)) from None
+                raise _unreadable(error, str(path)) from None
             with file:
                 start = yield from read_file(file, str(path), start)
 
@@ -147,18 +147,21 @@ class Cloud:
         protocol = self.url.split("://")[0]
         cloud = _CLOUDS.get(protocol, _OPEN)
         errors = (OSError, *(_import(name, cloud.package, self.url) for name in cloud.refusals))
-        reasons: list[str] = []
+        reasons: list[Words] = []
         for options in (cloud.anonymous, {}) if cloud.anonymous else ({},):
             try:
                 return self._list(fsspec.url_to_fs(self.url, **options))
             except (ValueError, ImportError) as error:  # fsspec knows no such protocol, or not how to speak it
                 reasons.append(str(error).rstrip("."))
             except FileNotFoundError:
-                reasons.append("there is no such file")
+                reasons.append(Both("there is no such file", "没有这个文件"))
             except errors as error:
                 reasons.append(str(error).split("\n")[0].rstrip(".") or type(error).__name__)
-        raise problem("data-unreadable", f"cannot be read: {'; with an account: '.join(dict.fromkeys(reasons))}.",
-                      where=self.url, fix=cloud.account or None)
+        told = dict.fromkeys(reasons)
+        raise problem("data-unreadable", Both(
+            f"cannot be read: {'; with an account: '.join(map(str, told))}.",
+            f"无法读取：{'；使用账号时：'.join(spoken(reason, True) for reason in told)}。"),
+            where=self.url, fix=cloud.account or None)
 
     def _list(self, found: tuple[Any, str]) -> tuple[Any, list[str]]:
         system, path = found
@@ -175,15 +178,17 @@ class _Cloud(NamedTuple):
     package: str = ""
     anonymous: Mapping[str, object] = {}
     refusals: tuple[str, ...] = ()
-    account: str = ""
+    account: Words = ""
 
 
 _GOOGLE = _Cloud("gcsfs", {"token": "anon"}, ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError",
                                               "aiohttp:ClientError"),
-                 "If it is not open to all, log in: gcloud auth application-default login.")
+                 Both("If it is not open to all, log in: gcloud auth application-default login.",
+                      "如果不是公开数据，请先登录：gcloud auth application-default login。"))
 _CLOUDS = {
     "s3": _Cloud("s3fs", {"anon": True}, ("botocore.exceptions:BotoCoreError",),
-                 "If it is not open to all, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."),
+                 Both("If it is not open to all, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+                      "如果不是公开数据，请设置 AWS_ACCESS_KEY_ID 和 AWS_SECRET_ACCESS_KEY。")),
     "gs": _GOOGLE,
     "gcs": _GOOGLE,
 }
@@ -217,7 +222,7 @@ class Hub:
                     row = dict(zip(batch, values, strict=True))
                     yield RawRow(without_nulls(row, columns), Place(place, number))
         except _hub_errors() as error:
-            raise self._refusal(error) from None
+            raise self._refusal(_first_line(error)) from None
 
     def count(self) -> int:
         """How many rows there are, of what does not stream."""
@@ -240,9 +245,9 @@ class Hub:
             return load_dataset(_HUBS[self.hub](self), self.subset, split=self.split, data_dir=self.folder,
                                 cache_dir=self.cache_dir, streaming=self.streaming)
         except _hub_errors() as error:
-            raise self._refusal(error) from None
+            raise self._refusal(_first_line(error)) from None
 
-    def _kept(self, unreachable: str) -> Any:
+    def _kept(self, unreachable: Words) -> Any:
         """What an earlier run has downloaded, as `load_dataset` reads it when it has given up on the hub."""
         from datasets.packaged_modules.cache.cache import Cache
 
@@ -251,19 +256,25 @@ class Hub:
                          repo_id=self.repo, data_dir=self.folder)
             return (kept.as_streaming_dataset if self.streaming else kept.as_dataset)(split=self.split)
         except _hub_errors():
-            raise self._refusal(OSError(unreachable)) from None
+            raise self._refusal(unreachable) from None
 
-    def _refusal(self, error: Exception) -> Problem:
-        reason = str(error).split("\n")[0].rstrip(". ") or type(error).__name__
-        return problem("hub-data", f"the data set {self.repo} cannot be read: {reason}.", where=self.repo,
-                       fix="Is it spelt right, are you online, and (for one that is not open) logged in? A name "
-                           "owner/set that is no file or folder here is looked for on the hub.")
+    def _refusal(self, reason: Words) -> Problem:
+        return problem("hub-data", Both(f"the data set {self.repo} cannot be read: {spoken(reason, False)}.",
+                                        f"数据集 {self.repo} 无法读取：{spoken(reason, True)}。"), where=self.repo,
+                       fix=Both("Is it spelt right, are you online, and (for one that is not open) logged in? A name "
+                                "owner/set that is no file or folder here is looked for on the hub.",
+                                "请检查拼写、网络，以及（非公开数据集）是否已登录。owner/set 形式的名字如果不是"
+                                "本地文件或文件夹，会到 hub 上查找。"))
 
 
 _PATIENCE = 5.0
 
 
-def _unreachable() -> str | None:
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0].rstrip(". ") or type(error).__name__
+
+
+def _unreachable() -> Both | None:
     """Why Hugging Face does not answer at all; None if it does. huggingface_hub tries six times, in 25 seconds and with
     a line for each, and has no setting for it; so whether anybody is there is asked before."""
     from huggingface_hub import constants
@@ -279,7 +290,7 @@ def _unreachable() -> str | None:
         if isinstance(cause, ssl.SSLError):  # somebody is there, and which certificates to trust is set elsewhere
             return None
         why = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-        return f"{constants.ENDPOINT} cannot be reached ({why})"
+        return Both(f"{constants.ENDPOINT} cannot be reached ({why})", f"无法连接 {constants.ENDPOINT}（{why}）")
     return None
 
 
@@ -320,7 +331,8 @@ def _import(name: str, package: str, where: str) -> Any:
     try:
         return attrgetter(attribute)(importlib.import_module(module))
     except ImportError:
-        raise problem("package-missing", f"reading from there needs the package {package}.", where=where,
+        raise problem("package-missing", Both(f"reading from there needs the package {package}.",
+                                              f"从那里读取需要安装 {package}："), where=where,
                       fix=f"pip install {package}") from None
 
 
@@ -331,8 +343,13 @@ def _digest(paths: Sequence[Path]) -> str:
             with path.open("rb") as file:
                 parts.append(hashlib.file_digest(file, "sha256").hexdigest())
         except OSError as error:
-            raise problem("data-unreadable", f"cannot be read: {error.strerror}.", where=str(path)) from None
+            raise _unreadable(error, str(path)) from None
     return _hash(*parts)
+
+
+def _unreadable(error: OSError, where: str) -> Problem:
+    return problem("data-unreadable", Both(f"cannot be read: {error.strerror}.", f"无法读取：{error.strerror}。"),
+                   where=where)
 
 
 def _hash(*parts: str) -> str:
@@ -348,10 +365,13 @@ def _one_kind(paths: Sequence[str], folder: str) -> list[str]:
     files = [path for path in paths if suffix_of(path) and Path(path).name != INFO and Path(path).name[0] != "."]
     kinds = sorted({suffix_of(path).replace(".jsonl", ".json").lstrip(".") for path in files})
     if not files:
-        raise problem("no-data-file", f"the folder holds no file that is {KINDS}.", where=folder)
+        raise problem("no-data-file", Both(f"the folder holds no file that is {KINDS}.",
+                                           f"文件夹里没有 {KINDS.zh} 文件。"), where=folder)
     if len(kinds) > 1:
-        raise problem("mixed-folder", f"the folder holds files of several kinds ({', '.join(kinds)}).", where=folder,
-                      fix="Name the files, or put them into a folder for each kind.")
+        raise problem("mixed-folder", Both(f"the folder holds files of several kinds ({', '.join(kinds)}).",
+                                           f"文件夹里有多种文件（{'、'.join(kinds)}）。"), where=folder,
+                      fix=Both("Name the files, or put them into a folder for each kind.",
+                               "请直接写文件名，或每种文件单独放一个文件夹。"))
     return files
 
 
@@ -419,8 +439,10 @@ def _on_hub(repo: str, config: Config) -> _Folder:
                                         local_files_only=unreachable is not None))
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             reason = unreachable or str(error).split("\n")[0].rstrip(".")
-            raise problem("hub-data", f"{name} of the data set {repo} cannot be read: {reason}.", where=repo,
-                          fix="REMOTE:owner/set names a data set on the hub that holds dataset_info.json.") from None
+            raise problem("hub-data", Both(f"{name} of the data set {repo} cannot be read: {spoken(reason, False)}.",
+                                           f"数据集 {repo} 的 {name} 无法读取：{spoken(reason, True)}。"), where=repo,
+                          fix=Both("REMOTE:owner/set names a data set on the hub that holds dataset_info.json.",
+                                   "REMOTE:owner/set 指 hub 上含有 dataset_info.json 的数据集。")) from None
 
     return download
 
@@ -429,13 +451,16 @@ def _parse_info(path: Path, where: str) -> Mapping[str, Any]:
     try:
         info = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise problem("data-unreadable", f"cannot be read: {error.strerror}.", where=where) from None
+        raise _unreadable(error, where) from None
     except UnicodeDecodeError:
-        raise problem("not-utf8", "the file is not UTF-8.", where=where, fix="Save it as UTF-8.") from None
+        raise problem("not-utf8", Both("the file is not UTF-8.", "文件不是 UTF-8 编码。"), where=where,
+                      fix=Both("Save it as UTF-8.", "请存为 UTF-8。")) from None
     except json.JSONDecodeError as error:
-        raise problem("bad-json", f"not valid JSON: {error.msg}.", where=f"{where}:{error.lineno}") from None
+        raise problem("bad-json", Both(f"not valid JSON: {error.msg}.", f"不是合法的 JSON：{error.msg}。"),
+                      where=f"{where}:{error.lineno}") from None
     if not isinstance(info, dict):
-        raise problem("bad-info", "it must be an object of data sets by name.", where=where)
+        raise problem("bad-info", Both("it must be an object of data sets by name.",
+                                       "内容必须是一个对象：数据集名字到条目。"), where=where)
     return info
 
 
@@ -454,17 +479,22 @@ def _find(name: str, info: _Info, config: Config) -> Source:
         if candidate.exists():
             return Source(name, _local(candidate, name), where=str(candidate))
     if suffix_of(name):
-        raise problem("no-data-file", f"there is no file {name}.", fix=_near(path, folder) or
-                      f"A relative path starts at the current folder or at dataset_dir ({folder}).")
+        raise problem("no-data-file", Both(f"there is no file {name}.", f"没有文件 {name}。"),
+                      fix=_near(path, folder) or
+                      Both(f"A relative path starts at the current folder or at dataset_dir ({folder}).",
+                           f"相对路径从当前文件夹或 dataset_dir（{folder}）算起。"))
     if _HUB_ID.fullmatch(name):
         return Source(name, _hub(name, config), where=name)
-    if not info.entries:
-        known = f"There is no {info.where}."
+    near, entries = difflib.get_close_matches(name, info.entries, n=1), sorted(info.entries)
+    if not entries:
+        known = Both(f"There is no {info.where}.", f"没有文件 {info.where}。")
+    elif near:
+        known = Both(f"Did you mean {near[0]}?", f"是不是 {near[0]}？")
     else:
-        near = difflib.get_close_matches(name, info.entries, n=1)
-        known = f"Did you mean {near[0]}?" if near else f"It holds: {', '.join(sorted(info.entries))}."
-    raise problem("no-data-set", f"{name!r} is neither in {info.where} nor a file, a folder or a hub id (owner/set).",
-                  fix=known)
+        known = Both(f"It holds: {', '.join(entries)}.", f"其中有：{'、'.join(entries)}。")
+    raise problem("no-data-set", Both(
+        f"{name!r} is neither in {info.where} nor a file, a folder or a hub id (owner/set).",
+        f"{name!r} 不在 {info.where} 里，也不是文件、文件夹或 hub 上的 id（owner/set）。"), fix=known)
 
 
 def _hub(name: str, config: Config) -> Hub:
@@ -476,19 +506,20 @@ def _local(path: Path, where: str) -> Files:
     if path.is_dir():
         return Files(tuple(map(Path, _one_kind(sorted(map(str, path.iterdir())), where))))
     if not suffix_of(path.name):
-        raise problem("no-data-file", f"the file is not {KINDS} (by the end of its name).", where=where,
-                      fix="Rename it, or convert it.")
+        raise problem("no-data-file", Both(f"the file is not {KINDS} (by the end of its name).",
+                                           f"从扩展名看，文件不是 {KINDS.zh}。"), where=where,
+                      fix=Both("Rename it, or convert it.", "请改名，或转换格式。"))
     return Files((path,))
 
 
-def _near(path: Path, folder: Path) -> str | None:
+def _near(path: Path, folder: Path) -> Both | None:
     """`Did you mean …?` with the data file whose name is nearest to that of `path`; of several, one of its kind."""
     for parent in (path.parent, (folder / path).parent):
         files = [file for file in sorted(parent.glob("*")) if suffix_of(file.name) and file.name != INFO]
         files.sort(key=lambda file: file.suffix == path.suffix)
         nearest = {file.stem: file for file in files}  # the last of a name stays
         for stem in difflib.get_close_matches(path.stem, nearest, n=1):
-            return f"Did you mean {nearest[stem]}?"
+            return Both(f"Did you mean {nearest[stem]}?", f"是不是 {nearest[stem]}？")
     return None
 
 
@@ -498,8 +529,9 @@ def _from_entry(name: str, info: _Info, config: Config) -> Source:
     try:
         entry = InfoEntry.model_validate(info.entries[name])
     except ValidationError as error:
-        raise Problem([*slips, *(Finding("bad-info", "error", where=where, message=(
-            f"{'.'.join(map(str, slip['loc'])) or 'it'}: {slip['msg']}.")) for slip in error.errors())]) from None
+        wrong = [(".".join(map(str, slip["loc"])), slip["msg"]) for slip in error.errors()]
+        raise Problem([*slips, *(Finding("bad-info", "error", where=where, message=Both(
+            f"{key or 'it'}: {what}.", f"{key or '条目'}：{what}。")) for key, what in wrong)]) from None
     if slips:
         raise Problem(slips)
     layout = described_layout(entry.formatting, entry.columns, entry.tags, entry.ranking, where)
@@ -512,10 +544,10 @@ def _slips(entry: Any, where: str) -> Iterator[Finding]:
     if not isinstance(entry, dict):
         return
     known = tuple(InfoEntry.model_fields)
-    yield from unknown_keys((key for key in entry if near_key(key, known)), known, "the entry", where)
+    yield from unknown_keys((key for key in entry if near_key(key, known)), known, Both("the entry", "条目"), where)
     for block, keys in (("columns", COLUMN_KEYS), ("tags", TAG_KEYS)):
         if isinstance(entry.get(block), dict):
-            yield from unknown_keys(entry[block], keys, f"its {block} block", where)
+            yield from unknown_keys(entry[block], keys, Both(f"its {block} block", f"{block} 块"), where)
 
 
 def _data(entry: InfoEntry, info: _Info, config: Config, where: str) -> Data:
@@ -526,17 +558,23 @@ def _data(entry: InfoEntry, info: _Info, config: Config, where: str) -> Data:
     if repo:
         return Hub(repo, chosen, entry.subset, entry.split, entry.folder, config.streaming, config.cache_dir)
     if entry.script_url:
-        raise problem("script-data", "script_url names a program, and programs that come with data are not run.",
-                      where=where, fix="Name its files with file_name, or a data set on the hub with hf_hub_url.")
+        raise problem("script-data", Both("script_url names a program, and programs that come with data are not run.",
+                                          "script_url 指的是程序，数据附带的程序一律不运行。"), where=where,
+                      fix=Both("Name its files with file_name, or a data set on the hub with hf_hub_url.",
+                               "请用 file_name 写数据文件，或用 hf_hub_url 写 hub 上的数据集。"))
     if entry.cloud_file_name:
         return Cloud(entry.cloud_file_name)
     if not entry.file_name:
-        raise problem("no-file-name", "names no data: no file_name, cloud_file_name or hf_hub_url.", where=where)
+        raise problem("no-file-name", Both("names no data: no file_name, cloud_file_name or hf_hub_url.",
+                                           "没有指明数据：缺少 file_name、cloud_file_name 或 hf_hub_url。"),
+                      where=where)
     path = info.file(entry.file_name)
     if not path.exists():
-        raise problem("no-data-file", f"there is no file {path}.", where=where, fix=_near(path, path.parent))
+        raise problem("no-data-file", Both(f"there is no file {path}.", f"没有文件 {path}。"), where=where,
+                      fix=_near(path, path.parent))
     try:
         return _local(path, str(path))
     except Problem as error:
-        raise Problem(replace(finding, where=where, message=f"{path}: {finding.message}")
+        raise Problem(replace(finding, where=where, message=Both(f"{path}: {spoken(finding.message, False)}",
+                                                                 f"{path}：{spoken(finding.message, True)}"))
                       for finding in error.findings) from None

@@ -33,6 +33,7 @@ from truetune.data.messages import BadRow, Place, Row
 from truetune.data.reading import Refused
 from truetune.data.renderer import Rendered, Renderer, Run
 from truetune.files import remove_folder, write_json
+from truetune.findings import Both, Words
 
 FORMAT = 1
 MANIFEST = "store.json"
@@ -122,7 +123,13 @@ class Store:
 
     def refused(self) -> list[Refused]:
         """The first rows that could not be learned from."""
-        return [Refused(Place(*place), reason, id, fix) for place, reason, id, fix in self.manifest.refused]
+        return [Refused(Place(*place), _words(reason), id, fix and _words(fix))
+                for place, reason, id, fix in self.manifest.refused]
+
+
+def _words(kept: str | Sequence[str]) -> Words:
+    """Words as JSON keeps them: those in two languages are a list of two."""
+    return kept if isinstance(kept, str) else Both(*kept)
 
 
 def _array(folder: Path, shard: int, name: str) -> np.ndarray:
@@ -245,7 +252,7 @@ class _Builder:
                 continue
             sequences = next(results)
             if isinstance(sequences, BadRow):
-                self._refuse(Refused(row.place, str(sequences), sequences.id, sequences.fix))
+                self._refuse(Refused(row.place, sequences.reason, sequences.id, sequences.fix))
             elif self.recipe.join:
                 documents += sequences
             else:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template  # no public name gives it; vLLM uses it too
 
 from truetune.data.messages import BadRow, Conversation, Document, Judged, Place, Preference, Row
-from truetune.findings import problem
+from truetune.findings import Both, problem
 
 BREAK = "\ue000"
 """Put into words that look like a special token while the template is rendered; no tokenizer ever sees it."""
@@ -170,8 +170,8 @@ class Writer:
             BadRow: `prompt` is not what stands before the answer.
         """
         if not ended.startswith(prompt):
-            raise BadRow("the chat template asks for an answer with a prompt that it does not write before the answer "
-                         "itself")
+            raise BadRow(Both("the chat template asks for an answer with a prompt that it does not write before the "
+                              "answer itself", "对话模板请求回答时用的提示，与它写在回答之前的内容不一致"))
         bare = ended.removesuffix(self._closing)
         if len(bare) < len(ended) and not self._ends_turn(bare[len(prompt):]):
             bare = ended
@@ -186,12 +186,14 @@ class Writer:
         """Raises:
         BadRow: the template has no place for the tools, or for the calls, and would leave them out unseen.
         """
-        names = [("tool", str(tool.get("function", tool).get("name", ""))) for tool in talk.tools]
-        names += [("call of", call.name) for message in talk.messages for call in message.tool_calls]
+        names = [(Both("tool", "工具"), str(tool.get("function", tool).get("name", ""))) for tool in talk.tools]
+        names += [(Both("call of", "调用"), call.name) for message in talk.messages for call in message.tool_calls]
         for what, name in names:
             if name not in whole:
-                raise BadRow(f"the chat template leaves out the {what} {name!r}: it knows no tools",
-                             "template-without-tools", "tool_format: qwen, for instance, teaches it to write them.")
+                raise BadRow(Both(f"the chat template leaves out the {what} {name!r}: it knows no tools",
+                                  f"对话模板漏掉了{what.zh} {name!r}：它不支持工具"), "template-without-tools",
+                             Both("tool_format: qwen, for instance, teaches it to write them.",
+                                  "可以设置工具格式，例如 tool_format: qwen。"))
 
     def _as_dicts(self, talk: Conversation) -> tuple[list[dict[str, Any]], bool]:
         """Messages as templates read them, and whether words that look like special tokens were broken up."""
@@ -242,7 +244,7 @@ class Writer:
                 add_generation_prompt=generation, **values)
             return rendered
         except (TemplateError, TypeError) as error:
-            return BadRow(f"the chat template refuses it: {error}")
+            return BadRow(Both(f"the chat template refuses it: {error}", f"对话模板拒绝这段对话：{error}"))
 
     def _find_closing(self) -> str:
         """What the template writes behind a conversation that ends, and nowhere else: Phi-3 adds end-of-text there,
@@ -281,6 +283,8 @@ def require_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
     Problem: the tokenizer brings no chat template, so nothing says how a conversation is written.
     """
     if not tokenizer.chat_template:
-        raise problem("no-chat-template", f"{model} brings no chat template: it is a base model.",
+        raise problem("no-chat-template", Both(f"{model} brings no chat template: it is a base model.",
+                                               f"{model} 没有自带对话模板：它是 base 模型。"),
                       option="model_name_or_path",
-                      fix="Choose its Instruct or Chat version, or name a template, such as template: chatml.")
+                      fix=Both("Choose its Instruct or Chat version, or name a template, such as template: chatml.",
+                               "请改用它的 Instruct 或 Chat 版本，或指定模板，例如 template: chatml。"))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truetune.data.messages import BadRow, ToolCall
-from truetune.findings import WRONG_OPTIONS, problem
+from truetune.findings import WRONG_OPTIONS, Both, Words, problem, spoken
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,9 +48,10 @@ def tool_macros(name: str) -> str:
     """
     if name not in TOOL_FORMATS:
         near = difflib.get_close_matches(name, TOOL_FORMATS, n=3, cutoff=0.5)
-        raise problem("unknown-tool-format", f"there is no tool format {name!r}.", option="tool_format",
-                      fix=f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(TOOL_FORMATS)}.",
-                      status=WRONG_OPTIONS)
+        raise problem("unknown-tool-format", Both(f"there is no tool format {name!r}.", f"没有工具格式 {name!r}。"),
+                      option="tool_format", status=WRONG_OPTIONS,
+                      fix=Both(f"Did you mean {' or '.join(near)}?", f"是不是 {' 或 '.join(near)}？") if near else
+                      Both(f"There are {', '.join(TOOL_FORMATS)}.", f"可用的格式：{'、'.join(TOOL_FORMATS)}。"))
     return _jinja(name)
 
 
@@ -127,12 +128,12 @@ def read_tools(value: Any) -> tuple[Mapping[str, Any], ...]:
         BadRow: it is something else, or a tool in it has no name.
     """
     if isinstance(value, str):
-        value = _json(value, "tools are") if value.strip() else None
+        value = _json(value, Both("tools are", "tools ")) if value.strip() else None
     listed = value or []
     if isinstance(listed, Mapping):
         listed = [listed]
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise BadRow(f"tools are {_kind(listed)}, not a list")
+        raise BadRow(_is_not(Both("tools are", "tools "), listed, Both("a list", "列表")))
     return tuple(_tool(tool, number) for number, tool in enumerate(listed, start=1))
 
 
@@ -148,7 +149,7 @@ def read_calls(value: Any) -> tuple[ToolCall, ...]:
         return tuple(_calls(value))
     said, calls = read_call_turn(value)
     if said:
-        raise BadRow(f"beside the call there is text: {said[:40]!r}")
+        raise BadRow(Both(f"beside the call there is text: {said[:40]!r}", f"调用之外还有文字：{said[:40]!r}"))
     return calls
 
 
@@ -161,7 +162,7 @@ def read_call_turn(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     if not text.strip():
         return "", ()
     try:
-        listed = _json(text, "the call is")
+        listed = _json(text, Both("the call is", "调用"))
     except BadRow:
         for name in sorted(TOOL_FORMATS, key=lambda name: name == "glm4"):  # the loosest last
             said, calls = parse_calls(text, name)
@@ -211,34 +212,45 @@ _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": Fal
 """JSON's and Python's: templates of the models' makers print booleans as Python does."""
 
 
-def _json(text: str, what: str) -> Any:
+def _json(text: str, what: Words) -> Any:
     """Raises:
     BadRow: `text` is not JSON, and where.
     """
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BadRow(f"{what} not JSON: {error.msg} at character {error.pos + 1}") from None
+        place = error.pos + 1
+        raise BadRow(Both(f"{what} not JSON: {error.msg} at character {place}",
+                          f"{spoken(what, True)}不是合法的 JSON：第 {place} 个字符处 {error.msg}")) from None
     except (ValueError, RecursionError) as error:
-        raise BadRow(f"{what} not JSON: {error}") from None
+        raise BadRow(Both(f"{what} not JSON: {error}", f"{spoken(what, True)}不是合法的 JSON：{error}")) from None
 
 
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "nothing" if value is None else type(value).__name__)
+_A_NUMBER, _AN_OBJECT = Both("a number", "数"), Both("an object", "对象")
+_KINDS = {dict: _AN_OBJECT, list: Both("a list", "列表"), str: Both("text", "文本"),
+          bool: Both("true or false", " true 或 false"), int: _A_NUMBER, float: _A_NUMBER,
+          type(None): Both("nothing", "空值")}
+
+
+def _is_not(what: Both, value: Any, wanted: Both) -> Both:
+    """What is said of a value of the wrong kind. The space between Chinese and other letters is in `what`."""
+    found = type(value).__name__
+    kind = _KINDS.get(type(value), Both(found, f" {found}"))
+    return Both(f"{what} {kind}, not {wanted}", f"{what.zh}应当是{wanted.zh}，而不是{kind.zh}")
 
 
 def _tool(tool: Any, number: int) -> Mapping[str, Any]:
     if isinstance(tool, str):
-        tool = _json(tool, f"tool {number} is")
+        tool = _json(tool, Both(f"tool {number} is", f"第 {number} 个工具"))
     if not isinstance(tool, Mapping):
-        raise BadRow(f"tool {number} is {_kind(tool)}, not an object")
+        raise BadRow(_is_not(Both(f"tool {number} is", f"第 {number} 个工具"), tool, _AN_OBJECT))
     function = tool.get("function") or tool
     if not (isinstance(function, Mapping) and isinstance(function.get("name"), str) and function["name"].strip()):
-        raise BadRow(f"tool {number} has no name")
+        raise BadRow(Both(f"tool {number} has no name", f"第 {number} 个工具没有 name"))
     if not isinstance(function.get("parameters") or {}, Mapping):
-        raise BadRow(f"tool {number} ({function['name']}): its parameters are {_kind(function['parameters'])}, "
-                     "not an object")
+        raise BadRow(_is_not(Both(f"tool {number} ({function['name']}): its parameters are",
+                                  f"第 {number} 个工具（{function['name']}）的 parameters "), function["parameters"],
+                             _AN_OBJECT))
     return tool
 
 
@@ -248,27 +260,28 @@ def _calls(value: Any) -> list[ToolCall]:
     """
     listed = [value] if isinstance(value, Mapping) else value if value is not None else []
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise BadRow(f"the call is {_kind(listed)}, not an object")
+        raise BadRow(_is_not(Both("the call is", "调用"), listed, _AN_OBJECT))
     return [_call(call, number) for number, call in enumerate(listed, start=1)]
 
 
 def _call(value: Any, number: int) -> ToolCall:
     if isinstance(value, str):
-        value = _json(value, f"call {number} is")
+        value = _json(value, Both(f"call {number} is", f"第 {number} 个调用"))
     function = value.get("function", value) if isinstance(value, Mapping) else value
     if not isinstance(function, Mapping):
-        raise BadRow(f"call {number} is {_kind(function)}, not an object")
+        raise BadRow(_is_not(Both(f"call {number} is", f"第 {number} 个调用"), function, _AN_OBJECT))
     name = function.get("name")
     if not (isinstance(name, str) and name.strip()):
-        raise BadRow(f"call {number} has no name")
+        raise BadRow(Both(f"call {number} has no name", f"第 {number} 个调用没有 name"))
     key = next((key for key in ("arguments", "parameters") if key in function), None)
     if key is None:
-        raise BadRow(f"call {number} ({name}) has no arguments")
-    arguments = function[key] or {}
+        raise BadRow(Both(f"call {number} ({name}) has no arguments", f"第 {number} 个调用（{name}）没有 arguments"))
+    arguments, what = function[key] or {}, Both(f"call {number} ({name}): its arguments are",
+                                                f"第 {number} 个调用（{name}）的 arguments ")
     if isinstance(arguments, str):
-        arguments = _json(arguments, f"call {number} ({name}): its arguments are")
+        arguments = _json(arguments, what)
     if not isinstance(arguments, Mapping):
-        raise BadRow(f"call {number} ({name}): its arguments are {_kind(arguments)}, not an object")
+        raise BadRow(_is_not(what, arguments, _AN_OBJECT))
     return ToolCall(name, arguments)
 
 

@@ -7,7 +7,6 @@ written so that a person can read it, learn from it and change it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from rich.cells import cell_len
 from truetune import __version__
 from truetune.files import write_text
 from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, Say, Words, problem, spoken, worst_first
-from truetune.guide.facts import gather
-from truetune.guide.situation import Goal, Situation
+from truetune.guide.facts import Facts, gather
+from truetune.guide.situation import Goal, Situation, in_short
 from truetune.guide.table import CHOICES, NOTES, OWN, USER
 from truetune.options import GROUPS, OPTIONS, Config
 from truetune.options.read import as_yaml
 from truetune.options.sources import SOURCES
+from truetune.report import Terminal
 from truetune.rules import apply_rules
 
 _WIDTH = 110
@@ -84,7 +84,7 @@ def make_recipe(fixed: Config, goal: Goal | None, say: Say) -> Recipe:
     return Recipe(situation, tuple(lines), tuple(worst_first(findings)), config)
 
 
-def _goal(facts: Any) -> Goal:
+def _goal(facts: Facts) -> Goal:
     """What the data look like."""
     if facts.data.kind in ("preferences", "judged"):
         return "preference"
@@ -97,20 +97,123 @@ def _goal(facts: Any) -> Goal:
 
 
 def as_text(recipe: Recipe, chinese: bool) -> str:
-    """The run.yaml: a header, the options group by group, and where their reasons come from."""
-    pieces = [*_comment(spoken(_headline(recipe), chinese), chinese)]
-    for line in _described(recipe):
-        pieces += _comment(spoken(line, chinese), chinese)
-    for finding in recipe.findings:
-        pieces += ["#", *_comment(finding.line(chinese), chinese)]
+    """The run.yaml: what it is for, the options group by group, each below its reason, and the sources."""
+    lines: list[str] = []
+    for words in (*_heading(recipe), *(finding.line(chinese) for finding in recipe.findings)):
+        lines += [*_comment(spoken(words, chinese)), "#"]
+    lines.pop()
     for group in GROUPS:
         mine = [line for line in recipe.lines if line.option in group.model_fields]
         if mine:
-            pieces += ["", f"# {'─' * 4} {group.title[chinese]} {'─' * (60 - cell_len(group.title[chinese]))}"]
+            title = group.title[chinese]
+            lines += ["", f"# ──── {title} {'─' * (_WIDTH - 8 - cell_len(title))}"]
         for line in mine:
-            pieces += ["", *_comment(f"{spoken(line.why, chinese)} ({spoken(_title(line.source), chinese)})", chinese),
-                       _yaml(line.option, line.value)]
-    pieces += ["", *_comment(spoken(Both("Where the reasons come from:", "理由的出处："), chinese), chinese)]
-    named = dict.fromkeys([line.source for line in recipe.lines] + [f.source for f in recipe.findings if f.source])
-    pieces += [f"#   {SOURCES[key].title}: {SOURCES[key].link}" for key in named if key in SOURCES]
-    return "\n".join(pieces) + "\n"
+            lines += ["", *_comment(_reason(line, chinese)), _yaml(line.option, line.value)]
+    named = [line.source for line in recipe.lines] + [finding.source or "" for finding in recipe.findings]
+    links = [f"#   {SOURCES[key].title}: {SOURCES[key].link}" for key in dict.fromkeys(named) if key in SOURCES]
+    return "\n".join([*lines, "", spoken(Both("# Where to read more:", "# 延伸阅读："), chinese), *links]) + "\n"
+
+
+def _heading(recipe: Recipe) -> list[Words]:
+    s = recipe.situation
+    data, model, machine = s.facts.data, s.facts.model, s.facts.machine
+    words = s.words()
+    return [
+        Both(f"A recipe by truetune {__version__}, goal: {s.goal}. It can be trained as it is; change what you know "
+             "better. What is said of memory and time holds for the machine that it was written on.",
+             f"truetune {__version__} 生成的训练配方，目标：{_GOAL_NAMES[s.goal].zh}。可以直接训练，也可以按你的了解修改。"
+             "显存和耗时以生成它的机器为准。"),
+        Both(f"Model: {s['model_name_or_path']}, {in_short(model.parameters)} weights, rows of up to {model.limit:,} "
+             "tokens.", f"模型：{s['model_name_or_path']}，{in_short(model.parameters)} 参数，每行最多 {model.limit:,} token。"),
+        Both(f"Data: {data.rows:,} rows of {words['median']} tokens (median) to {words['longest']}, "
+             f"{100 * data.several_turns:.0f} % with several turns, {100 * data.thinking:.0f} % with thoughts, "
+             f"{100 * data.chinese:.0f} % of the letters Chinese.",
+             f"数据：{data.rows:,} 行，token 数中位 {words['median']}、最长 {words['longest']}；多轮占 "
+             f"{100 * data.several_turns:.0f} %，带思考占 {100 * data.thinking:.0f} %，汉字占 {100 * data.chinese:.0f} %。"),
+        Both(f"Machine: {machine.device.type}, {words['free']} free; {machine.measured}.",
+             f"机器：{machine.device.type}，可用内存 {words['free']}；{machine.measured}。"),
+    ]
+
+
+_GOAL_NAMES = {"style": Both("style", "风格"), "knowledge": Both("knowledge", "知识"),
+               "preference": Both("preference", "偏好"), "reasoning": Both("reasoning", "推理")}
+
+
+def _reason(line: Line, chinese: bool) -> str:
+    """Why, and who says so."""
+    source = SOURCES[line.source].title if line.source in SOURCES else spoken(OWN[line.source], chinese)
+    return spoken(line.why, chinese) + (f"（{source}）" if chinese else f" ({source})") if source else ""
+
+
+def _yaml(option: str, value: Any) -> str:
+    """`option: value`; several words as a comma string, as people write them."""
+    if isinstance(value, tuple):
+        several = any("," in str(part) for part in value)
+        value = list(value) if several or not value else ",".join(map(str, value))
+    return as_yaml(option, value)
+
+
+_PIECE = re.compile(r"[\u2e80-\u9fff\uff00-\uffef][，。；：、）”]*|[^\s\u2e80-\u9fff\uff00-\uffef]+|\s+")
+
+
+def _comment(text: str) -> list[str]:
+    """Text as lines of a comment. Chinese has no spaces to break at; a line breaks before any of its letters."""
+    lines, line = [], ""
+    for piece in _PIECE.findall(text):
+        if cell_len(line + piece.rstrip()) > _WIDTH - 2:
+            lines.append(line.rstrip())
+            line = ""
+        line += piece if line else piece.lstrip()
+    return [f"# {line}" for line in [*lines, line] if line]
+
+
+# ------------------------------------------------------------------------------------------------------ to the user
+
+
+def write_recipe(recipe: Recipe, output: str, overwrite: bool, terminal: Terminal) -> None:
+    """Write the file (`-`: to standard output), and say on `terminal` what the run will be and what to do next.
+
+    Raises:
+        Problem: the file is there already, or cannot be written.
+    """
+    text = as_text(recipe, terminal.chinese)
+    if output == "-":
+        print(text, end="")
+    else:
+        _write(Path(output), text, overwrite)
+    s = recipe.situation
+    for finding in recipe.findings:
+        terminal.print(finding.line(terminal.chinese))
+    terminal.say(Both(
+        f"{s['finetuning_type']} on {s['model_name_or_path']} for {s.goal}: {s.facts.data.rows:,} rows, {s.steps:,} steps "
+        f"of {s.batch} rows, learning_rate {s['learning_rate']:g}",
+        f"{s['finetuning_type']}，{s['model_name_or_path']}，目标{_GOAL_NAMES[s.goal].zh}：{s.facts.data.rows:,} 行，"
+        f"{s.steps:,} 步，每步 {s.batch} 行，learning_rate {s['learning_rate']:g}"))
+    if output == "-":
+        return
+    terminal.say(Both(f"written to {output}; every value in it has its reason. Next:",
+                      f"已写入 {output}，每个值都附有理由。接下来："))
+    for command, words in _NEXT:
+        terminal.say(Both(f"  truetune {command} {output:<12}  {words.en}", f"  truetune {command} {output:<12}  {words.zh}"))
+
+
+_NEXT = (
+    ("check  ", Both("what the run will do, in detail", "详细看看训练会做什么")),
+    ("find-lr", Both("measure the learning rate on this model and data", "在这个模型和数据上实测学习率")),
+    ("train  ", Both("train", "开始训练")),
+)
+
+
+def _write(path: Path, text: str, overwrite: bool) -> None:
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise problem("not-yaml", Both("a recipe is written as .yaml.", "配方只能写成 .yaml。"), option="--output",
+                      status=WRONG_OPTIONS)
+    if path.exists() and not overwrite:
+        raise problem("file-exists", Both(f"{path} is there already.", f"{path} 已经存在。"), option="--output",
+                      status=WRONG_OPTIONS, fix=Both("Give another name, or --overwrite.", "换个名字，或加 --overwrite。"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise problem("not-writable", Both(f"{path} cannot be written: {error.strerror}.",
+                                           f"无法写入 {path}：{error.strerror}。"), option="--output") from None

@@ -72,6 +72,11 @@ class Situation:
         return float(np.mean(self.facts.data.lengths <= self["cutoff_len"]))
 
     @property
+    def can_evaluate(self) -> bool:
+        """Whether there is something to evaluate on."""
+        return bool(self["val_size"] or self["eval_dataset"])
+
+    @property
     def held_out(self) -> int:
         """Rows held out of the data for evaluation."""
         size = self["val_size"]
@@ -129,7 +134,7 @@ class Situation:
             "steps_per_epoch": f"{self.steps_per_epoch:,}", "size": in_short(model.parameters),
             "limit": f"{model.limit:,}", "median": int(np.median(lengths)), "longest": f"{lengths.max():,}",
             "most": f"{int(np.quantile(lengths, 0.995, method='higher')):,}", "lost": f"{100 * (1 - self.kept):.2g} %",
-            "refused": len(data.refused), "first_refused": data.refused[0].place if data.refused else "",
+            "wanted": self.wanted_batch(), "at_least": ENOUGH_STEPS, "refused": len(data.refused), "first_refused": data.refused[0].place if data.refused else "",
             "thinking": f"{100 * data.thinking:.0f} %", "measured": machine.measured, "device": machine.device.type,
             "free": f"{machine.free / 1e9:,.1f} GB", "swept": self.swept[0] if self.swept else "",
             "swept_rate": f"{self.swept[1]:g}" if self.swept else "", "tokens_per_han": f"{data.tokens_per_han:.1f}",

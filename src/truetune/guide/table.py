@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from truetune.data.lengths import keeping_most
 from truetune.data.messages import Kind
 from truetune.findings import Both, Severity
 from truetune.guide.facts import FALLBACK_TEMPLATE
@@ -76,7 +77,7 @@ CHOICES: tuple[Choice, ...] = (
         "room above costs nothing.",
         "所有行都完整保留：最长 {longest} 个 token，中位数 {median}。不做填充，上限留有余量也没有代价。"), SEEN,
         lambda s: _keeps_all(s)),
-    Choice("cutoff_len", lambda s: _cutoff(s, _quantile(s)), Both(
+    Choice("cutoff_len", lambda s: _cutoff(s, keeping_most(s.facts.data.lengths)), Both(
         "99.5 % of the rows have up to {most} tokens, the longest {longest}; {lost} of them are longer than this and are "
         "left out (overlong). Memory grows with the longest row.",
         "99.5 % 的行不超过 {most} 个 token，最长 {longest}；比这更长的 {lost} 会被丢弃（overlong）。显存由最长的行决定。"),
@@ -219,17 +220,17 @@ CHOICES: tuple[Choice, ...] = (
         "{steps} steps make about a hundred points of the curve.", "共 {steps} 步，曲线上约一百个点。"), JUDGEMENT),
     Choice("eval_strategy", lambda s: "steps", Both(
         "The held-out rows are looked at on the way, not only at the end.", "训练途中也评估留出的数据，而不只在结束时。"),
-        JUDGEMENT, lambda s: s.evaluates),
+        JUDGEMENT, lambda s: s.can_evaluate),
     Choice("eval_steps", lambda s: max(1, s.steps // 10), Both(
-        "About ten times in the {steps} steps.", "{steps} 步里大约评估十次。"), JUDGEMENT, lambda s: s.evaluates),
+        "About ten times in the {steps} steps.", "{steps} 步里大约评估十次。"), JUDGEMENT, lambda s: s["eval_strategy"] == "steps"),
     Choice("early_stopping_steps", lambda s: _PATIENCE, Both(
         "Three evaluations in a row without a better loss end the run: from there on it learns by heart.",
-        "连续三次评估损失没有变好就停止：再往后就是死记。"), "sixty-rows", lambda s: s.evaluates),
+        "连续三次评估损失没有变好就停止：再往后就是死记。"), "sixty-rows", lambda s: s["eval_strategy"] != "no"),
     Choice("save_strategy", lambda s: "steps", Both(
         "Checkpoints, so that a run that is stopped goes on.", "保存检查点，中断后可以继续。"), JUDGEMENT),
     Choice("save_steps", lambda s: s["eval_steps"], Both(
         "With every evaluation, so that the best of them is on the disk.", "每次评估时都保存，最好的那次就在磁盘上。"),
-        JUDGEMENT, lambda s: s.evaluates and s["eval_strategy"] == "steps" and bool(s["eval_steps"])),
+        JUDGEMENT, lambda s: s["save_strategy"] == s["eval_strategy"] == "steps" and bool(s["eval_steps"])),
     Choice("save_steps", lambda s: max(1, math.ceil(s.steps / 4)), Both(
         "Four times in the {steps} steps.", "{steps} 步里保存四次。"), JUDGEMENT, lambda s: s["save_strategy"] == "steps"),
     Choice("save_total_limit", lambda s: _PATIENCE + 1, Both(
@@ -243,18 +244,56 @@ CHOICES: tuple[Choice, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Note:
+    """Something to know about the whole run, told where `when(situation)`. `{…}` as in `Choice.why`."""
+
+    id: str
+    severity: Severity
+    option: str
+    when: Callable[[Situation], bool]
+    message: Both
+    source: str | None = None
+
+
+NOTES: tuple[Note, ...] = (
+    Note("no-pairs", "warn", "dataset", lambda s: s.goal == "preference" and not s.judged, Both(
+        "these rows hold one answer each, so there is nothing to prefer: the answers themselves are learned. Preference "
+        "needs pairs (chosen, rejected) or judged answers (label).",
+        "这些数据每行只有一个回答，无从比较偏好，只能学习回答本身。偏好训练需要成对回答（chosen、rejected）或好坏标注（label）。")),
+    Note("no-thoughts-to-learn", "warn", "dataset", lambda s: s.goal == "reasoning" and s.facts.data.thinking < 0.05,
+         Both("hardly a row holds a thought (<think>…</think> or reasoning_content): this teaches answers, not how to "
+              "come to them.",
+              "几乎没有带思考过程（<think>…</think> 或 reasoning_content）的行：学到的是答案，而不是推理过程。")),
+    Note("facts-are-hard", "info", "dataset", lambda s: s.goal == "knowledge", Both(
+        "facts are hard to teach this way: they need many rows that say them in different words, and what was taught half "
+        "invites made-up answers. Where facts change or must be exact, looking them up (RAG) is usually better; "
+        "fine-tuning is good for how to answer.",
+        "用微调灌输事实很难：需要用不同说法反复出现的大量数据，学得半懂反而容易编造。事实会变化或必须准确时，检索增强（RAG）"
+        "通常更好；微调更适合教“怎么回答”。"), "lora-learns-less"),
+    Note("no-template", "warn", "template", lambda s: not s.facts.model.own_template and s["stage"] != "pt", Both(
+        "this looks like a base model: it has not learned to answer and to stop. If there is an Instruct or Chat version, "
+        "a few hundred rows do far more with that one.",
+        "这看起来是基座模型，没有学过对话和停止。如果有 Instruct 或 Chat 版本，几百行数据在那上面效果好得多。")),
+    Note("few-rows", "info", "dataset", lambda s: s.facts.data.rows < 50, Both(
+        "{all_rows} rows can teach a tone or one fact, and are soon known by heart. A few hundred different ones do more "
+        "than any option here.",
+        "{all_rows} 行可以教会一种语气或一件事，但很快会被背下来。再加几百行不同的数据，比调任何参数都管用。")),
+    Note("poor-chinese", "warn", "model_name_or_path", lambda s: s.facts.data.tokens_per_han > 1.3, Both(
+        "this model's tokenizer needs {tokens_per_han} tokens for a Chinese letter, so it has seen little Chinese: rows "
+        "are long and learning is slow. Models made for Chinese (Qwen, GLM and others) need about 0.6.",
+        "该模型的分词器平均每个汉字要 {tokens_per_han} 个 token，说明它见过的中文很少：行会很长，学得也慢。"
+        "面向中文的模型（Qwen、GLM 等）约为 0.6。")),
+    Note("too-long", "warn", "cutoff_len", lambda s: s.kept < 1 and s["cutoff_len"] >= s.facts.model.limit, Both(
+        "{lost} of the rows are longer than the {limit} tokens that this model was made for, and are left out.",
+        "有 {lost} 的行超过该模型支持的 {limit} 个 token，会被丢弃。")),
+    Note("sampled", "info", "dataset", lambda s: s.facts.data.looked_at < s.facts.data.rows, Both(
+        "all {all_rows} rows were counted, and {looked_at} of them, drawn at random, were tokenised.",
+        "统计了全部 {all_rows} 行，其中随机抽取 {looked_at} 行做了分词。")),
+)
+
+
 # --------------------------------------------------------------------------------------------------------- how values come
-
-
-def _quantile(s: Situation) -> float:
-    return float(s.facts.data.lengths.max() if s.goal == "reasoning" else
-                 _nearly_all(s))
-
-
-def _nearly_all(s: Situation) -> float:
-    from truetune.data.lengths import keeping_most
-
-    return keeping_most(s.facts.data.lengths)
 
 
 def _cutoff(s: Situation, length: float) -> int:
@@ -266,7 +305,7 @@ def _keeps_all(s: Situation) -> bool:
     """Whether keeping every row whole asks for hardly more than keeping 99.5 % of them. Thoughts are never cut short of
     need."""
     return s.facts.data.lengths.max() <= s.facts.model.limit and (
-        s.goal == "reasoning" or s.facts.data.lengths.max() <= 1.25 * _nearly_all(s))
+        s.goal == "reasoning" or s.facts.data.lengths.max() <= 1.25 * keeping_most(s.facts.data.lengths))
 
 
 def _rank(s: Situation) -> int:

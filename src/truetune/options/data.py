@@ -39,11 +39,11 @@ class DataOptions(Group):
         higher=("you see which kind of data is learned and which is forgotten", "能看出哪类数据学会了、哪类退步了"),
         lower=("one loss over all of them together", "全部合在一起算一个损失"))] = False
     mix_strategy: Annotated[Literal["concat", "interleave_under", "interleave_over", "interleave_once"], Text(
-        "How several data sets become one. concat: one after the other. interleave_: drawn in turn or by "
-        "interleave_probs; under stops when the first is used up, over repeats until all are, once takes each row "
-        "once.",
-        "多个数据集如何合并。concat：依次相接；interleave_：轮流或按 interleave_probs 抽取；under 在最先用完时停止，"
-        "over 重复直到全部用完，once 每行恰好一次。", quality="depends")] = "concat"
+        "How several data sets become one. concat: one after the other. The others draw in turn or by "
+        "interleave_probs: interleave_under stops when the first is used up, interleave_over repeats until all are, "
+        "interleave_once takes each row once.",
+        "多个数据集如何合并。concat：依次相接。其余轮流或按 interleave_probs 抽取：interleave_under 在最先用完时停止，"
+        "interleave_over 重复直到全部用完，interleave_once 每行恰好一次。", quality="depends")] = "concat"
     interleave_probs: Annotated[Numbers, Text(
         "How often each data set is drawn, one number for each, with commas. They are scaled to a sum of 1.",
         "每个数据集被抽取的概率，逗号分隔，每个数据集一个数，自动归一。", quality="depends",
@@ -64,7 +64,7 @@ class DataOptions(Group):
         "无法学习的行：error 指出并停止；drop 丢弃并报告数量。")] = "error"
     cutoff_len: Annotated[int, Field(ge=4), Text(
         "Longest row, in tokens. Longer rows: see overlong.", "每行最多的 token 数。超长的行如何处理见 overlong。",
-        level="basic", also={"model_max_length": None},
+        level="basic", also={"model_max_length": None, "max_seq_length": None},
         higher=("long rows are kept whole; more memory, only for batches that have such rows",
                 "长行得以完整保留；含长行的批次更占显存"),
         lower=("less memory; more rows are dropped or cut", "更省显存；更多的行被丢弃或截断"), memory="up",
@@ -104,9 +104,10 @@ class DataOptions(Group):
                 "历史回答只读不学：适合只有最后一个回答可靠的数据"),
         lower=("every answer is learned, several for one reading", "每个回答都学习，读一遍学多个"), speed="depends",
         quality="depends",
-        advice=(Advice("For thinking models: their templates leave earlier thoughts out, so only the last answer "
-                       "stands in the text as it was thought.",
-                       "适合思考模型：模板会去掉历史思考，只有最后一个回答是连同思考完整出现的。", "qwen3"),))] = False
+        advice=(Advice("Not needed for models that think: their templates take thoughts out of the history, and such "
+                       "a conversation becomes several rows here by itself.",
+                       "思考模型不必为此开启：模板会去掉历史思考，这里会自动把这样的对话拆成多行。",
+                       "qwen3"),))] = False
     train_on_prompt: Annotated[bool, Text(
         "Learn the user's words too, not only the answers.", "除回答外也学习用户的话。", level="expert",
         higher=("the model learns to write questions as well; long prompts outweigh short answers",

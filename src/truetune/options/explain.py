@@ -13,7 +13,7 @@ from rich.text import Text as Line
 
 from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem
 from truetune.options import GROUPS, OPTIONS, Group, Option
-from truetune.options.help import costs, default_words, in_order, other_names, turns, why_not, width, wrap
+from truetune.options.help import costs, default_words, in_order, other_names, turns, when, why_not, width, wrap
 from truetune.options.schema import LEVELS, Level, Pair
 from truetune.options.sources import SOURCES
 from truetune.options.terms import TERMS
@@ -66,7 +66,7 @@ _GROUP_NAMES: Mapping[str, type[Group]] = {title.lower(): group for group in GRO
 
 def _key(word: str) -> str:
     """`learning rate`, `learning-rate` → `learning_rate`."""
-    return re.sub(r"[\s-]+", "_", word)
+    return re.sub(r"[\s-]+", "_", word.lower())
 
 
 def _option_of(word: str) -> Option | None:
@@ -87,16 +87,20 @@ def _is_name(word: str) -> bool:
 
 
 def _unknown(word: str) -> Finding:
-    """Nobody knows `word`: what may have been meant."""
-    known = [*sorted(OPTIONS, key=lambda name: LEVELS.index(OPTIONS[name].text.level)), *_TERM_NAMES, *_OPTION_NAMES,
-             *_GROUP_NAMES]
-    near = difflib.get_close_matches(_key(word).lower(), known, n=1, cutoff=0.7)
+    """Nobody knows `word`, and what may have been meant."""
     return Finding(
         "unknown-name", "error", option=word, message=Both(
             "no option and no word of the log is called so, and none speaks of it.",
             "没有叫这个名字的选项或日志字段，也没有说明提到它。"),
-        fix=Both(f"Did you mean {near[0]}?", f"是不是 {near[0]}？") if near else Both(
-            "`truetune explain` shows what there is.", "`truetune explain` 显示全部内容。"))
+        fix=_near(word) or Both("`truetune explain` shows what there is.", "`truetune explain` 显示全部内容。"))
+
+
+def _near(word: str) -> Both | None:
+    """A name spelt much the same."""
+    known = [*sorted(OPTIONS, key=lambda name: LEVELS.index(OPTIONS[name].text.level)), *_TERM_NAMES, *_OPTION_NAMES,
+             *_GROUP_NAMES]
+    near = difflib.get_close_matches(_key(word), known, n=1, cutoff=0.75)
+    return Both(f"Did you mean {near[0]}?", f"是不是 {near[0]}？") if near else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -124,7 +128,7 @@ def _search(phrase: str, chinese: bool) -> list[_Found]:
 
 def _match(name: str, texts: Sequence[tuple[float, Pair]], words: Sequence[re.Pattern[str]], chinese: bool,
            less: tuple[float, ...]) -> _Found | None:
-    """`name` if each of `words` stands in one of `texts`. Of those that are alike the one with smaller `less` is first."""
+    """`name`, if each of `words` stands in one of `texts`. Of two that are alike the smaller `less` comes first."""
     best = [max((weight for weight, pair in texts if any(map(word.search, pair))), default=0) for word in words]
     if not best or not all(best):
         return None
@@ -190,24 +194,21 @@ class _Desk(NamedTuple):
         return lines
 
     def costs(self, option: Option) -> list[Line]:
-        """`memory ↑ more   speed ↓ slower   quality = same`; nothing for an option that cannot be raised and costs
-        nothing."""
+        """`memory ↑ more   speed ↓ slower   quality = same`, in colours that say whether that is good."""
+        line = Line(_padded(self.say(*when(option)), _LABEL), "cyan")
         told = costs(option, self.chinese)
-        if not turns(option, self.chinese) and all(trend == "same" for _, trend, _ in told):
-            return []
-        line = Line(_padded(self.say("then", "随之"), _LABEL), "cyan")
         for number, (what, trend, words) in enumerate(told):
             good = trend == ("down" if number == 0 else "up")  # memory is what one wants less of
             style = {"same": "dim", "depends": "yellow"}.get(trend, "green" if good else "red")
             line.append(f"{what} ", "not bold default").append(words, style).append("   ")
         line.rstrip()
-        return [line]
+        return [line] if told else []
 
     def term(self, name: str) -> list[Line]:
         """One word of the log."""
         term, say = TERMS[name], self.say
         parts = (("unit", "单位", term.unit), ("good", "正常", term.good), ("bad", "异常", term.bad),
-                 ("then", "怎么办", term.then))
+                 ("do", "怎么办", term.then))
         rows = [line for en, zh, pair in parts if pair for line in self.row(say(en, zh), say(*pair))]
         also = self.row(say("also", "别名"), ", ".join(term.also))
         return [self.title(name, say("a word of the log", "日志字段")), *self.lines(say(*term.what)),
@@ -221,10 +222,11 @@ class _Desk(NamedTuple):
         for level in LEVELS:
             mine = [option for option in working if option.text.level == level]
             lines += [*[Line(f"\n{self.say(*_LEVELS[level])}", "dim")] * bool(mine), *self.one_each(mine)]
-        rest = ", ".join(option.name for option in options if why_not(option))
-        if rest:
-            lines += [Line("\n" + self.say("known, and without effect here", "可以写，但在这里不起作用"), "dim"),
-                      *self.lines(rest, first="  ")]
+        for said, idle in (
+                (("known, not done here yet", "可以写，但这里还不支持"), lambda text: text.not_offered),
+                (("known, no effect here", "可以写，在这里不起作用"), lambda text: text.no_effect)):
+            names = ", ".join(option.name for option in options if idle(option.text))
+            lines += [Line(f"\n{self.say(*said)}", "dim"), *self.lines(names, first="  ")] if names else []
         return lines
 
     def found(self, phrase: str) -> list[Line]:
@@ -232,13 +234,11 @@ class _Desk(NamedTuple):
         found = _search(phrase, self.chinese)
         if not found:
             return []
-        shown = found[:_MOST_FOUND]
-        lines = [Line(self.say(f"Nothing is called {phrase}. These speak of it:", f"没有叫 {phrase} 的内容。以下提到了它："))]
-        lines += self.entries([(name, said) for _, name, said in shown])
-        if len(found) > len(shown):
-            lines.append(Line(self.say(f"  … and {len(found) - len(shown)} more", f"  … 还有 {len(found) - len(shown)} 个"),
-                              "dim"))
-        return lines
+        fix, more = _near(phrase), len(found) - _MOST_FOUND
+        lines = self.lines(self.say(f"Nothing is called {phrase}. {f'{fix} ' if fix else ''}These speak of it:",
+                                    f"没有叫 {phrase} 的内容。{fix.zh if fix else ''}以下提到了它："))
+        lines += self.entries([(name, said) for _, name, said in found[:_MOST_FOUND]])
+        return lines + ([Line(self.say(f"  … and {more} more", f"  … 还有 {more} 个"), "dim")] if more > 0 else [])
 
     def overview(self) -> list[Line]:
         """The basic options of every group, how many more there are, and how to go on."""
@@ -247,12 +247,11 @@ class _Desk(NamedTuple):
             options = [option for option in OPTIONS.values() if option.group is group and not why_not(option)]
             basic = [option for option in options if option.text.level == "basic"]
             more = len(options) - len(basic)
-            head = Line(group.title[self.chinese], "bold")
-            if more:
-                head.append(self.say(f"  {more} more", f"  另有 {more} 个"), "not bold dim")
+            count = self.say(f"  {more} more", f"  另有 {more} 个") if more else ""
+            head = Line.assemble((group.title[self.chinese], "bold"), (count, "dim"))
             lines += [head, *self.one_each(basic)] if options else []
-        lines += [Line(), Line(self.say("Words of the log", "日志字段"), "bold"), *self.lines(", ".join(TERMS), first="  "),
-                  Line()]
+        lines += [Line(), Line(self.say("Words of the log", "日志字段"), "bold"),
+                  *self.lines(", ".join(TERMS), first="  "), Line()]
         title = GROUPS[0].title[self.chinese].lower()
         return lines + self.entries([
             ("truetune explain learning_rate", self.say("one of them in full", "详细解释一个")),
@@ -289,7 +288,8 @@ class _Desk(NamedTuple):
         return zh if self.chinese else en
 
 
-_LEVELS: Mapping[Level, Pair] = {"basic": ("basic", "基础"), "advanced": ("advanced", "进阶"), "expert": ("expert", "专家")}
+_LEVELS: Mapping[Level, Pair] = {
+    "basic": ("basic", "基础"), "advanced": ("advanced", "进阶"), "expert": ("expert", "专家")}
 
 
 def _spaced(pages: Sequence[list[Line]]) -> list[Line]:

@@ -30,8 +30,8 @@ def options_help(groups: tuple[str, ...], everything: bool, language: str) -> st
     columns = min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
     lines: list[str] = []
     for group in GROUPS:
-        shown = [option for option in OPTIONS.values() if option.group is group
-                 and (everything or option.text.level == "basic") and group.title[0] in groups]
+        shown = [option for option in OPTIONS.values() if option.group is group and group.title[0] in groups
+                 and (everything or (option.text.level == "basic" and not why_not(option)))]
         if shown:
             lines += ["", group.title[chinese] + ("：" if chinese else ":")]
         for option in in_order(shown):
@@ -54,7 +54,7 @@ def _entry(option: Option, everything: bool, chinese: bool, columns: int) -> lis
     names = f"{option.name} (= {', '.join(also)})" if also else option.name
     told = [option.text.zh if chinese else option.text.en]
     if option.text.unset and not option.default_text:
-        told.append(f"不填：{option.text.unset[1]}" if chinese else f"Unset: {option.text.unset[0]}")
+        told.append(f"不填：{option.text.unset[1]}。" if chinese else f"Unset: {option.text.unset[0]}.")
     if everything:
         told += [f"{way}：{words}" if chinese else f"{way}: {words}" for way, words in turns(option, chinese)]
     return [*wrap(f"--{names}  [{values}]", columns, "  ", " " * 6),
@@ -75,10 +75,11 @@ def why_not(option: Option, chinese: bool = False) -> str:
     return ""
 
 
-def default_words(option: Option, chinese: bool) -> str:
-    """What is taken when nothing is given: the default, and what it depends on."""
+def default_words(option: Option, chinese: bool, mark: str = "") -> str:
+    """What is taken when nothing is given: the default, between two of `mark`, and what it depends on."""
+    default = f"{mark}{option.default_text}{mark}" if option.default_text else ""
     unset = option.text.unset[chinese] if option.text.unset else ""
-    return ("；" if chinese else "; ").join(filter(None, [option.default_text, unset])) or ("无" if chinese else "none")
+    return ("；" if chinese else "; ").join(filter(None, [default, unset])) or ("无" if chinese else "none")
 
 
 def other_names(option: Option) -> list[str]:
@@ -94,16 +95,31 @@ def turns(option: Option, chinese: bool) -> list[tuple[str, str]]:
 
 
 def costs(option: Option, chinese: bool) -> list[tuple[str, Trend, str]]:
-    """What becomes of memory, speed and quality when it is raised or switched on: `("memory", "up", "↑ more")`."""
+    """What becomes of memory, speed and quality when it is raised or switched on: `("memory", "up", "↑ more")`. Nothing
+    for an option that cannot be turned and costs nothing."""
     text = option.text
-    moved = zip(_COSTS, (text.memory, text.speed, text.quality), strict=True)
-    return [(name[chinese], trend, {**_EITHER, **words}[trend][chinese]) for (name, words), trend in moved]
+    trends = (text.memory, text.speed, text.quality)
+    if not turns(option, chinese) and set(trends) == {"same"}:
+        return []
+    return [(name[chinese], trend, {**_EITHER, **words}[trend][chinese])
+            for (name, words), trend in zip(_COSTS, trends, strict=True)]
+
+
+def when(option: Option) -> Pair:
+    """When it costs what `costs` says."""
+    kinds = _kinds(option)
+    return (("if on", "开启后") if bool in kinds else ("if higher", "调高后") if kinds & {int, float} else
+            ("changes", "影响"))
 
 
 def _ways(option: Option) -> tuple[Pair, Pair]:
-    annotation = option.info.annotation
-    switch = bool in (annotation, *get_args(annotation))
+    switch = bool in _kinds(option)
     return (("on", "开启"), ("off", "关闭")) if switch else (("↑ higher", "↑ 调高"), ("↓ lower", "↓ 调低"))
+
+
+def _kinds(option: Option) -> set[object]:
+    """The types it takes: of `bool | None` bool among them."""
+    return {option.info.annotation, *get_args(option.info.annotation)}
 
 
 _COSTS: tuple[tuple[Pair, dict[Trend, Pair]], ...] = (

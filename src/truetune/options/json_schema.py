@@ -17,8 +17,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from truetune.options import OPTIONS, Option
-from truetune.options.help import costs, default_words, turns, why_not
-from truetune.options.sources import SOURCES
+from truetune.options.help import costs, default_words, turns, when, why_not
+from truetune.options.page import as_markdown, cited
 
 Schema = dict[str, Any]
 
@@ -48,40 +48,33 @@ def json_schema(chinese: bool = False) -> Schema:
 def _property(option: Option, chinese: bool) -> Schema:
     default = option.default_text if isinstance(option.default, tuple) else option.default
     hidden = {"doNotSuggest": True} if why_not(option) else {}
-    return {"description": _described(option, chinese), "markdownDescription": _marked(option, chinese),
-            **_takes(option, chinese), **({} if default in (None, "", {}) else {"default": default}), **hidden}
+    return {**_described(option, chinese), **_takes(option, chinese),
+            **({} if default in (None, "", {}) else {"default": default}), **hidden}
 
 
 def _other_name(option: Option, values: Mapping[str, str] | None, chinese: bool) -> Schema:
     """Another name of `option`, which editors cross out."""
     told = f"{option.name} 的另一个名字。" if chinese else f"Another name of {option.name}."
-    takes = {"errorMessage": "|".join(values), **_choices(list(values), any_case=True)} if values else _takes(option, chinese)
-    return {"description": told, "deprecated": True, "doNotSuggest": True, **takes}
+    takes = _saying(_choices(list(values), any_case=True), "|".join(values), chinese) if values else None
+    return {"description": told, "deprecated": True, "doNotSuggest": True, **(takes or _takes(option, chinese))}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Words
 
 
-def _described(option: Option, chinese: bool) -> str:
-    """What editors show beside an option: what it does, which way to turn it, what is taken if it is left out."""
-    return "\n".join(_told(option, chinese))
-
-
-def _marked(option: Option, chinese: bool) -> str:
-    """The same in Markdown, with what it costs and who advises what."""
-    told = _told(option, chinese)
-    moved = [f"{name} {words}" for name, trend, words in costs(option, chinese) if trend != "same"]
-    advice = [f"{advice.zh if chinese else advice.en} [{source.title}]({source.link})"
-              for advice in option.text.advice for source in [SOURCES[advice.source]]]
-    return "\n\n".join([*told, *([", ".join(moved)] if moved else []), *advice])
-
-
-def _told(option: Option, chinese: bool) -> list[str]:
+def _described(option: Option, chinese: bool) -> Schema:
+    """What editors show beside an option: what it does, which way to turn it, what is taken if it is left out. Those
+    that read Markdown also show what it costs and who advises what."""
     text, colon = option.text, "：" if chinese else ": "
-    return [*filter(None, [why_not(option, chinese)]), text.zh if chinese else text.en,
+    told = [*filter(None, [why_not(option, chinese)]), text.zh if chinese else text.en,
             *(f"{way}{colon}{words}" for way, words in turns(option, chinese)),
-            f"{'默认' if chinese else 'Default'}{colon}{default_words(option, chinese)}"]
+            f"{'默认' if chinese else 'default'}{colon}{default_words(option, chinese)}"]
+    moved = [f"{name} {words}" for name, trend, words in costs(option, chinese) if trend != "same"]
+    more = [f"{when(option)[chinese]}{colon}{', '.join(moved)}"] if moved else []
+    more += [f"{as_markdown(advice.zh if chinese else advice.en)} {cited(advice.source)}" for advice in text.advice]
+    marked = {"markdownDescription": "\n\n".join([*map(as_markdown, told), *more])} if more else {}
+    return {"description": "\n".join(told), **marked}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -95,9 +88,13 @@ _ON_OFF = ("true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "
 
 
 def _takes(option: Option, chinese: bool) -> Schema:
-    """What an option takes, and how editors say so. Each takes null too, which says nothing or takes it back."""
-    told = f"取值：{option.takes(True)}。" if chinese else f"It takes {option.takes()}."
-    takes = _type(option.info.annotation, option.info.metadata)
+    """What an option takes. Each takes null too, which says nothing or takes it back."""
+    return _saying(_type(option.info.annotation, option.info.metadata), option.takes(chinese), chinese)
+
+
+def _saying(takes: Schema, values: str, chinese: bool) -> Schema:
+    """`takes` with what editors say of other values: keywords of theirs, which validators pass over."""
+    told = f"取值：{values}。" if chinese else f"It takes {values}."
     return {**takes, "errorMessage": told, **({"patternErrorMessage": told} if "pattern" in takes else {})}
 
 

@@ -109,8 +109,8 @@ class MediaOptions(Group):
         lower=("new kinds of images can be learned, given many of them", "数据够多时能学会新类型的图像"),
         advice=(Advice("LLaVA keeps it frozen in both of its stages.", "LLaVA 的两个阶段都冻结它。", "llava"),),
         not_offered=(
-            "media are not read yet, so the part that sees is not trained",
-            "暂不读取图片、视频和音频，视觉编码器不参与训练"),
+            "images are not read yet, so the part that sees does not learn",
+            "还不读取图像，视觉编码器不参与训练"),
         free_on_resume=True)] = True
     freeze_multi_modal_projector: Annotated[bool, Text(
         "Leave the layers between seeing and language as they are.",
@@ -119,9 +119,7 @@ class MediaOptions(Group):
         higher=("less memory; what is seen is told as before", "显存更少；视觉到语言的映射不变"),
         lower=("new kinds of images are tied to words", "能把新类型的图像与文字对应起来"),
         advice=(Advice("LLaVA trains it in both of its stages.", "LLaVA 的两个阶段都训练它。", "llava"),),
-        not_offered=(
-            "media are not read yet, so the projector is not trained",
-            "暂不读取图片、视频和音频，投影层不参与训练"),
+        not_offered=("images are not read yet, so the projector does not learn", "还不读取图像，投影层不参与训练"),
         free_on_resume=True)] = True
     freeze_language_model: Annotated[bool, Text(
         "Leave the language model as it is and train only how it sees.",

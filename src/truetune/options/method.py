@@ -46,10 +46,11 @@ class MethodOptions(Group):
         higher=("the same learning rate moves the model further", "同样的学习率会让模型变化更大"),
         lower=("the model moves less; a higher learning rate makes up for it", "模型变化更小，可用更大的学习率补偿"),
         unset=("2 x lora_rank, as in LLaMA-Factory", "2 x lora_rank，同 LLaMA-Factory"), quality="depends",
-        advice=(Advice("32 whatever the rank, as the sweep has it: then a learning rate means the same at any rank. A "
-                       "learning rate says nothing without alpha / rank.",
-                       "固定为 32，不随秩变化（扫描实验即如此），这样学习率在不同的秩下含义相同。离开 alpha / rank "
-                       "谈学习率没有意义。", "tinker-lora"),
+        advice=(Advice("32 whatever the rank, the default of the sweep's function: a learning rate should then mean "
+                       "the same at any rank (inferred, not measured). Without alpha / rank a learning rate says "
+                       "nothing.",
+                       "固定为 32（扫描实验所用函数的默认值），不随秩变化：这样学习率在不同的秩下含义应当相同（推断，"
+                       "未实测）。离开 alpha / rank 谈学习率没有意义。", "tinker-lora"),
                 Advice("QLoRA's authors: 16 with rank 64.", "QLoRA 作者：秩 64 时取 16。", "qlora")))] = None
     lora_dropout: Annotated[float, Field(ge=0, lt=1), Text(
         "Share of LoRA's inputs dropped at random while training.", "训练时随机丢弃的 LoRA 输入比例。",

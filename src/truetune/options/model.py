@@ -53,9 +53,9 @@ class ModelOptions(Group):
         free_on_resume=True)] = "auto"
     infer_dtype: Annotated[Literal["auto", "float16", "bfloat16", "float32"], Text(
         "Number format of the model in chat and of the exported weights. auto keeps the model's own; float32 takes "
-        "twice the memory of the 16-bit formats.",
-        "对话时模型的数值格式，也是导出权重的格式。auto 沿用模型自己的格式；float32 的内存是 16 位格式的两倍。",
-        memory="depends", speed="depends", free_on_resume=True)] = "auto"
+        "twice the memory of float16 and bfloat16.",
+        "对话时模型的数值格式，也是导出权重的格式。auto 沿用模型自己的格式；float32 的内存是 float16 和 bfloat16 "
+        "的两倍。", memory="depends", speed="depends", free_on_resume=True)] = "auto"
     train_from_scratch: Annotated[bool, Text(
         "Start from random weights instead of the model's own.", "不用模型的权重，从随机权重开始训练。", level="expert",
         not_offered=("training starts from the model's weights", "训练总是从模型已有的权重开始"),

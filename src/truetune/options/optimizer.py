@@ -21,6 +21,7 @@ OptimizerName = Literal[
 TRAINED_OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw_torch", "adamw_torch_fused")
 """Those that train here."""
 
+_ADAMW = ("the optimizer stays AdamW, and takes AdamW's memory", "优化器仍是 AdamW，显存也按 AdamW 占用")
 _OF_GALORE = ("a setting of use_galore, which is not done yet", "它是 use_galore 的附属设置，而后者暂不支持")
 _OF_APOLLO = ("a setting of use_apollo, which is not done yet", "它是 use_apollo 的附属设置，而后者暂不支持")
 _OF_BADAM = ("a setting of use_badam, which is not done yet", "它是 use_badam 的附属设置，而后者暂不支持")
@@ -30,10 +31,12 @@ class OptimizerOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Optimizer", "优化器")
 
     optim: Annotated[OptimizerName, Text(
-        "The optimizer. adamw_torch is AdamW; adamw_torch_fused is the same in one GPU kernel. The other words are "
-        "known from transformers, and refused until they are done.",
-        "优化器。adamw_torch 即 AdamW；adamw_torch_fused 相同，但在 GPU 上用一个融合内核。其余的词来自 transformers，"
-        "支持之前会被拒绝。",
+        "The optimizer. adamw_torch is AdamW; adamw_torch_fused is the same in one GPU kernel. The others are "
+        "transformers' own, and AdamW trains instead of them for now: _8bit and _4bit hold the state in fewer bits, "
+        "paged_ lets it spill into CPU memory, galore_ and apollo_ hold a low-rank picture of it.",
+        "优化器。adamw_torch 即 AdamW；adamw_torch_fused 相同，但在 GPU 上用一个融合内核。其余来自 transformers，"
+        "暂时都改用 AdamW 训练：_8bit 和 _4bit 用更少的位保存状态，paged_ 可把状态换到内存，"
+        "galore_ 和 apollo_ 只保存低秩投影。",
         memory="depends", speed="depends", quality="depends",
         advice=(
             Advice("The fused one is usually the fastest on a GPU.", "在 GPU 上融合版通常最快。", "pytorch-adamw"),
@@ -86,10 +89,7 @@ class OptimizerOptions(Group):
             Advice("Made for large matrices: memory grows with their edges, not their area.",
                    "适合大矩阵：显存随边长而不是面积增长。", "adafactor"),
         ),
-        not_offered=(
-            "the optimizer stays AdamW, with AdamW's memory; Adafactor is not done yet",
-            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 Adafactor"),
-        free_on_resume=True)] = False
+        not_offered=_ADAMW, free_on_resume=True)] = False
     use_adam_mini: Annotated[bool, Text(
         "Adam-mini: one step size for a whole block of weights (a head, a row) instead of one for each.",
         "Adam-mini：一整块权重（一个头、一行）共用一个步长，而不是每个权重一个。",
@@ -100,10 +100,7 @@ class OptimizerOptions(Group):
             Advice("On a par with AdamW at half the optimizer memory in its paper.",
                    "其论文中以一半的优化器显存达到与 AdamW 相当的效果。", "adam-mini"),
         ),
-        not_offered=(
-            "the optimizer stays AdamW, with AdamW's memory; Adam-mini is not done yet",
-            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 Adam-mini"),
-        free_on_resume=True)] = False
+        not_offered=_ADAMW, free_on_resume=True)] = False
     use_muon: Annotated[bool, Text(
         "Muon for the matrices inside the layers, AdamW for embeddings, head and vectors: each step is made "
         "orthogonal, so that all directions move alike.",
@@ -118,10 +115,7 @@ class OptimizerOptions(Group):
             Advice("For matrices only: embeddings, head and vectors are left to AdamW.",
                    "只用于矩阵：嵌入、输出头和向量仍用 AdamW。", "muon"),
         ),
-        not_offered=(
-            "the optimizer stays AdamW, with AdamW's memory; Muon is not done yet",
-            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 Muon"),
-        free_on_resume=True)] = False
+        not_offered=_ADAMW, free_on_resume=True)] = False
     use_galore: Annotated[bool, Text(
         "GaLore: the optimizer works on a low-rank picture of each gradient, so that all weights train with little "
         "optimizer memory. For full fine-tuning.",
@@ -135,10 +129,7 @@ class OptimizerOptions(Group):
             Advice("Up to 65 % less optimizer memory in pre-training, at nearly the same loss.",
                    "预训练中优化器显存最多减少 65%，loss 几乎不变。", "galore"),
         ),
-        not_offered=(
-            "the optimizer stays AdamW, with AdamW's memory; GaLore is not done yet",
-            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 GaLore"),
-        free_on_resume=True)] = False
+        not_offered=_ADAMW, free_on_resume=True)] = False
     galore_target: Annotated[Names, Text(
         "Modules that GaLore works on. all: every linear layer.",
         "GaLore 作用于哪些模块。all：所有线性层。",
@@ -197,10 +188,7 @@ class OptimizerOptions(Group):
             Advice("On a par with AdamW or better in its paper, without GaLore's SVD.",
                    "其论文中与 AdamW 相当或更好，且没有 GaLore 的 SVD。", "apollo"),
         ),
-        not_offered=(
-            "the optimizer stays AdamW, with AdamW's memory; APOLLO is not done yet",
-            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 APOLLO"),
-        free_on_resume=True)] = False
+        not_offered=_ADAMW, free_on_resume=True)] = False
     apollo_target: Annotated[Names, Text(
         "Modules that APOLLO works on. all: every linear layer.",
         "APOLLO 作用于哪些模块。all：所有线性层。",
@@ -238,12 +226,12 @@ class OptimizerOptions(Group):
         "梯度如何投影。random 几乎没有开销；svd 选最强的方向，较慢。",
         level="expert", speed="depends", quality="depends", no_effect=_OF_APOLLO, free_on_resume=True)] = "random"
     apollo_proj_type: Annotated[Literal["std", "right", "left"], Text(
-        "Which side of a gradient is projected. std: the shorter one.",
-        "投影梯度的哪一侧。std：较短的一侧。",
+        "Which side of a gradient is projected. std: the shorter one; left, right: always that one.",
+        "投影梯度的哪一侧。std：较短的一侧；left、right：固定一侧。",
         level="expert", memory="depends", quality="depends", no_effect=_OF_APOLLO, free_on_resume=True)] = "std"
     apollo_scale_type: Annotated[Literal["channel", "tensor"], Text(
-        "One step size for each channel, or for a whole tensor (APOLLO-Mini).",
-        "每个通道一个步长，或整个张量一个（APOLLO-Mini）。",
+        "What shares a step size. channel: the weights of one channel; tensor: all weights of a matrix (APOLLO-Mini).",
+        "哪些权重共用一个步长。channel：同一通道；tensor：整个矩阵（APOLLO-Mini）。",
         level="expert", memory="depends", quality="depends", no_effect=_OF_APOLLO, free_on_resume=True)] = "channel"
     apollo_layerwise: Annotated[bool, Text(
         "Step each layer as soon as its gradient is there, and drop the gradient. Needs gradient_accumulation_steps 1 "
@@ -271,10 +259,7 @@ class OptimizerOptions(Group):
             Advice("Llama 3 8B trained on one 24 GB GPU in its paper.",
                    "其论文用一块 24 GB 的 GPU 训练了 Llama 3 8B。", "badam"),
         ),
-        not_offered=(
-            "the optimizer stays AdamW, with AdamW's memory; BAdam is not done yet",
-            "优化器仍是 AdamW，显存也按 AdamW 占用；暂不支持 BAdam"),
-        free_on_resume=True)] = False
+        not_offered=_ADAMW, free_on_resume=True)] = False
     badam_mode: Annotated[Literal["layer", "ratio"], Text(
         "What a block is. layer: one layer of the model; ratio: a share of each matrix's entries.",
         "一块是什么。layer：模型的一层；ratio：每个矩阵中一定比例的元素。",
@@ -287,7 +272,8 @@ class OptimizerOptions(Group):
         lower=("earlier blocks first", "先训练靠前的块"),
         no_effect=_OF_BADAM, free_on_resume=True)] = None
     badam_switch_mode: Annotated[Literal["ascending", "descending", "random", "fixed"], Text(
-        "The order of the blocks: from the input up, from the output down, at random, or always the same one.",
+        "The order of the blocks: from the input up (ascending), from the output down (descending), at random "
+        "(random), or always the same one (fixed).",
         "块的顺序：从输入到输出（ascending）、从输出到输入（descending）、随机（random）、固定一块（fixed）。",
         level="expert", quality="depends", no_effect=_OF_BADAM, free_on_resume=True)] = "ascending"
     badam_switch_interval: Annotated[int, Field(ge=-1), Text(
@@ -305,8 +291,8 @@ class OptimizerOptions(Group):
         lower=("less memory", "显存更少"),
         no_effect=_OF_BADAM, free_on_resume=True)] = 0.05
     badam_mask_mode: Annotated[Literal["adjacent", "scatter"], Text(
-        "ratio mode: entries next to each other, or scattered.",
-        "ratio 模式：选相邻的元素，或分散的元素。",
+        "ratio mode: entries next to each other (adjacent), or anywhere (scatter).",
+        "ratio 模式：选相邻的元素（adjacent），或分散的元素（scatter）。",
         level="expert", speed="depends", quality="depends", no_effect=_OF_BADAM, free_on_resume=True)] = "adjacent"
     badam_verbose: Annotated[int, Field(ge=0, le=2), Text(
         "How much BAdam tells: 0 nothing, 1 each change of block, 2 the weights' names too.",

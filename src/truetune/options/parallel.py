@@ -21,9 +21,7 @@ _OF_HYPER = (
 _OF_MEGATRON = (
     "a setting of use_megatron_bridge, which is not done yet",
     "它是 use_megatron_bridge 的附属设置，而后者暂不支持")
-_MEGATRON = (
-    "training runs in one process on one device; Megatron Bridge, which splits models, is not done yet",
-    "训练在一个进程、一个设备上进行；暂不支持用 Megatron Bridge 切分模型")
+_NOT_SPLIT = ("training is one process on one device: nothing is split", "训练是一个设备上的一个进程：什么都不会切分")
 
 
 class ParallelOptions(Group):
@@ -42,13 +40,13 @@ class ParallelOptions(Group):
         level="expert", speed="up",
         higher=("an Apple GPU computes", "用 Apple GPU 计算"),
         lower=("the CPU or an NVIDIA GPU computes", "用 CPU 或 NVIDIA GPU 计算"),
-        not_offered=("Apple GPUs are not used yet; the run is on the CPU", "暂不支持 Apple GPU，将在 CPU 上运行"),
+        not_offered=("Apple GPUs are not used yet, and the CPU computes", "还不使用 Apple GPU，由 CPU 计算"),
         free_on_resume=True)] = False
     deepspeed: Annotated[TableOrFile | None, Text(
         "DeepSpeed's settings: a JSON file or a mapping. ZeRO stage 1 splits the optimizer's state over the GPUs, 2 "
         "the gradients too, 3 the weights too; offload moves them to the CPU.",
-        "DeepSpeed 配置：JSON 文件或映射。ZeRO 1 把优化器状态分到各 GPU，2 再分梯度，3 再分权重；offload 则移到 CPU 内"
-        "存。",
+        "DeepSpeed 配置：JSON 文件或映射。ZeRO 1 把优化器状态分到各 GPU，2 再分梯度，3 再分权重；"
+        "offload 则移到 CPU 内存。",
         memory="down", speed="depends", unset=("off", "不使用"),
         advice=(
             Advice("Take the lowest stage that fits: 1 and 2 send no more than plain data parallelism, 3 half as much "
@@ -58,25 +56,22 @@ class ParallelOptions(Group):
                    "offload 让一块 GPU 能训练大得多的模型，速度受限于与 CPU 的连接。", "zero-offload"),
         ),
         not_offered=(
-            "training runs in one process on one device; DeepSpeed is not done yet, so nothing is split or moved to "
-            "the CPU",
-            "训练在一个进程、一个设备上进行；暂不支持 DeepSpeed，什么都不会切分或移到 CPU"),
+            "training is one process on one device: nothing is split, or moved to the CPU",
+            "训练是一个设备上的一个进程：什么都不会切分，也不会移到 CPU"),
         free_on_resume=True)] = None
     fsdp: Annotated[Names, Text(
         "PyTorch FSDP. full_shard splits weights, gradients and optimizer state over the GPUs; shard_grad_op keeps "
         "the weights whole; hybrid_shard splits inside each machine; offload moves to the CPU; auto_wrap goes layer "
         "by layer.",
-        "PyTorch FSDP。full_shard 把权重、梯度和优化器状态分到各 GPU；shard_grad_op 保留完整权重；hybrid_shard 只在单"
-        "机内切分；offload 移到 CPU；auto_wrap 按层进行。",
+        "PyTorch FSDP。full_shard 把权重、梯度和优化器状态分到各 GPU；shard_grad_op 保留完整权重；"
+        "hybrid_shard 只在单机内切分；offload 移到 CPU；auto_wrap 按层进行。",
         memory="down", speed="depends", unset=("off", "不使用"),
         advice=(
-            Advice("full_shard with auto_wrap is the usual choice for models that one GPU cannot hold.",
-                   "一块 GPU 放不下的模型通常用 full_shard 加 auto_wrap。", "fsdp"),
+            Advice("It trains models that plain data parallelism cannot hold, and is about as fast on those that it "
+                   "can.",
+                   "能训练普通数据并行放不下的模型；放得下的模型速度也相当。", "fsdp"),
         ),
-        not_offered=(
-            "training runs in one process on one device; FSDP is not done yet, so nothing is split",
-            "训练在一个进程、一个设备上进行；暂不支持 FSDP，什么都不会切分"),
-        free_on_resume=True)] = ()
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = ()
     fsdp_config: Annotated[TableOrFile | None, Text(
         "FSDP's further settings: a JSON file or a mapping.",
         "FSDP 的其他设置：JSON 文件或映射。",
@@ -108,10 +103,7 @@ class ParallelOptions(Group):
         "多少块 GPU 以何种方式分担一个模型，名字同 Accelerate 的 ParallelismConfig（tp_size、cp_size 等）。",
         level="expert", memory="down", speed="depends",
         unset=("each process has the whole model", "每个进程有完整的模型"),
-        not_offered=(
-            "training runs in one process on one device; models are not split yet",
-            "训练在一个进程、一个设备上进行；暂不支持切分模型"),
-        free_on_resume=True)] = None
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = None
     ddp_timeout: Annotated[int, Field(gt=0), Text(
         "Seconds before a silent process is given up.",
         "进程多少秒无响应就放弃。",
@@ -177,7 +169,7 @@ class ParallelOptions(Group):
         level="expert", speed="up", unset=("no TPU", "不用 TPU"),
         higher=("faster", "更快"),
         lower=("slower", "更慢"),
-        not_offered=("TPUs are not used; the run is on the CPU or a GPU", "不支持 TPU，将在 CPU 或 GPU 上运行"),
+        not_offered=("TPUs are not used, and the CPU or a GPU computes", "不使用 TPU，由 CPU 或 GPU 计算"),
         free_on_resume=True)] = None
     mp_parameters: Annotated[str, Text(
         "Settings of SageMaker's launcher.",
@@ -196,7 +188,9 @@ class ParallelOptions(Group):
         level="expert", speed="up",
         higher=("faster, with a larger batch in all", "更快，总批次更大"),
         lower=("fewer GPUs are needed", "需要的 GPU 更少"),
-        not_offered=("training runs in one process; Ray is not done yet", "训练在一个进程里进行；暂不支持 Ray"),
+        not_offered=(
+            "training is one process on one device, and Ray starts none",
+            "训练是一个设备上的一个进程，Ray 不会启动进程"),
         free_on_resume=True)] = 1
     ray_init_kwargs: Annotated[Table | None, Text(
         "Settings of ray.init, as a mapping or JSON.",
@@ -223,13 +217,11 @@ class ParallelOptions(Group):
             Advice("It pays for large matrices only; small ones get slower.",
                    "只有大矩阵划算，小矩阵反而变慢。", "torchao-float8"),
         ),
-        not_offered=(
-            "products are computed in bf16, fp16 or float32; FP8 is not done yet",
-            "矩阵乘法使用 bf16、fp16 或 float32；暂不支持 FP8"),
+        not_offered=("products are computed in bf16, fp16 or float32", "矩阵乘法仍用 bf16、fp16 或 float32"),
         free_on_resume=True)] = False
     fp8_backend: Annotated[Literal["auto", "torchao", "te", "msamp"], Text(
-        "Whose FP8: torchao, NVIDIA's Transformer Engine (te) or MS-AMP. auto takes one that is installed.",
-        "用谁的 FP8：torchao、NVIDIA Transformer Engine（te）或 MS-AMP。auto 选已安装的。",
+        "Whose FP8: torchao, NVIDIA's Transformer Engine (te) or MS-AMP (msamp). auto takes one that is installed.",
+        "用谁的 FP8：torchao、NVIDIA Transformer Engine（te）或 MS-AMP（msamp）。auto 选已安装的。",
         level="expert", speed="depends", no_effect=_OF_FP8, free_on_resume=True)] = "auto"
     fp8_enable_fsdp_float8_all_gather: Annotated[bool, Text(
         "Send FSDP's weights between GPUs in 8 bits.",
@@ -244,10 +236,7 @@ class ParallelOptions(Group):
         level="expert", memory="down", speed="depends",
         higher=("models larger than one GPU can be trained", "能训练一块 GPU 放不下的模型"),
         lower=("one device holds the model", "模型放在一个设备上"),
-        not_offered=(
-            "training runs in one process on one device; HyperParallel is not done yet",
-            "训练在一个进程、一个设备上进行；暂不支持 HyperParallel"),
-        free_on_resume=True)] = False
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = False
     hyper_parallel_args: Annotated[str | None, Text(
         "HyperParallel's plan: a JSON file.",
         "HyperParallel 的切分方案：JSON 文件。",
@@ -261,25 +250,19 @@ class ParallelOptions(Group):
         lower=("less traffic", "通信更少"),
         no_effect=_OF_HYPER, free_on_resume=True)] = 1
     use_mca: Annotated[bool, Text(
-        "Train with Megatron-Core (mcore_adapter). There it is set by the environment (USE_MCA).",
-        "用 Megatron-Core（mcore_adapter）训练。原本由环境变量 USE_MCA 设置。",
+        "Train with Megatron-Core (mcore_adapter). In LLaMA-Factory the environment variable USE_MCA sets it.",
+        "用 Megatron-Core（mcore_adapter）训练。在 LLaMA-Factory 中由环境变量 USE_MCA 设置。",
         level="expert", memory="down", speed="depends",
         higher=("large models are split over many GPUs", "大模型切分到多块 GPU"),
         lower=("one device holds the model", "模型放在一个设备上"),
-        not_offered=(
-            "training runs in one process on one device; Megatron-Core is not done yet",
-            "训练在一个进程、一个设备上进行；暂不支持 Megatron-Core"),
-        free_on_resume=True)] = False
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = False
     use_megatron_bridge: Annotated[bool, Text(
-        "Train with Megatron Bridge. There it is set by the environment (USE_MEGATRON_BRIDGE).",
-        "用 Megatron Bridge 训练。原本由环境变量 USE_MEGATRON_BRIDGE 设置。",
+        "Train with Megatron Bridge. In LLaMA-Factory the environment variable USE_MEGATRON_BRIDGE sets it.",
+        "用 Megatron Bridge 训练。在 LLaMA-Factory 中由环境变量 USE_MEGATRON_BRIDGE 设置。",
         level="expert", memory="down", speed="depends",
         higher=("large models are split over many GPUs", "大模型切分到多块 GPU"),
         lower=("one device holds the model", "模型放在一个设备上"),
-        not_offered=(
-            "training runs in one process on one device; Megatron Bridge is not done yet",
-            "训练在一个进程、一个设备上进行；暂不支持 Megatron Bridge"),
-        free_on_resume=True)] = False
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = False
     tensor_model_parallel_size: Annotated[int, Field(ge=1), Text(
         "Megatron: GPUs that share each layer's matrices.",
         "Megatron：多少块 GPU 分担每层的矩阵（张量并行）。",
@@ -290,37 +273,37 @@ class ParallelOptions(Group):
             Advice("Keep it within one machine, and split further by pipeline.",
                    "不要超出单机，机间再用流水线切分。", "megatron-2021"),
         ),
-        not_offered=_MEGATRON, free_on_resume=True)] = 1
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = 1
     pipeline_model_parallel_size: Annotated[int, Field(ge=1), Text(
         "Megatron: stages of layers, each on GPUs of its own.",
         "Megatron：把各层分成几段，每段用各自的 GPU（流水线并行）。",
         level="expert", memory="down", speed="depends",
         higher=("deeper models fit; stages wait for one another", "能放下更深的模型；各段会互相等待"),
         lower=("less waiting", "等待更少"),
-        not_offered=_MEGATRON, free_on_resume=True)] = 1
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = 1
     expert_model_parallel_size: Annotated[int, Field(ge=1), Text(
         "Megatron: GPUs that share the experts of a mixture-of-experts model.",
         "Megatron：多少块 GPU 分担 MoE 模型的专家（专家并行）。",
         level="expert", memory="down", speed="depends",
         higher=("more experts fit; tokens travel between GPUs", "能放下更多专家；token 要在 GPU 间传递"),
         lower=("less traffic", "通信更少"),
-        not_offered=_MEGATRON, free_on_resume=True)] = 1
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = 1
     context_parallel_size: Annotated[int, Field(ge=1), Text(
         "Megatron: GPUs that share each row's tokens.",
         "Megatron：多少块 GPU 分担每行的 token（上下文并行）。",
         level="expert", memory="down", speed="depends",
         higher=("longer rows fit", "能放下更长的行"),
         lower=("less traffic", "通信更少"),
-        not_offered=_MEGATRON, free_on_resume=True)] = 1
+        not_offered=_NOT_SPLIT, free_on_resume=True)] = 1
     virtual_pipeline_model_parallel_size: Annotated[int | None, Field(ge=1), Text(
         "Megatron: pieces into which each pipeline stage is cut, to wait less.",
         "Megatron：每个流水线段再切成几块，以减少等待。",
-        level="expert", memory="up", speed="up", unset=("stages are not cut", "不再切分"),
+        level="expert", speed="up", unset=("stages are not cut", "不再切分"),
         higher=("less waiting, more traffic", "等待更少，通信更多"),
         lower=("less traffic, more waiting", "通信更少，等待更多"),
         advice=(
-            Advice("It took the interleaved schedule to keep long pipelines busy.",
-                   "交错调度让长流水线保持忙碌。", "megatron-2021"),
+            Advice("The interleaved schedule gave over 10 % more throughput.",
+                   "交错调度使吞吐量提高 10% 以上。", "megatron-2021"),
         ),
         no_effect=_OF_MEGATRON, free_on_resume=True)] = None
     sequence_parallel: Annotated[bool, Text(
@@ -343,9 +326,7 @@ class ParallelOptions(Group):
             Advice("selective saves most of the memory for little time.",
                    "selective 用很少的时间省下大部分显存。", "megatron-recompute"),
         ),
-        not_offered=(
-            "gradient_checkpointing decides here, and Megatron Bridge is not done yet",
-            "这里由 gradient_checkpointing 决定；暂不支持 Megatron Bridge"),
+        not_offered=("gradient_checkpointing decides what is computed again", "重算什么由 gradient_checkpointing 决定"),
         free_on_resume=True)] = None
     recompute_method: Annotated[Literal["uniform", "block"] | None, Text(
         "Megatron: which layers full recomputation takes. uniform: all, in groups; block: the first ones of each "
@@ -419,8 +400,8 @@ class ParallelOptions(Group):
     moe_token_dispatcher_type: Annotated[Literal["allgather", "alltoall", "flex"] | None, Text(
         "Megatron: how tokens reach their experts. allgather: everything to everybody; alltoall: each to its expert; "
         "flex: a newer one that covers both.",
-        "Megatron：token 如何到达专家。allgather：全部发给所有 GPU；alltoall：各发给自己的专家；flex：兼顾两者的新方"
-        "式。",
+        "Megatron：token 如何到达专家。allgather：全部发给所有 GPU；alltoall：各发给自己的专家；flex："
+        "兼顾两者的新方式。",
         level="expert", memory="depends", speed="depends",
         unset=("as the model's Megatron recipe says", "按该模型的 Megatron 配置"),
         no_effect=_OF_MEGATRON, free_on_resume=True)] = None
@@ -469,9 +450,7 @@ class ParallelOptions(Group):
         "Megatron: name of a precision recipe.",
         "Megatron：精度方案的名字。",
         level="expert", memory="depends", speed="depends", quality="depends",
-        not_offered=(
-            "bf16, fp16 and pure_bf16 say it here, and Megatron Bridge is not done yet",
-            "这里由 bf16、fp16 和 pure_bf16 决定；暂不支持 Megatron Bridge"),
+        not_offered=("bf16, fp16 and pure_bf16 decide the number format", "数值格式由 bf16、fp16 和 pure_bf16 决定"),
         free_on_resume=True)] = "bf16_mixed"
     megatron_pretrained_checkpoint: Annotated[str | None, Text(
         "Megatron: a checkpoint in its own format to start from.",

@@ -9,9 +9,9 @@ from pydantic import Field
 from truetune.options.quantize import Bits
 from truetune.options.schema import Advice, Group, Names, Text
 
-_PAIRS = ("preference training (dpo, kto) is not done yet", "暂不支持偏好训练（dpo、kto）")
-_PPO = ("PPO is not done yet", "暂不支持 PPO")
-_LOSS = ("the loss is plain cross-entropy; this one is not done yet", "目前的损失是普通交叉熵，暂不支持这一种")
+_PAIRS = ("no stage learns from preferences yet", "还没有学习偏好的训练阶段")
+_PPO = ("no stage learns from rewards yet", "还没有按奖励学习的训练阶段")
+_LOSS = ("the loss stays plain cross-entropy", "损失仍是普通交叉熵")
 
 
 class PreferenceOptions(Group):
@@ -68,8 +68,8 @@ class PreferenceOptions(Group):
         higher=("whether an answer is good counts, not only which is better", "不仅看哪个更好，也看每个本身好不好"),
         lower=("pairs only", "只看成对比较"),
         advice=(
-            Advice("0 is plain preference training; BCO is for answers judged one by one.",
-                   "0 就是普通的偏好训练；BCO 针对逐个评判的回答。", "bco"),
+            Advice("0 is plain preference training; BCO by itself did as well as DPO on pairs.",
+                   "0 就是普通的偏好训练；单用 BCO 在成对数据上与 DPO 相当。", "bco"),
         ),
         not_offered=_PAIRS, free_on_resume=True)] = 0.0
     dpo_label_smoothing: Annotated[float, Field(ge=0, le=0.5), Text(

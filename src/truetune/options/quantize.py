@@ -19,9 +19,7 @@ AnyBits = Annotated[Literal[1, 2, 3, 4, 5, 6, 8], BeforeValidator(_read_number)]
 Bits = Annotated[Literal[4, 8], BeforeValidator(_read_number)]
 """A number of bits that bitsandbytes knows."""
 
-_LATER = (
-    "training on quantized weights is not done yet: they stay in 16 or 32 bits and need that memory",
-    "暂不支持量化训练：权重仍为 16 或 32 位，显存也按此占用")
+_LATER = ("the weights stay in 16 or 32 bits and take that memory", "权重仍为 16 或 32 位，显存也按此占用")
 _SETTING = (
     "a setting of quantization_bit, which is not done yet",
     "它是 quantization_bit 的附属设置，而量化训练暂不支持")
@@ -47,9 +45,9 @@ class QuantizeOptions(Group):
         ),
         not_offered=_LATER, free_on_resume=True)] = None
     quantization_method: Annotated[Literal["bnb", "gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"], Text(
-        "Who quantizes. bnb, hqq and eetq do it while the model is loaded; the other words name formats in which a "
-        "model was already saved.",
-        "用什么方法量化。bnb、hqq、eetq 在加载时量化；其余是模型保存时已有的量化格式。",
+        "Who quantizes. bnb, hqq and eetq do it while the model is loaded; gptq, awq, aqlm, quanto, mxfp4 and fp8 are "
+        "formats in which a model was already saved.",
+        "用什么方法量化。bnb、hqq、eetq 在加载时量化；gptq、awq、aqlm、quanto、mxfp4、fp8 是模型保存时已有的量化格式。",
         level="expert", memory="depends", speed="depends", quality="depends",
         no_effect=_SETTING, free_on_resume=True)] = "bnb"
     quantization_type: Annotated[Literal["fp4", "nf4"], Text(

@@ -2,10 +2,151 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from truetune.options.schema import Group
+from pydantic import Field
+
+from truetune.options.schema import Advice, Group, Table, Text
+
+_OF_VLLM = ("a setting of vLLM, which is not connected yet", "它是 vLLM 的设置，而 vLLM 暂不支持")
+_OF_SGLANG = ("a setting of SGLang, which is not connected yet", "它是 SGLang 的设置，而 SGLang 暂不支持")
+_OF_KT = ("a setting of use_kt, which is not done yet", "它是 use_kt 的附属设置，而后者暂不支持")
 
 
 class ServeOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Serving", "部署")
+
+    infer_backend: Annotated[Literal["huggingface", "vllm", "sglang"], Text(
+        "What computes the answers in chat. huggingface: transformers, one conversation at a time; vllm and sglang "
+        "serve many at once.",
+        "对话由什么引擎计算。huggingface：transformers，一次一个对话；vllm 和 sglang 可同时服务很多人。",
+        memory="depends", speed="depends",
+        advice=(
+            Advice("vLLM served 2 to 4 times as many requests as the systems before it.",
+                   "vLLM 的吞吐量是此前系统的 2 到 4 倍。", "vllm"),
+        ),
+        not_offered=(
+            "transformers computes the answers; vLLM and SGLang can serve what `truetune export` writes",
+            "回答由 transformers 计算；vLLM 和 SGLang 可以部署 `truetune export` 导出的模型"),
+        free_on_resume=True)] = "huggingface"
+    vllm_maxlen: Annotated[int, Field(gt=0), Text(
+        "Most tokens of a conversation in vLLM, question and answer together.",
+        "vLLM 中一次对话（问题加回答）最多的 token 数。",
+        level="expert", memory="up",
+        higher=("longer conversations; fewer at once", "对话可更长；同时的更少"),
+        lower=("more conversations at once", "可同时进行更多对话"),
+        advice=(
+            Advice("The first thing to lower when vLLM runs out of memory.",
+                   "vLLM 显存不足时首先调低它。", "vllm-memory"),
+        ),
+        no_effect=_OF_VLLM, free_on_resume=True)] = 4096
+    vllm_gpu_util: Annotated[float, Field(gt=0, le=1), Text(
+        "Share of the GPU's memory that vLLM takes.",
+        "vLLM 占用的显存比例。",
+        level="expert", memory="up", speed="up",
+        higher=(
+            "more conversations at once; others on the GPU may run out",
+            "可同时进行更多对话；GPU 上其他程序可能不够用"),
+        lower=("room for others", "给其他程序留空间"),
+        no_effect=_OF_VLLM, free_on_resume=True)] = 0.7
+    vllm_enforce_eager: Annotated[bool, Text(
+        "Do not record CUDA graphs.",
+        "不使用 CUDA graph。",
+        level="expert", memory="down", speed="down",
+        higher=("starts sooner and takes less memory; answers more slowly", "启动更快、显存更少；回答更慢"),
+        lower=("answers faster", "回答更快"),
+        no_effect=_OF_VLLM, free_on_resume=True)] = False
+    vllm_max_lora_rank: Annotated[int, Field(gt=0), Text(
+        "Largest lora_rank that vLLM makes room for.",
+        "vLLM 预留的最大 lora_rank。",
+        level="expert", memory="up", speed="down",
+        higher=("adapters of higher rank load", "能加载更高秩的适配器"),
+        lower=("less memory", "显存更少"),
+        no_effect=_OF_VLLM, free_on_resume=True)] = 32
+    vllm_config: Annotated[Table | None, Text(
+        "Any other of vLLM's settings, as a mapping or JSON.",
+        "vLLM 的其他设置，映射或 JSON。",
+        level="expert", unset=("vLLM's defaults", "vLLM 的默认值"), no_effect=_OF_VLLM, free_on_resume=True)] = None
+    sglang_maxlen: Annotated[int, Field(gt=0), Text(
+        "Most tokens of a conversation in SGLang, question and answer together.",
+        "SGLang 中一次对话（问题加回答）最多的 token 数。",
+        level="expert", memory="up",
+        higher=("longer conversations; fewer at once", "对话可更长；同时的更少"),
+        lower=("more conversations at once", "可同时进行更多对话"),
+        no_effect=_OF_SGLANG, free_on_resume=True)] = 4096
+    sglang_mem_fraction: Annotated[float, Field(gt=0, le=1), Text(
+        "Share of the GPU's memory for SGLang's weights and cache.",
+        "SGLang 的权重和缓存占用的显存比例。",
+        level="expert", memory="up", speed="up",
+        higher=("more conversations at once; may run out of memory", "可同时进行更多对话；可能显存不足"),
+        lower=("room for others", "给其他程序留空间"),
+        no_effect=_OF_SGLANG, free_on_resume=True)] = 0.7
+    sglang_tp_size: Annotated[int, Field(ge=-1), Text(
+        "GPUs that share the model in SGLang; -1: all.",
+        "SGLang 用多少块 GPU 分担模型；-1 表示全部。",
+        level="expert", memory="down", speed="up",
+        higher=("larger models fit, answers come faster", "能放下更大的模型，回答更快"),
+        lower=("GPUs stay free", "空出 GPU"),
+        no_effect=_OF_SGLANG, free_on_resume=True)] = -1
+    sglang_config: Annotated[Table | None, Text(
+        "Any other of SGLang's settings, as a mapping or JSON.",
+        "SGLang 的其他设置，映射或 JSON。",
+        level="expert", unset=("SGLang's defaults", "SGLang 的默认值"),
+        no_effect=_OF_SGLANG, free_on_resume=True)] = None
+    sglang_lora_backend: Annotated[Literal["triton", "flashinfer"], Text(
+        "Kernels that compute LoRA in SGLang: triton runs everywhere, flashinfer comes with that package.",
+        "SGLang 用哪种内核计算 LoRA：triton 到处可用，flashinfer 来自同名的包。",
+        level="expert", speed="depends", no_effect=_OF_SGLANG, free_on_resume=True)] = "triton"
+    use_kt: Annotated[bool, Text(
+        "Compute the experts of a mixture-of-experts model on the CPU (KTransformers).",
+        "在 CPU 上计算 MoE 模型的专家（KTransformers）。",
+        level="expert", memory="down", speed="down",
+        higher=("very large MoE models fit on one GPU and much CPU memory", "超大 MoE 模型可用一块 GPU 加大内存运行"),
+        lower=("everything on one device", "全部在一个设备上"),
+        not_offered=("the whole model is on one device", "整个模型放在一个设备上"), free_on_resume=True)] = False
+    kt_cpu_activation: Annotated[Literal["retain", "recompute"] | None, Text(
+        "Keep the experts' activations in CPU memory (retain), or compute them again (recompute).",
+        "专家的激活保留在内存里（retain），还是重算（recompute）。",
+        level="expert", memory="depends", speed="depends",
+        unset=("recompute where gradients are checkpointed", "使用梯度检查点时重算"),
+        no_effect=_OF_KT, free_on_resume=True)] = None
+    kt_weight_path: Annotated[str | None, Text(
+        "Experts quantised to 8 bits beforehand.",
+        "预先量化为 8 位的专家权重。",
+        level="expert", memory="down", unset=("none", "没有"), no_effect=_OF_KT, free_on_resume=True)] = None
+    kt_non_expert_weight_path: Annotated[str | None, Text(
+        "Where the other weights are kept in bfloat16.",
+        "其余权重的 bfloat16 缓存位置。",
+        level="expert", unset=("they are read from the model", "从模型读取"),
+        no_effect=_OF_KT, free_on_resume=True)] = None
+    kt_expert_checkpoint_path: Annotated[str | None, Text(
+        "Safetensors files of the experts, converted while loading.",
+        "专家的 safetensors 文件，加载时转换。",
+        level="expert", unset=("the model's own", "模型自己的"), no_effect=_OF_KT, free_on_resume=True)] = None
+    kt_use_lora_experts: Annotated[bool | None, Text(
+        "Train small extra experts on the GPU.",
+        "在 GPU 上训练额外的小专家。",
+        level="expert", memory="up", quality="depends", unset=("off", "关闭"),
+        higher=("more can be learned", "能学的更多"),
+        lower=("LoRA on the other layers only", "只在其他层上用 LoRA"),
+        no_effect=_OF_KT, free_on_resume=True)] = None
+    kt_lora_expert_num: Annotated[int | None, Field(gt=0), Text(
+        "How many of those.",
+        "这样的小专家有多少个。",
+        level="expert", memory="up", quality="depends",
+        unset=("KTransformers decides", "由 KTransformers 决定"),
+        higher=("more can be learned, more memory", "能学的更多，显存更多"),
+        lower=("less memory", "显存更少"),
+        no_effect=_OF_KT, free_on_resume=True)] = None
+    kt_lora_expert_intermediate_size: Annotated[int | None, Field(gt=0), Text(
+        "How wide they are.",
+        "这些小专家的中间宽度。",
+        level="expert", memory="up", quality="depends",
+        unset=("KTransformers decides", "由 KTransformers 决定"),
+        higher=("more can be learned, more memory", "能学的更多，显存更多"),
+        lower=("less memory", "显存更少"),
+        no_effect=_OF_KT, free_on_resume=True)] = None
+    kt_config: Annotated[Table | None, Text(
+        "Any other of KTransformers' settings, as a mapping or JSON.",
+        "KTransformers 的其他设置，映射或 JSON。",
+        level="expert", unset=("its defaults", "默认值"), no_effect=_OF_KT, free_on_resume=True)] = None

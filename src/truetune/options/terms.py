@@ -42,21 +42,21 @@ TERMS: Mapping[str, Term] = {
          "模型对要学的回答有多“意外”：上一行日志以来，所有参与学习的 token 的 -log(概率) 的平均值。0 表示毫不意外；"
          "0.7 约等于每两次猜对一个 token。"),
         _LOSS,
-        ("Falls fast in the first tenth of the run and slowly after that, with noise from step to step. Chat data on an "
-         "Instruct model often begins between 1 and 2.5. Only compare runs on the same data with the same template.",
+        ("Falls fast in the first tenth of the run and slowly after that, with noise from step to step. Chat data on "
+         "an Instruct model often begins between 1 and 2.5. Only compare runs on the same data and template.",
          "前十分之一下降快，之后缓慢下降，步与步之间有抖动。Instruct 模型学对话数据常从 1 到 2.5 开始。"
          "只有数据和模板都相同的两次训练才能比较 loss。"),
         ("Flat: nothing is learned. Rising or jumping: the steps are too large. Below about 0.1: rows are learned by "
          "heart. At the start near ln(vocabulary), 10 to 12: the model or its template is not what it seems.",
          "一直不降：没学到东西。上升或突跳：步子太大。低于约 0.1：在死记数据。一开始就接近 ln(词表大小)，即 10 到 12："
          "模型或模板不对。"),
-        ("Flat: raise learning_rate three times over, or train longer. Jumping: a third of learning_rate, or a warmup. By "
-         "heart: fewer num_train_epochs, and val_size to see it. A bad start: truetune data show.",
+        ("Flat: three times the learning_rate, or train longer. Jumping: a third of it, or a warmup. By heart: fewer "
+         "num_train_epochs, and val_size to see it. A bad start: look at the rows with truetune data show.",
          "不降：learning_rate 乘 3，或训练更久。突跳：learning_rate 除以 3，或加 warmup。死记：减少 num_train_epochs，"
          "并用 val_size 观察。开头就不对：用 truetune data show 查看数据。")),
     "eval_loss": Term(
-        ("The loss on rows that are held out (val_size or eval_dataset): how well it does on what it has not seen. With "
-         "several sets measured one by one it is that of all their tokens together.",
+        ("The loss on rows that are held out (val_size or eval_dataset): how well it does on what it has not seen. "
+         "With several sets measured one by one it is that of all their tokens together.",
          "留出数据（val_size 或 eval_dataset）上的 loss：在没见过的数据上表现如何。分别评估多个数据集时，"
          "它是全部 token 合在一起的 loss。"),
         _LOSS,
@@ -79,26 +79,26 @@ TERMS: Mapping[str, Term] = {
         ("Give that data set a larger share: mix_strategy and interleave_probs.",
          "提高该数据集的占比：mix_strategy 和 interleave_probs。")),
     "eval_perplexity": Term(
-        ("e to the power of eval_loss: among how many equally likely tokens the model hesitates, on average, on rows it "
-         "has not seen.",
+        ("e to the power of eval_loss: among how many equally likely tokens the model hesitates, on average, on rows "
+         "it has not seen.",
          "e 的 eval_loss 次方：在没见过的数据上，模型平均相当于在多少个同样可能的 token 之间犹豫。"),
         None,
         ("Falls, and stays. 1 would be perfect; 2 to 8 is common for chat data.",
          "下降并保持。1 为完美；对话数据常见 2 到 8。"),
         ("Rises: as with eval_loss, from which it is made.", "上升：与 eval_loss 相同，它由 eval_loss 算出。"),
         ("As for eval_loss.", "同 eval_loss。"),
-        ("perplexity", "ppl")),
+        ("perplexity", "ppl", "困惑度")),
     "grad_norm": Term(
-        ("Length of the gradient of all trained weights, before max_grad_norm cuts it: how strongly this step's rows pull "
-         "at the weights.",
+        ("Length of the gradient of all trained weights, before max_grad_norm cuts it: how strongly this step's rows "
+         "pull at the weights.",
          "所有可训练权重的梯度长度，在 max_grad_norm 裁剪之前：这一步的数据有多用力地拉动权重。"),
         None,
         ("Highest in the first steps, then stays within a few times its usual size. The size itself differs from model "
          "to model and with lora_rank; only its course means something.",
          "开头几步最大，之后在平常大小的几倍以内。它的绝对大小因模型和 lora_rank 而异，要看的是走势。"),
-        ("Ten times its usual size, again and again: an odd row, or steps that are too large. Growing all the time: the run "
-         "is about to diverge. 0: nothing is trained. null in the files: a float16 step that overflowed and was left "
-         "out; a few at the start are normal.",
+        ("Ten times its usual size, again and again: an odd row, or steps that are too large. Growing all the time: "
+         "the run is about to diverge. 0: nothing is trained. null in the files: a float16 step that overflowed and "
+         "was left out; a few at the start are normal.",
          "反复达到平常的十倍：有异常数据，或步子太大。持续增大：即将发散。0：没有东西在训练。文件中为 null："
          "float16 溢出，这一步被跳过，开头出现几次是正常的。"),
         ("A third of learning_rate, a warmup, max_grad_norm 1.0 or 0.3, a larger batch; truetune data show finds odd "
@@ -119,7 +119,8 @@ TERMS: Mapping[str, Term] = {
          "减小 warmup_ratio 或 warmup_steps，或训练更久；lr_scheduler_type 用 linear 或 cosine。"),
         ("lr",)),
     "epoch": Term(
-        ("How often every row has been seen so far: 1.5 is once and a half.", "到目前为止全部数据看了几遍：1.5 是一遍半。"),
+        ("How often every row has been seen so far: 1.5 is once and a half.",
+         "到目前为止全部数据看了几遍：1.5 是一遍半。"),
         ("rounds through the data", "遍"),
         ("Ends at num_train_epochs, or where max_steps or early stopping ends the run.",
          "结束于 num_train_epochs，或 max_steps、早停决定的位置。"),
@@ -148,8 +149,8 @@ TERMS: Mapping[str, Term] = {
          "每秒计算的 token 数，从开始到现在的平均值；评估和保存的时间不算在内。"),
         ("tokens a second", "token / 秒"),
         ("Steady after the first steps.", "开头几步之后保持稳定。"),
-        ("Sinks: another program wants the device, it grows hot, or memory runs out and is swapped. Low from the start: a "
-         "number format that the device only emulates, or gradient checkpointing.",
+        ("Sinks: another program wants the device, it grows hot, or memory runs out and is swapped. Low from the "
+         "start: a number format that the device only emulates, or gradient checkpointing.",
          "逐渐下降：别的程序在占用设备、设备过热，或内存不足在换页。一开始就低：设备只能模拟的数值格式，"
          "或开了梯度检查点。"),
         ("A larger per_device_train_batch_size if memory allows, packing, flash_attn auto, bf16 where it is native, "
@@ -163,7 +164,7 @@ TERMS: Mapping[str, Term] = {
         _SECONDS, also=("train_runtime", "elapsed_time")),
     "remaining_time": Term(
         ("Time that is left at the pace so far, as hours:minutes:seconds.", "按目前速度剩余的时间，时:分:秒。"),
-        also=("left",)),
+        also=("left", "剩余")),
     "percentage": Term(("How much of the run is done: step / total_steps.", "训练完成了多少：step / total_steps。"),
                        ("per cent", "%")),
     "train_loss": Term(
@@ -178,7 +179,8 @@ TERMS: Mapping[str, Term] = {
          "同一时刻占用的最大内存：有 GPU 时为显存，否则为进程内存。"),
         ("GB (10^9 bytes)", "GB（10^9 字节）"),
         ("A tenth or more below what the device has.", "比设备容量低一成以上。"),
-        ("Close to what the device has: one longer row and it runs out.", "接近设备容量：再来一行更长的数据就会溢出。"),
+        ("Close to what the device has: one longer row and it is out of memory (OOM).",
+         "接近设备容量：再来一行更长的数据就会显存不足（OOM）。"),
         ("Half of per_device_train_batch_size and twice gradient_accumulation_steps, a smaller cutoff_len, "
          "gradient_checkpointing true.",
          "per_device_train_batch_size 减半、gradient_accumulation_steps 加倍；减小 cutoff_len；"

@@ -17,8 +17,7 @@ Schedule = Literal[
 _NOT_COMPILED = ("layers run as PyTorch has them; the same is learned", "各层按 PyTorch 原样运行，学到的内容相同")
 _LOSS_ALONE = ("an evaluation sums the loss over its rows and keeps no predictions",
                "评估只对各行的损失求和，不保留预测")
-_OLD_FLOAT16 = ("float16 is computed by PyTorch itself, with loss scaling",
-                "float16 由 PyTorch 直接计算并缩放损失")
+_OLD_FLOAT16 = ("float16 is computed by PyTorch itself, with loss scaling", "float16 由 PyTorch 直接计算并缩放损失")
 _RECOMPUTED = ("layers are computed again in PyTorch's newer way (not reentrant), with the same numbers",
                "重算总是用 PyTorch 较新的方式（非 reentrant），数值相同")
 _LAST_WEIGHTS = ("a run ends with its last weights; trainer_log.jsonl tells which checkpoint had the lowest loss",
@@ -65,7 +64,8 @@ class TrainOptions(Group):
         "How often all rows are seen.", "全部数据看几遍。", level="basic",
         higher=("learned better, then by heart: the model repeats rows and gets worse at all else",
                 "先是学得更好，之后变成死记：只会背数据，其他能力变差"),
-        lower=("may learn too little: a handful of steps hardly changes a model", "可能学得不够：寥寥几步模型几乎不变"), speed="down", quality="depends",
+        lower=("may learn too little: a handful of steps hardly changes a model", "可能学得不够：寥寥几步模型几乎不变"),
+        speed="down", quality="depends",
         advice=(Advice("1 to 3.", "1 到 3。", "unsloth-guide"),
                 Advice("Qwen's scripts: 5.", "Qwen 官方脚本：5。", "qwen"),
                 Advice("Very few rows want more epochs, and early stopping: with 60 rows the held-out loss was best "
@@ -210,8 +210,9 @@ class TrainOptions(Group):
         higher=("half the memory; large values overflow, and such steps are skipped",
                 "内存减半；大数会溢出，溢出的步会跳过"), lower=("float32, unless bf16 is on", "float32，除非开启 bf16"),
         unset=("off, unless asked for", "关闭"), memory="down", speed="up", quality="depends",
-        advice=(Advice("Only for GPUs without bfloat16 (V100, T4): with loss scaling and float32 master weights, as "
-                       "here.", "只用于没有 bfloat16 的 GPU（V100、T4）：需要损失缩放和 float32 主权重，这里都有。",
+        advice=(Advice("It needs loss scaling and float32 master weights, and has both here. Take it only where there "
+                       "is no bfloat16 (V100, T4).",
+                       "需要损失缩放和 float32 主权重，这里都有。只在没有 bfloat16 时使用（V100、T4）。",
                        "mixed-precision"),))] = None
     pure_bf16: Annotated[bool, Text(
         "Weights and steps in bfloat16, no master weights.", "权重和更新都用 bfloat16，没有主权重。", level="expert",
@@ -222,7 +223,7 @@ class TrainOptions(Group):
     tf32: Annotated[bool | None, Text(
         "Faster, rougher float32 products on NVIDIA GPUs.", "在 NVIDIA GPU 上用更快、更粗的 float32 乘法。",
         level="expert",
-        higher=("float32 runs are several times faster, to about 3 digits", "float32 快数倍，约 3 位有效数字"),
+        higher=("float32 products much faster, to about 3 digits", "float32 乘法快得多，约 3 位有效数字"),
         lower=("full float32 products", "完整的 float32 乘法"), unset=("off", "关闭"), speed="up")] = None
     gradient_checkpointing: Annotated[bool | None, Text(
         "Compute the layers a second time instead of keeping them.", "重算各层而不保存中间结果。",
@@ -315,8 +316,9 @@ class TrainOptions(Group):
         higher=("more patience with a loss that goes up and down", "更能容忍损失上下波动"),
         lower=("stops sooner, perhaps too soon", "更早停止，可能过早"), unset=("never stops early", "不提前停止"),
         speed="up", quality="depends",
-        advice=(Advice("With few rows and many epochs, 2 or 3: the held-out loss of 60 rows had doubled again by "
-                       "epoch 14.", "数据少、epoch 多时用 2 或 3：60 行的实验到第 14 个 epoch 评估损失又涨了近一倍。",
+        advice=(Advice("With few rows and many epochs, 2 or 3: the held-out loss of 60 rows had nearly doubled again "
+                       "by epoch 14.",
+                       "数据少、epoch 多时用 2 或 3：60 行的实验到第 14 个 epoch 评估损失又涨了近一倍。",
                        "sixty-rows"),))] = None
     load_best_model_at_end: Annotated[bool, Text(
         "End with the weights of the best evaluation.", "结束时取评估最好的权重。",

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from truetune.data.templates.source import Thinking, find_template, render_text, template_source
 from truetune.data.templates.table import Template
-from truetune.findings import Finding
+from truetune.findings import Both, Finding
 
 _SYSTEM, _USER, _ANSWER = ({"role": role, "content": text} for role, text in
                            (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello")))
@@ -20,6 +20,8 @@ _PROBES: dict[str, list[dict[str, str]]] = {
     "a system text": [_SYSTEM, _USER, _ANSWER],
     "two turns": [_USER, _ANSWER, _USER, _ANSWER],
 }
+
+_PROBES_ZH = {"one turn": "一轮对话", "a system text": "带系统提示的对话", "two turns": "两轮对话"}
 
 _MARKS = re.compile(r"<[^<>\s]+>|\[/?[A-Za-z_]{2,}\]|\[\|\w+\|\]|\]~!?b[\[\]]|\[e~\[")
 """What looks like a token of its own: <|im_end|>, <｜User｜>, [INST], [|user|], and MiniMax's brackets."""
@@ -70,20 +72,25 @@ def _token_id(tokenizer: PreTrainedTokenizerBase, word: str) -> int | None:
 def _lost_ends(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[Finding]:
     """Stop words that are no token here: an error where the template writes them, since nothing else ends a turn."""
     written = render_text(template.name, _PROBES["two turns"], bos="", eos="\0")
-    fix = "Choose the template that was made for this model, or leave template out to use the model's own."
+    fix = Both("Choose the template that was made for this model, or leave template out to use the model's own.",
+               "请选用为这个模型制作的模板；或不填 template，使用模型自带的模板。")
     lost = [word for word in template.stop if _token_id(tokenizer, word) is None]
-    findings = [Finding("template-token", "error", option="template", fix=fix, message=(
+    findings = [Finding("template-token", "error", option="template", fix=fix, message=Both(
         f"{template.name} ends a turn with {word}, which is not one token of this tokenizer: the model could not learn "
-        "to stop.")) for word in lost if word in written]
+        "to stop.",
+        f"{template.name} 用 {word} 结束一轮，而它不是这个分词器的单个 token：模型学不会停下。"))
+        for word in lost if word in written]
     if "\0" in written and tokenizer.eos_token is None:
-        findings.append(Finding("template-token", "error", option="template", fix=fix, message=(
+        findings.append(Finding("template-token", "error", option="template", fix=fix, message=Both(
             f"{template.name} ends an answer with the end-of-text token, and this tokenizer has none: the model could "
-            "not learn to stop.")))
+            "not learn to stop.",
+            f"{template.name} 用文本结束符结束回答，而这个分词器没有它：模型学不会停下。")))
     unwritten = [word for word in lost if word not in written]
     if unwritten:
-        findings.append(Finding("template-token", "warn", option="template", message=(
+        findings.append(Finding("template-token", "warn", option="template", message=Both(
             f"{template.name} also stops at {', '.join(unwritten)}, no token of this tokenizer: it stops nothing "
-            "here.")))
+            "here.",
+            f"{template.name} 还在 {'、'.join(unwritten)} 处停止，但它不是这个分词器的 token，在这里不起作用。")))
     return findings
 
 
@@ -96,9 +103,10 @@ def _lost_marks(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[
              if mark not in template.stop and _token_id(tokenizer, mark) is None]
     if not marks:
         return []
-    return [Finding("template-token", "warn", option="template", message=(
-        f"{template.name} writes {', '.join(marks)}, for this tokenizer no special tokens but plain text."),
-        fix="Choose the template that was made for this model.")]
+    return [Finding("template-token", "warn", option="template", message=Both(
+        f"{template.name} writes {', '.join(marks)}, for this tokenizer no special tokens but plain text.",
+        f"{template.name} 会写出 {'、'.join(marks)}，对这个分词器来说只是普通文本，不是特殊 token。"),
+        fix=Both("Choose the template that was made for this model.", "请选用为这个模型制作的模板。"))]
 
 
 def _texts(tokenizer: Any) -> dict[str, str | None]:
@@ -127,16 +135,21 @@ def _differences(name: str, named: dict[str, str | None], brought: dict[str, str
     """
     for what, text in named.items():
         ours, own = (text or "").removesuffix(closing), brought[what]
+        zh = _PROBES_ZH[what]
         if own is None:
-            told = f"with {what} the latter refuses to write anything"
+            told = Both(f"with {what} the latter refuses to write anything", f"遇到{zh}时，后者拒绝输出")
         elif own.removesuffix(closing) != ours:
             place = max(0, _common(ours, own) - _SHOWN // 3)
-            told = f"with {what} it writes {_quoted(ours[place:])} where the latter writes {_quoted(own[place:])}"
+            mine, its = _quoted(ours[place:]), _quoted(own[place:])
+            told = Both(f"with {what} it writes {mine} where the latter writes {its}",
+                        f"遇到{zh}时，它写 {mine}，后者写 {its}")
         else:
             continue
-        return [Finding("template-differs", "warn", option="template", message=(
+        return [Finding("template-differs", "warn", option="template", message=Both(
             f"{name} is not the chat template that this tokenizer brings: {told}. {name} is what will be trained and "
-            "saved."), fix="Leave template out to use the model's own.")]
+            "saved.",
+            f"{name} 与分词器自带的对话模板不同：{told.zh}。训练和保存时用的是 {name}。"),
+            fix=Both("Leave template out to use the model's own.", "不填 template 就使用模型自带的模板。"))]
     return []
 
 

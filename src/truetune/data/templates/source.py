@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from truetune.data.templates.table import TEMPLATES, Template, Value
 from truetune.data.tools import tool_macros
-from truetune.findings import WRONG_OPTIONS, problem
+from truetune.findings import WRONG_OPTIONS, Both, problem
 
 Thinking = bool | None | Literal["unset"]
 """What `enable_thinking` may be. "unset": nothing is decided, answers stay as the data have them."""
@@ -30,9 +30,10 @@ def find_template(name: str) -> Template:
     """
     if name not in TEMPLATES:
         near = difflib.get_close_matches(name.lower(), TEMPLATES, n=3, cutoff=0.5)
-        raise problem("unknown-template", f"{name} is no template.", option="template", status=WRONG_OPTIONS,
-                      fix=f"Did you mean {' or '.join(near)}?" if near else
-                      "Leave it out to use the model's own chat template.")
+        raise problem("unknown-template", Both(f"{name} is no template.", f"没有模板 {name}。"), option="template",
+                      status=WRONG_OPTIONS,
+                      fix=Both(f"Did you mean {' or '.join(near)}?", f"是不是 {' 或 '.join(near)}？") if near else
+                      Both("Leave it out to use the model's own chat template.", "不填就使用模型自带的对话模板。"))
     return TEMPLATES[name]
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from truetune.findings import Both
+
 Value = str | bool | tuple[str, str] | None
 
 
@@ -38,10 +40,11 @@ class Template:
     text_marks: bool = False
 
     @property
-    def note(self) -> str | None:
+    def note(self) -> Both | None:
         """The line that tells what is not there yet for a model that also sees or hears."""
-        return (f"{self.name} is for a model that also takes pictures, video or sound: only its text is trained here; "
-                "media are not there yet." if self.media else None)
+        return Both(f"{self.name} is for a model that also takes pictures, video or sound: only its text is trained "
+                    "here; media are not there yet.",
+                    f"{self.name} 用于还能接收图片、视频或音频的模型：这里只训练文本，多媒体暂不支持。") if self.media else None
 
 
 TEMPLATES: dict[str, Template] = {}
