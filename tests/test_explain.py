@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-import time
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from test_cli import imports
 
 from truetune.cli import VERBS, Verb, Verbs, main
 from truetune.events import read_events
-from truetune.findings import WRONG_OPTIONS, Problem
-from truetune.options import GROUPS, OPTIONS, Option
+from truetune.findings import WRONG_OPTIONS
+from truetune.options import GROUPS, OPTIONS
 from truetune.options.explain import explain
 from truetune.options.help import options_help, why_not, width, wrap
 from truetune.options.json_schema import json_schema, schema_text
-from truetune.options.page import options_page
-from truetune.options.read import canonical_name, read_config
+from truetune.options.page import as_markdown, options_page
+from truetune.options.read import read_config
+from truetune.options.schema import LEVELS
 from truetune.options.sources import SOURCES
 from truetune.options.terms import TERMS
 from truetune.report import Terminal
@@ -69,7 +71,7 @@ def verbs(verb: Verb | Verbs = VERBS, name: str = "truetune") -> Iterator[tuple[
 
 
 def test_help_shows_the_options_of_each_verb(capsys):
-    """Basic ones that do something; with `all` every one, each once, and those without effect after the others."""
+    """Basic ones that do something; with `all` every one, by group and level, those without effect at a group's end."""
     titles = {group.title[0] for group in GROUPS}
     for name, verb in verbs():
         assert set(verb.groups) <= titles, name
@@ -80,10 +82,10 @@ def test_help_shows_the_options_of_each_verb(capsys):
             assert main([*name.split()[1:], *words.split()]) == 0
             shown = re.findall(r"^  --(\w+)(?= )", capsys.readouterr().out, re.MULTILINE)
             assert sorted(set(shown) & OPTIONS.keys()) == sorted(option.name for option in expected), name
-            idle = [bool(why_not(OPTIONS[option])) for option in shown if option in OPTIONS]
-            groups = [OPTIONS[option].group for option in shown if option in OPTIONS]
-            assert all(a <= b or groups[number] is not groups[number + 1]
-                       for number, (a, b) in enumerate(zip(idle, idle[1:], strict=False)))
+            options = [OPTIONS[option] for option in shown if option in OPTIONS]
+            order = [(GROUPS.index(option.group), bool(why_not(option)), LEVELS.index(option.text.level))
+                     for option in options]
+            assert order == sorted(order), name
 
 
 def test_every_option_that_works_is_in_some_help():
@@ -104,15 +106,23 @@ def test_help_fits_the_terminal(language, monkeypatch):
 # Lines that fit
 
 
-@given(st.text("abc def，。：（）中文字…|-_", max_size=200), st.integers(8, 60))
-def test_wrapping_loses_nothing_and_fits(text, columns):
-    """Only spaces at line ends go; a line is too wide only if it is one word; none begins with a Chinese comma."""
+def squeezed(text: str) -> str:
+    """Without white space, so that it does not matter where lines end."""
+    return "".join(text.split())
+
+
+WORDS = st.tuples(st.sampled_from(["学习率", "（见 loss", "learning_rate", "a|b", "重"]), st.sampled_from("，。） "))
+
+
+@given(st.lists(WORDS, max_size=40), st.integers(24, 60))
+def test_wrapping_loses_nothing_and_fits(words, columns):
+    """Only spaces at line ends go; no line is too wide, and none begins with a Chinese comma or full stop."""
+    text = "".join(word + mark for word, mark in words)
     lines = wrap(text, columns, "* ", "  ")
-    assert "".join("".join(lines)[2:].split()) == "".join(text.split())
-    for number, line in enumerate(lines):
-        assert width(line) == cell_len(line)
-        assert width(line) <= columns or len(re.findall(r"[^\s一-鿿]+[一-鿿]?|[一-鿿]", line[2:])) <= 3
-        assert not number or not line[2:].startswith(tuple("，。：）…")) or not line[2:].strip("，。：）…（ ")
+    assert squeezed("".join(lines)) == "*" + squeezed(text)
+    for line in lines:
+        assert width(line) == cell_len(line) <= columns
+        assert not line[2:].startswith(("，", "。", "）"))
 
 
 def test_wrapping_breaks_chinese_where_it_may():
@@ -129,10 +139,6 @@ def explained(*words: str, chinese: bool = False, columns: int = 80, **terminal:
     console = Terminal(chinese, file=io.StringIO(), width=columns, **terminal)
     explain(words, console)
     return console.file.getvalue()
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 @pytest.mark.parametrize("chinese", [False, True], ids=["en", "zh"])
@@ -170,7 +176,7 @@ def test_words_of_the_log_name_options_that_exist():
                 assert set(re.findall(r"[a-z]+(?:_[a-z]+)+", words)) <= OPTIONS.keys() | TERMS.keys(), name
 
 
-def test_what_a_page_looks_like(monkeypatch):
+def test_what_a_page_looks_like():
     """One option, as the person sees it."""
     assert explained("use_rslora").splitlines()[1].startswith("Not done here: ")
     page = explained("lora_r").splitlines()
@@ -216,18 +222,8 @@ def test_a_search_finds_what_speaks_of_a_word():
     assert {"lora_dropout", "eval_loss"} <= set(found)
     assert explained("overfit").startswith("Nothing is called overfit.")
     assert "eval_loss" in explained("过拟合") and "过拟合" in explained("过拟合", chinese=True)
-    first = explained("batch_siz").splitlines()[1].split()[0]
-    assert "batch_size" in first
+    assert "batch_size" in explained("batch_siz").splitlines()[1].split()[0]
     assert "train_peak_memory_gb" in explained("oom")
-    assert "learning_rate" not in explained("lear|rate") if _finds("lear|rate") else True  # a pattern is only text
-
-
-def _finds(word: str) -> bool:
-    try:
-        explained(word)
-    except Problem:
-        return False
-    return True
 
 
 def test_what_nobody_knows_names_what_is_near(capsys):
@@ -274,8 +270,6 @@ def test_explaining_is_quick_and_imports_nothing_heavy():
 
 def test_everything_a_run_logs_is_explained(tiny, tmp_path, monkeypatch):
     """A real run with an evaluation: every key of its events, of trainer_log.jsonl and of all_results.json."""
-    from truetune.files import read_json
-
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "rows.json")
     assert main(["train", f"--model_name_or_path={tiny}", "--dataset=rows.json", "--output_dir=o", "--max_steps=2",
@@ -283,7 +277,148 @@ def test_everything_a_run_logs_is_explained(tiny, tmp_path, monkeypatch):
     run = tmp_path / "o"
     told = [key for kind in ("step", "eval") for event in events(run, kind) for key in event]
     told += [key for line in read_events(run / "trainer_log.jsonl") for key in line]
-    told += list(read_json(run / "all_results.json"))
+    told += json.loads((run / "all_results.json").read_text(encoding="utf-8"))
     assert {"loss", "eval_loss", "eval_perplexity", "grad_norm", "lr", "train_runtime"} <= set(told)
     for key in set(told) - {"event", "time"}:
-        assert explained(key).splitlines()[0].endswith("a word of the log") or "a word of the log" in explained(key), key
+        assert "a word of the log" in explained(key), key
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# JSON Schema
+
+
+class EditorYaml(yaml.SafeLoader):
+    """YAML 1.2, which editors read: only true and false are switches, and 1e-4 is a number."""
+
+
+EditorYaml.yaml_implicit_resolvers = {}
+for tag, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+        ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789"))):
+    EditorYaml.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first)
+
+SCHEMA = Draft202012Validator(json_schema())
+
+
+def refused_by_the_schema(text: str) -> set[str]:
+    """Names in a YAML that an editor underlines."""
+    found = set()
+    for error in SCHEMA.iter_errors(yaml.load(text, EditorYaml)):
+        found |= {str(error.path[0])} if error.path else set(re.findall(r"'(\w+)'", error.message))
+    return found
+
+
+def refused_by_the_program(text: str, folder: Path) -> set[str]:
+    """Names in a YAML that the program does not read, as they are written there."""
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    lines = dict(enumerate(text.splitlines(), 1))
+    return {lines[int(finding.where.split(",")[0].split(":")[1])].split(":")[0]
+            for finding in read_config([str(path)])[1] if finding.where}
+
+
+def test_the_schema_is_one():
+    for chinese in (False, True):
+        Draft202012Validator.check_schema(json_schema(chinese))
+    names = {name for option in OPTIONS.values() for name in (option.name, *option.text.also)}
+    assert set(json_schema()["properties"]) == names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_valid_and_names_its_schema(path):
+    """Its first line leads editors to the file, which is there."""
+    text = path.read_text(encoding="utf-8")
+    assert refused_by_the_schema(text) == set()
+    marked = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
+    assert marked and (path.parent / marked[1]).resolve() == ROOT / "schema" / "truetune.schema.json"
+
+
+PROBES = ["8", "-1", "0", "1", "64", "0.5", "8.0", "1e-4", "true", "False", "yes", "'off'", "maybe", "no", "a b", "all",
+          "null", "", "''", "'null'", "a, b", "a,b,", "[a, b]", "[a, 5]", "[a, null]", "[[a]]", "[]", "0.5, 0.3",
+          "[0.5, 0.3]", "0.5, x", "{a: 1}", "{a: x}", "{a: 0.5}", "'{\"a\": 1}'", "{}", "2024-01-01", "auto"]
+UNSEEN = ["'0'", "'-8'", "1_000", "1e3", "8.0", "'a: b'"]
+"""What only the program refuses: quoted numbers out of bounds, 1e3 and 8.0 where 1000 and 8 are meant, a table in quotes
+that holds the wrong things. An editor sees no numbers in words, and a number whichever way it is written."""
+
+
+def one_value(value: str, nth: int) -> str:
+    """A file in which every option has this value, each under the nth of its names."""
+    names = ((option.name, *option.text.also) for option in OPTIONS.values())
+    return "".join(f"{name[nth % len(name)]}: {value}\n" for name in names)
+
+
+@pytest.mark.parametrize("value", [*PROBES, *UNSEEN])
+def test_the_schema_and_the_program_agree(value, tmp_path):
+    """Every option under all its names, with this value: one underlines what the other refuses."""
+    for nth in range(1 + max(len(option.text.also) for option in OPTIONS.values())):
+        text = one_value(value, nth)
+        editor, program = refused_by_the_schema(text), refused_by_the_program(text, tmp_path)
+        assert editor <= program if value in UNSEEN else editor == program
+
+
+def test_the_probes_can_fail():
+    """Each is taken by some options and refused by others, so that the test above says something; null and nothing are
+    taken by all, lists of lists by none."""
+    for value in set(PROBES) - {"null", "", "[[a]]"}:
+        assert 0 < len(refused_by_the_schema(one_value(value, 0))) < len(OPTIONS), value
+    assert refused_by_the_schema(one_value("null", 0)) == refused_by_the_schema(one_value("", 0)) == set()
+    assert refused_by_the_schema(one_value("[[a]]", 0)) == OPTIONS.keys()
+
+
+def test_every_default_is_valid():
+    defaults = {name: property["default"] for name, property in json_schema()["properties"].items()
+                if "default" in property}
+    assert len(defaults) > 100
+    assert not list(SCHEMA.iter_errors({name: value for name, value in defaults.items() if name in OPTIONS}))
+
+
+def test_unknown_names_and_two_names_for_one_are_underlined(tmp_path):
+    text = "learning_rte: 1\nlora_rank: 8\nuse_lora: maybe\n"
+    assert refused_by_the_schema(text) == refused_by_the_program(text, tmp_path) == {"learning_rte", "use_lora"}
+    for option in OPTIONS.values():
+        for name, other in combinations([option.name, *option.text.also], 2):
+            assert SCHEMA.is_valid({name: None}) and SCHEMA.is_valid({other: None})
+            assert not SCHEMA.is_valid({name: None, other: None})
+
+
+@pytest.mark.parametrize("chinese", [False, True], ids=["en", "zh"])
+def test_editors_show_what_explain_shows(chinese):
+    """Beside each option its text, which way to turn it, and why it has no effect; other names are crossed out."""
+    properties = json_schema(chinese)["properties"]
+    for name, option in OPTIONS.items():
+        told = properties[name]["description"]
+        pairs = [option.text.higher, option.text.lower, option.text.unset]
+        for words in (why_not(option, chinese), *(pair[chinese] for pair in pairs if pair)):
+            assert words in told, name
+        assert "deprecated" not in properties[name]
+        for other in option.text.also:
+            assert properties[other]["deprecated"] and name in properties[other]["description"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The pages of options
+
+
+@pytest.mark.parametrize("chinese", [False, True], ids=["en", "zh"])
+def test_the_page_holds_everything_and_its_links_lead_somewhere(chinese):
+    page = options_page(chinese)
+    for option in OPTIONS.values():
+        assert (f"\n### `{option.name}`\n" in page) == (not why_not(option))
+        assert f"`{option.name}`" in page
+    for source in SOURCES.values():
+        assert f"({source.link})" in page
+    assert all(f"**`{name}`" in page for name in TERMS)
+    headings = {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-")
+                for line in re.findall(r"^#+ (.*)$", page, re.MULTILINE)}
+    links = re.findall(r"\]\(#([^)]+)\)", page)
+    assert len(links) > 20 and set(links) <= headings
+    assert page.count("<details>") == page.count("</details>") > 3
+    beside = re.findall(r"\]\((\S+\.md)\)", page)
+    assert len(beside) == 1 and (ROOT / "docs" / beside[0]).exists()
+
+
+def test_words_stay_words_in_markdown():
+    """What Markdown would take for a tag or a table is escaped, but in code."""
+    assert as_markdown("a <think>.*?</think> | [x] `a|b`") == r"a \<think>.\*?\</think> \| \[x\] `a|b`"

@@ -8,16 +8,16 @@ numbers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
 from truetune.check.scripts import SCRIPTS, main_scripts
-from truetune.check.signs import SIGNS
+from truetune.check.signs import signs_in
 from truetune.data.dataset import Data
-from truetune.data.messages import Conversation, Document, Judged, Message, Place, Preference, Row
+from truetune.data.messages import Conversation, Document, Judged, Place, Preference, Row
 from truetune.data.reading import STAGE_ROWS, Refused, read_source
 from truetune.data.rows import Rows, Stream
 from truetune.data.sources import Source, find_sources
@@ -51,6 +51,10 @@ class Said:
     strays: tuple[str, ...] = ()
     rejected: str | None = None
     good: bool | None = None
+
+    def bare(self) -> Said:
+        """What is kept of it: its keys and its place."""
+        return Said(self.place, self.asked[:1], "", "", self.key, self.question)
 
 
 @dataclass
@@ -102,8 +106,9 @@ class Seen:
         self.rows += len(chunk)
         for said in chunk:
             self._repeats(said)
-            self._signs(said)
             self._shape(said)
+        for row, sign, found in signs_in([(said.asked, said.answered) for said in chunk]):
+            self.signs.setdefault(sign, Hits()).add(chunk[row].place, found)
         asked = main_scripts([said.asked for said in chunk])
         answered = main_scripts([said.answered for said in chunk])
         self.scripts.update(answered[answered >= 0].tolist())
@@ -117,12 +122,6 @@ class Seen:
         elif said.asked and self._questions.setdefault(said.question, said.key) != said.key:
             self.differing.add(said.place)
         self._keys.add(said.key)
-
-    def _signs(self, said: Said) -> None:
-        for number, sign in enumerate(SIGNS):
-            found = sign.find(said.asked, said.answered)
-            if found is not None:
-                self.signs.setdefault(number, Hits()).add(said.place, found)
 
     def _shape(self, said: Said) -> None:
         answer = said.answered.strip()
@@ -152,28 +151,119 @@ class Seen:
 
 @dataclass
 class Held:
-    """Rows that measure. of: how many were looked at. trained_on: those that are trained on too, whole; asked: those
-    whose question is, with another answer."""
+    """Rows that measure. rows: how many were looked at. trained_on: those that are trained on too; asked: those whose
+    question is, with another answer."""
 
-    of: int = 0
+    rows: int = 0
     trained_on: Hits = field(default_factory=Hits)
     asked: Hits = field(default_factory=Hits)
 
+    @classmethod
+    def against(cls, measured: Sequence[Said], trained: Sequence[Said]) -> Held:
+        """`measured` rows, looked for among those that are trained on."""
+        held = cls(len(measured))
+        keys, questions = {said.key for said in trained}, {said.question for said in trained}
+        for said in measured:
+            if said.key in keys:
+                held.trained_on.add(said.place)
+            elif said.asked and said.question in questions:
+                held.asked.add(said.place)
+        return held
+
 
 def see(data: Data, config: Config) -> tuple[Seen, Held]:
-    """Read the first rows of all data sets. Rows for training are counted; held-out rows are looked for among them.
+    """Read the first rows of all data sets once more: those to train on are counted (without any, those that measure),
+    those that measure are looked for among them.
 
     Raises:
         Problem: a data set that could be read before cannot be read again.
     """
-    seen, held = Seen(), Held()
+    training, measuring, seen = _rows_of("dataset", data, config), _rows_of("eval_dataset", data, config), Seen()
     split = _places(data.held_out.get("")) if config.val_size else set()
-    waiting: list[Said] = []
-    for source in _sources(data, config, "dataset"):
-        for chunk in _chunks(source, config):
+    trained: list[Said] = []
+    measured: list[Said] = []
+    for chunk in training:
+        seen.add(chunk)
+        for said in chunk:
+            (measured if said.place in split else trained).append(said.bare())
+    if len(measured) > len(split):  # several rows on one line: nobody can say which of them are held out
+        trained, measured = trained + measured, []
+    for chunk in measuring:
+        if not config.dataset:
             seen.add(chunk)
-            waiting += [_bare(said) for said in chunk if said.place in split]
-            if split:
-                keep = [said for said in chunk if said.place not in split]
-                ...
-    return seen, held
+        measured += [said.bare() for said in chunk]
+    return seen, Held.against(measured, trained)
+
+
+def _rows_of(option: str, data: Data, config: Config) -> Iterator[list[Said]]:
+    """The rows that can be learned from among the first of each data set that `option` names, chunk by chunk."""
+    kind = STAGE_ROWS[config.stage]
+    for source in _sources(option, data, config):
+        letters = 0
+        rows = islice(read_source(source, config, kind), LOOKED_AT)
+        while chunk := list(islice(rows, _CHUNK)):
+            said = [_said(row) for row in chunk if not isinstance(row, Refused)]
+            yield said
+            letters += sum(len(row.asked) + len(row.answered) for row in said)
+            if letters > _LETTERS:
+                break
+
+
+def _sources(option: str, data: Data, config: Config) -> list[Source]:
+    """The data sets that `option` names. Of a stream there is no store that would tell."""
+    if option == "dataset" and isinstance(data.train, Stream):
+        return find_sources(config.dataset, config, option)
+    return [found.source for found in data.sets if found.option == option]
+
+
+def _places(rows: Rows | None) -> set[Place]:
+    """Where rows stand."""
+    found: set[Place] = set()
+    for number, store in enumerate(rows.stores if rows else ()):
+        records = store.rows[rows.picks[rows.picks[:, 0] == number, 1]] if rows else store.rows[:0]
+        files = store.manifest.files
+        found |= {Place(files[file], line) for file, line in
+                  zip(records["file"].tolist(), records["number"].tolist(), strict=True)}
+    return found
+
+
+def _said(row: Row) -> Said:
+    """A row in few words."""
+    match row:
+        case Document(text, place):
+            key = _key(text)
+            return Said(place, "", text, "", key, key, answers=0)
+        case Judged(talk, good):
+            said = _of_talk(talk)
+            said.good = good
+        case Preference(chosen, rejected):
+            said = _of_talk(chosen)
+            said.rejected = rejected.messages[-1].content
+            said.key = hash((said.key, _key(said.rejected)))
+        case Conversation():
+            said = _of_talk(row)
+    return said
+
+
+def _of_talk(talk: Conversation) -> Said:
+    messages = talk.messages
+    offered = {str(tool.get("function", tool).get("name", "")) for tool in talk.tools}
+    calls = [call for message in messages for call in message.tool_calls]
+    answers = [message for message in messages if message.role == "assistant"]
+    before = _key(*[message.content for message in messages[:-1] if message.role != "system"])
+    return Said(
+        talk.place, "\n".join([message.content for message in messages if message.role == "user"]),
+        "\n".join([message.content for message in answers]), messages[0].content if messages[0].role == "system" else "",
+        hash((before, messages[0].role == "system" and _key(messages[0].content), _key(messages[-1].content),
+              str(calls) if calls else "", str(talk.tools) if offered else "")),
+        before, len(answers), any([message.reasoning or "</think>" in message.content for message in answers]),
+        bool(offered or calls), tuple(call.name for call in calls if offered and call.name not in offered))
+
+
+def _key(*texts: str) -> int:
+    """Equal for texts that differ in nothing but white space."""
+    return hash(tuple([" ".join(text.split()) for text in texts]))
+
+
+def _is_one_word(answer: str) -> bool:
+    return len(answer) <= (_ONE_WORD if answer.isascii() else _ONE_WORD // 3) and " " not in answer

@@ -128,11 +128,12 @@ class DataOptions(Group):
         "Fills {{author}} in data such as identity.json: who made the assistant.",
         "填入数据（如 identity.json）中的 {{author}}：助手的作者。",
         unset=("a row with {{author}} is refused", "含 {{author}} 的行会被拒绝"))] = None
-    loss_weights: Annotated[Weights, Field(default_factory=dict), Text(
+    loss_weights: Annotated[Weights, Text(
         "What parts of an answer count: a table of regular expression and weight, such as {'<think>.*?</think>': "
         "0.5}. Where several match, the last one holds.",
         "回答各部分的损失权重：正则表达式到权重的表，如 {'<think>.*?</think>': 0.5}；多个匹配时以最后一个为准。",
-        level="expert", unset=("every token of an answer counts 1", "回答的每个 token 权重为 1"), quality="depends")]
+        level="expert", unset=("every token of an answer counts 1", "回答的每个 token 权重为 1"),
+        quality="depends")] = Field(default_factory=dict)
     enable_thinking: Annotated[bool | None, Text(
         "For models that can think. true: answers without a thought learn an empty one. false: thoughts are taken "
         "out, and the empty one stands in the prompt. null: thoughts stay, and answers without one get the empty one "

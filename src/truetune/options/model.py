@@ -121,10 +121,10 @@ class ModelOptions(Group):
         "Replace layers by Liger's kernels.", "用 Liger 的内核替换部分层。", level="expert",
         also={"use_liger_kernel": None},
         no_effect=_LIGER, free_on_resume=True)] = False
-    liger_kernel_config: Annotated[Table, Field(default_factory=dict), Text(
+    liger_kernel_config: Annotated[Table, Text(
         "Which of Liger's kernels to use. Unset: its own choice.", "使用 Liger 的哪些内核。不填则由它决定。",
         level="expert",
-        no_effect=_LIGER, free_on_resume=True)]
+        no_effect=_LIGER, free_on_resume=True)] = Field(default_factory=dict)
     use_v1_kernels: Annotated[bool | None, Text(
         "Borrow the kernels of LLaMA-Factory v1.", "借用 LLaMA-Factory v1 的内核。", level="expert",
         no_effect=("there are no such kernels here; the same is learned", "这里没有这些内核，学到的内容相同"),

@@ -135,10 +135,11 @@ class TrainOptions(Group):
         "lr_scheduler_kwargs 的 min_lr。greedy 不支持。", quality="depends",
         advice=(Advice("linear.", "linear。", "tulu3"), Advice("constant.", "constant。", "qlora"),
                 Advice("cosine.", "cosine。", "qwen")))] = "linear"
-    lr_scheduler_kwargs: Annotated[Table, Field(default_factory=dict), Text(
+    lr_scheduler_kwargs: Annotated[Table, Text(
         "Settings of the schedule, as YAML or JSON, such as {\"num_cycles\": 2}.",
         "调度器的参数，YAML 或 JSON，如 {\"num_cycles\": 2}。", level="expert",
-        unset=("what the schedule takes by itself", "用调度器自己的默认值"), quality="depends")]
+        unset=("what the schedule takes by itself", "用调度器自己的默认值"),
+        quality="depends")] = Field(default_factory=dict)
     warmup_steps: Annotated[float, Field(ge=0), Text(
         "Steps over which the learning rate rises from 0; below 1: a share of all steps.",
         "学习率从 0 升起所用的步数；小于 1 时为总步数的比例。",
@@ -236,10 +237,10 @@ class TrainOptions(Group):
                        "number; a smaller batch is the other way.",
                        "多算一遍前向，换来激活内存只随层数的平方根增长；另一个办法是减小批次。", "checkpointing"),),
         free_on_resume=True)] = None
-    gradient_checkpointing_kwargs: Annotated[Table, Field(default_factory=dict), Text(
+    gradient_checkpointing_kwargs: Annotated[Table, Text(
         "Settings for it. Unset: none.", "它的参数。不填则没有。", level="expert",
         also={"activation_checkpointing_kwargs": None},
-        no_effect=_RECOMPUTED, free_on_resume=True)]
+        no_effect=_RECOMPUTED, free_on_resume=True)] = Field(default_factory=dict)
     use_reentrant_gc: Annotated[bool, Text(
         "Use PyTorch's older way to compute layers again.", "用 PyTorch 较旧的重算方式。", level="expert",
         no_effect=_RECOMPUTED, free_on_resume=True)] = False

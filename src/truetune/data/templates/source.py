@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-
 from truetune.data.templates.table import TEMPLATES, Template, Value
 from truetune.data.tools import tool_macros
 from truetune.findings import WRONG_OPTIONS, Both, problem

@@ -42,9 +42,11 @@ class Template:
     @property
     def note(self) -> Both | None:
         """The line that tells what is not there yet for a model that also sees or hears."""
+        if not self.media:
+            return None
         return Both(f"{self.name} is for a model that also takes pictures, video or sound: only its text is trained "
                     "here; media are not there yet.",
-                    f"{self.name} 用于还能接收图片、视频或音频的模型：这里只训练文本，多媒体暂不支持。") if self.media else None
+                    f"{self.name} 用于还能接收图片、视频或音频的模型：这里只训练文本，多媒体暂不支持。")
 
 
 TEMPLATES: dict[str, Template] = {}

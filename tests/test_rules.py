@@ -1,0 +1,207 @@
+"""Rules: what the options alone tell, each rule broken once and mended once. Needs no torch and no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from truetune.options import Config
+from truetune.options.read import read_config
+from truetune.rules import RULES, apply_rules
+
+MODEL, DATA, FOLDER = "model_name_or_path=m", "dataset=d.json", "output_dir=o"
+RUN = f"{MODEL} {DATA} {FOLDER}"
+TWO = f"{MODEL} dataset=a,b {FOLDER}"
+FULL = f"{RUN} finetuning_type=full learning_rate=2e-5"
+HELD = f"{RUN} val_size=0.1 eval_strategy=steps"
+
+CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
+    ("model-missing", "model_name_or_path", "train", f"{DATA} {FOLDER}", RUN),
+    ("model-missing", "model_name_or_path", "chat", "", MODEL),
+    ("model-missing", "model_name_or_path", "export", "export_dir=e", f"{MODEL} export_dir=e"),
+    ("data-missing", "dataset", "train", f"{MODEL} {FOLDER}", RUN),
+    ("data-missing", "dataset", "train", f"{MODEL} {FOLDER} do_train=false do_eval=true val_size=0.1",
+     f"{MODEL} {FOLDER} do_train=false do_eval=true eval_dataset=e"),
+    ("output-missing", "output_dir", "train", f"{MODEL} {DATA}", RUN),
+    ("export-missing", "export_dir", "export", MODEL, f"{MODEL} export_dir=e"),
+    ("nothing-to-do", "do_train", "train", f"{RUN} do_train=false", f"{RUN} do_train=true"),
+    ("eval-without-data", "do_eval", "train", f"{RUN} do_eval=true", f"{RUN} do_eval=true val_size=0.1"),
+    ("eval-without-data", "eval_strategy", "train", f"{RUN} eval_strategy=epoch",
+     f"{RUN} eval_strategy=epoch eval_dataset=e"),
+    ("eval-twice", "val_size", "train", f"{RUN} eval_strategy=epoch val_size=0.1 eval_dataset=e",
+     f"{RUN} eval_strategy=epoch val_size=0.1"),
+    ("eval-late", "eval_strategy", "train", f"{RUN} val_size=0.1", f"{RUN} val_size=0.1 eval_strategy=steps"),
+    ("stop-without-eval", "early_stopping_steps", "train", f"{RUN} early_stopping_steps=3",
+     f"{RUN} early_stopping_steps=3 val_size=0.1 eval_strategy=steps"),
+    ("plateau-without-eval", "lr_scheduler_type", "train", f"{RUN} lr_scheduler_type=reduce_lr_on_plateau",
+     f"{RUN} lr_scheduler_type=reduce_lr_on_plateau val_size=0.1 eval_strategy=steps"),
+    ("mask-both", "mask_history", "train", f"{RUN} mask_history=true train_on_prompt=true", f"{RUN} mask_history=true"),
+    ("stage-later", "stage", "train", f"{RUN} stage=dpo", f"{RUN} stage=sft"),
+    ("streaming-endless", "streaming", "train", f"{RUN} streaming=true", f"{RUN} streaming=true max_steps=10"),
+    ("streaming-store", "tokenized_path", "train", f"{RUN} streaming=true max_steps=10 tokenized_path=t",
+     f"{RUN} tokenized_path=t"),
+    ("streaming-packing", "packing", "train", f"{RUN} streaming=true max_steps=10 packing=true", f"{RUN} packing=true"),
+    ("streaming-val", "val_size", "train", f"{RUN} streaming=true max_steps=10 val_size=0.1 eval_strategy=epoch",
+     f"{RUN} val_size=0.1 eval_strategy=epoch"),
+    ("bad-pattern", "loss_weights", "train", f"{RUN} loss_weights={{\"[\":0.5}}", f"{RUN} loss_weights={{\"a+\":0.5}}"),
+    ("interleave-probs", "interleave_probs", "data", f"{MODEL} dataset=a,b mix_strategy=interleave_once "
+     "interleave_probs=0.5,0.3,0.2", f"{MODEL} dataset=a,b mix_strategy=interleave_once interleave_probs=0.5,0.3"),
+    ("interleave-probs", "interleave_probs", "train", f"{TWO} mix_strategy=interleave_once interleave_probs=-1,1",
+     f"{TWO} mix_strategy=interleave_once interleave_probs=1,1"),
+    ("interleave-probs", "mix_strategy", "train", f"{TWO} interleave_probs=1,2",
+     f"{TWO} interleave_probs=1,2 mix_strategy=interleave_under"),
+    ("two-precisions", "fp16", "train", f"{RUN} bf16=true fp16=true", f"{RUN} bf16=true fp16=false"),
+    ("warmup-twice", "warmup_ratio", "train", f"{RUN} warmup_steps=5 warmup_ratio=0.1", f"{RUN} warmup_ratio=0.1"),
+    ("resume-overwrite", "overwrite_output_dir", "train",
+     f"{RUN} overwrite_output_dir=true resume_from_checkpoint=true",
+     f"{RUN} overwrite_output_dir=true resume_from_checkpoint=FALSE"),
+    ("no-layers", "freeze_trainable_layers", "train", f"{RUN} finetuning_type=freeze freeze_trainable_layers=0",
+     f"{RUN} finetuning_type=freeze freeze_trainable_layers=0 freeze_extra_modules=norm"),
+    ("adapter-without-lora", "adapter_name_or_path", "train", f"{RUN} finetuning_type=full adapter_name_or_path=a",
+     f"{RUN} finetuning_type=lora adapter_name_or_path=a"),
+    ("many-adapters", "adapter_name_or_path", "chat", f"{MODEL} adapter_name_or_path=a,b",
+     f"{MODEL} adapter_name_or_path=a"),
+    ("no-tracker", "report_to", "train", f"{RUN} report_to=wandb", f"{RUN} report_to=none"),
+    ("lora-option", "finetuning_type", "train", f"{RUN} finetuning_type=full lora_rank=16",
+     f"{RUN} finetuning_type=full lora_rank=8"),  # 8 is the default: a run's config.yaml holds it, and nobody chose it
+    ("high-rate", "learning_rate", "train", f"{RUN} finetuning_type=full learning_rate=2e-4",
+     f"{RUN} finetuning_type=full learning_rate=2e-5"),
+    ("low-rate", "learning_rate", "train", f"{RUN} learning_rate=1e-5", f"{RUN} learning_rate=2e-5"),
+    ("model-only-checkpoints", "save_strategy", "train", f"{RUN} save_only_model=true",
+     f"{RUN} save_only_model=true save_strategy=no"),
+    ("not-expanded", "model_name_or_path", "chat", "model_name_or_path=~/m", MODEL),
+    ("not-expanded", "dataset_dir", "train", f"{RUN} dataset_dir=$HOME/d", f"{RUN} dataset_dir=d$"),
+    ("not-expanded", "cache_dir", "train", f"{RUN} cache_dir=~/c", f"{RUN} cache_dir=/c"),
+    ("not-expanded", "output_dir", "train", f"{MODEL} {DATA} output_dir=${{HOME}}/o", RUN),
+    ("not-expanded", "export_dir", "export", f"{MODEL} export_dir=~/e", f"{MODEL} export_dir=e"),
+    ("unknown-template", "template", "chat", f"{MODEL} template=lama3", f"{MODEL} template=llama3"),
+    ("same-set-twice", "dataset", "train", f"{MODEL} dataset=a,b,a {FOLDER}", TWO),
+    ("eval-is-train", "eval_dataset", "train", f"{RUN} eval_strategy=epoch eval_dataset=d.json",
+     f"{RUN} eval_strategy=epoch eval_dataset=e.json"),
+    ("all-held-out", "val_size", "train", f"{HELD} val_size=1.0", f"{HELD} val_size=2"),
+    ("half-held-out", "val_size", "train", f"{HELD} val_size=0.5", f"{HELD} val_size=0.4"),
+    ("one-eval-each", "eval_on_each_dataset", "train", f"{RUN} eval_strategy=epoch eval_dataset=a "
+     "eval_on_each_dataset=true", f"{RUN} eval_strategy=epoch eval_dataset=a,b eval_on_each_dataset=true"),
+    ("interleave-one", "mix_strategy", "train", f"{RUN} mix_strategy=interleave_once",
+     f"{TWO} mix_strategy=interleave_once"),
+    ("masks-are-sft", "mask_history", "data", f"{RUN} stage=kto mask_history=true", f"{RUN} stage=kto"),
+    ("packing-is-sft", "packing", "data", f"{RUN} stage=dpo packing=true", f"{RUN} stage=dpo packing=false"),
+    ("pixels", "image_max_pixels", "data", f"{RUN} image_max_pixels=99 image_min_pixels=100",
+     f"{RUN} image_max_pixels=100 image_min_pixels=99"),
+    ("pixels", "video_max_pixels", "data", f"{RUN} video_max_pixels=99 video_min_pixels=100",
+     f"{RUN} video_max_pixels=100 video_min_pixels=99"),
+    ("method-later", "finetuning_type", "train", f"{RUN} finetuning_type=oft", f"{RUN} finetuning_type=lora"),
+    ("lora-variant", "finetuning_type", "train", f"{FULL} use_dora=true", f"{RUN} use_dora=true"),
+    ("freeze-option", "finetuning_type", "train", f"{RUN} freeze_trainable_layers=3",
+     f"{RUN} finetuning_type=freeze freeze_trainable_layers=3"),
+    ("quantized-full", "quantization_bit", "train", f"{FULL} quantization_bit=4", f"{RUN} quantization_bit=4"),
+    ("quantized-twice", "fp8", "train", f"{RUN} fp8=true quantization_bit=4", f"{RUN} fp8=true"),
+    ("quantized-map", "quantization_device_map", "train", f"{RUN} quantization_device_map=auto", RUN),
+    ("dropout-high", "lora_dropout", "train", f"{RUN} lora_dropout=0.4", f"{RUN} lora_dropout=0.3"),
+    ("rank-high", "lora_rank", "train", f"{RUN} lora_rank=513", f"{RUN} lora_rank=512"),
+    ("few-targets", "lora_target", "train", f"{RUN} lora_target=q_proj,v_proj", f"{RUN} lora_target=q_proj,up_proj"),
+    ("llama-pro-full", "use_llama_pro", "train", f"{FULL} use_llama_pro=true",
+     f"{RUN} finetuning_type=freeze use_llama_pro=true"),
+    ("pissa-reference", "pissa_init", "train", f"{RUN} stage=dpo pissa_init=true",
+     f"{RUN} stage=dpo pissa_init=true pref_loss=simpo"),
+    ("rate-diverges", "learning_rate", "train", f"{RUN} learning_rate=0.1", f"{RUN} learning_rate=5e-3"),
+    ("very-high-rate", "learning_rate", "train", f"{RUN} learning_rate=6e-3", f"{RUN} learning_rate=5e-3"),
+    ("tiny-rate", "learning_rate", "train", f"{FULL} learning_rate=1e-8", f"{FULL} learning_rate=1e-6"),
+    ("high-decay", "weight_decay", "train", f"{RUN} weight_decay=0.5", f"{RUN} weight_decay=0.1"),
+    ("no-clipping", "max_grad_norm", "train", f"{RUN} max_grad_norm=0", f"{RUN} max_grad_norm=0.3"),
+    ("hard-clipping", "max_grad_norm", "train", f"{RUN} max_grad_norm=0.001", f"{RUN} max_grad_norm=0.3"),
+    ("constant-warmup", "lr_scheduler_type", "train", f"{RUN} lr_scheduler_type=constant warmup_ratio=0.1",
+     f"{RUN} lr_scheduler_type=constant_with_warmup warmup_ratio=0.1"),
+    ("long-warmup", "warmup_ratio", "train", f"{RUN} warmup_ratio=0.4", f"{RUN} warmup_ratio=0.1"),
+    ("max-steps-wins", "max_steps", "train", f"{RUN} max_steps=5 num_train_epochs=2", f"{RUN} max_steps=5"),
+    ("optimizer-later", "optim", "train", f"{RUN} optim=lomo", f"{RUN} optim=adamw_torch_fused"),
+    ("two-optimizers", "use_galore", "train", f"{FULL} use_galore=true use_apollo=true", f"{FULL} use_galore=true"),
+    ("lora-galore", "finetuning_type", "train", f"{RUN} use_badam=true", f"{FULL} use_badam=true"),
+    ("eval-steps-unused", "eval_steps", "train", f"{RUN} val_size=0.1 eval_strategy=epoch eval_steps=5",
+     f"{HELD} eval_steps=5"),
+    ("save-steps-unused", "save_steps", "train", f"{RUN} save_strategy=epoch save_steps=5", f"{RUN} save_steps=5"),
+    ("best-needs-eval", "load_best_model_at_end", "train", f"{HELD} save_strategy=epoch load_best_model_at_end=true",
+     f"{HELD} load_best_model_at_end=true"),
+    ("best-without-eval", "load_best_model_at_end", "train", f"{HELD} stage=rm load_best_model_at_end=true",
+     f"{HELD} load_best_model_at_end=true"),
+    ("generate-is-sft", "predict_with_generate", "train", f"{HELD} stage=dpo predict_with_generate=true",
+     f"{HELD} predict_with_generate=true"),
+    ("generate-or-accuracy", "compute_accuracy", "train", f"{HELD} compute_accuracy=true predict_with_generate=true",
+     f"{HELD} compute_accuracy=true"),
+    ("predict-needs-generate", "do_predict", "train", f"{HELD} do_predict=true",
+     f"{HELD} do_predict=true predict_with_generate=true"),
+    ("eval-without-data", "do_predict", "train", f"{RUN} do_predict=true predict_with_generate=true",
+     f"{HELD} do_predict=true predict_with_generate=true"),
+    ("calibration-missing", "export_quantization_bit", "export", f"{MODEL} export_dir=e export_quantization_bit=4",
+     f"{MODEL} export_dir=e export_quantization_bit=4 export_quantization_dataset=c.jsonl"),
+    ("ppo-reward", "reward_model", "train", f"{RUN} stage=ppo", f"{RUN} stage=ppo reward_model=r"),
+    ("ppo-trains", "do_train", "train", f"{HELD} stage=ppo reward_model=r do_train=false do_eval=true",
+     f"{HELD} stage=ppo reward_model=r"),
+    ("reward-lora", "reward_model_type", "train", f"{FULL} stage=ppo reward_model=r",
+     f"{FULL} stage=ppo reward_model=r reward_model_type=full"),
+    ("smoothing-sigmoid", "dpo_label_smoothing", "train", f"{RUN} stage=dpo pref_loss=ipo dpo_label_smoothing=0.1",
+     f"{RUN} stage=dpo dpo_label_smoothing=0.1"),
+    ("reference-unused", "ref_model", "train", f"{RUN} stage=dpo pref_loss=orpo ref_model=r",
+     f"{RUN} stage=dpo ref_model=r"),
+    ("preference-option", "stage", "train", f"{RUN} pref_beta=0.2", f"{RUN} stage=dpo pref_beta=0.2"),
+    ("fp16-on-cpu", "fp16", "train", f"{RUN} fp16=true use_cpu=true", f"{RUN} bf16=true use_cpu=true"),
+    ("output-is-model", "output_dir", "train", f"model_name_or_path=m/ {DATA} output_dir=m", RUN),
+]
+LATER = {"not-offered", "no-effect", "stage-later", "method-later", "optimizer-later"}
+"""What is said of things that are not done yet, beside what the rules say of them."""
+
+
+def configured(*words: str) -> Config:
+    config, findings = read_config(words)
+    assert not findings, [finding.line() for finding in findings]
+    return config
+
+
+@pytest.mark.parametrize(("rule", "option", "verb", "broken", "mended"), CASES)
+def test_a_rule_speaks_when_it_is_broken_and_only_then(rule, option, verb, broken, mended):
+    """And nothing else is said of what is in order: no false alarm."""
+    found = apply_rules(configured(*broken.split()), verb)
+    assert (rule, option) in [(finding.id, finding.option) for finding in found]
+    found = apply_rules(configured(*mended.split()), verb)
+    assert [finding.line() for finding in found if finding.id not in LATER] == []
+
+
+def test_every_rule_has_a_case():
+    assert {(rule.id, rule.option) for rule in RULES} == {case[:2] for case in CASES}
+
+
+@pytest.mark.parametrize(("rule", "option", "verb", "broken"), [case[:4] for case in CASES])
+def test_a_rule_speaks_both_languages_with_its_values_filled_in(rule, option, verb, broken):
+    for finding in apply_rules(configured(*broken.split()), verb):
+        english, chinese = finding.line(), finding.line(chinese=True)
+        assert english.isascii() and "{" not in english.replace("${HOME}", ""), english
+        assert any("一" <= letter <= "鿿" for letter in chinese.split(": ", 1)[1]), chinese
+
+
+@pytest.mark.parametrize(("rule", "option", "verb", "broken"), [case[:4] for case in CASES])
+def test_the_cure_that_a_rule_offers_mends_it(rule, option, verb, broken):
+    config = configured(*broken.split())
+    for each in RULES:
+        if each.cure and verb in each.verbs and each.when(config):
+            assert not each.when(config.with_values("a cure", **each.cure(config))), each.id
+
+
+def test_rules_tell_where_a_value_was_set(tmp_path: Path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model_name_or_path: m\ndataset: d.json\noutput_dir: o\nfinetuning_type: full\n"
+                    "learning_rate: 2e-4\n", encoding="utf-8")
+    (finding,) = apply_rules(configured(str(path)), "train")
+    assert finding.line() == ("warn   learning_rate (run.yaml:5): 0.0002 is a LoRA rate; full fine-tuning usually "
+                              "wants a tenth of it. Try 1e-5 to 5e-5.")
+
+
+def test_errors_come_first_and_unheard_options_are_told():
+    """A known name that does nothing here is accepted and says so, unless it asks for what is done anyway. It is a
+    warning only where the run is not what was asked for."""
+    words = f"{RUN} split_special_tokens=true neftune_noise_alpha=5 save_safetensors=true bf16=true fp16=true".split()
+    found = apply_rules(configured(*words), "train")
+    assert [(finding.severity, finding.option) for finding in found] == [
+        ("error", "fp16"), ("warn", "neftune_noise_alpha"), ("info", "split_special_tokens")]
+    assert "not done here: no noise is added yet." in found[1].line()
+    assert "no effect: what people wrote always stays text" in found[2].line()
