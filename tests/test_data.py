@@ -157,7 +157,7 @@ def test_folder_of_one_kind(tmp_path: Path) -> None:
     assert len(load("mine", **register(tmp_path, file_name="many"))) == 9
     (folder / "d.csv").write_text("instruction,output\n", encoding="utf-8")
     (finding,) = refused(folder)
-    assert "files of several kinds (csv, json)" in finding.message
+    assert "files of several kinds (csv, json)" in str(finding.message)
 
 
 def test_fingerprint_is_of_the_bytes(tmp_path: Path) -> None:
@@ -273,12 +273,12 @@ def test_columns_block_without_what_is_needed(tmp_path: Path) -> None:
     row. A format of turns without turns is none."""
     (finding,) = refused("mine", **register(tmp_path, [{"q": "Why?", "output": "So."}], columns={"prompt": "q"}))
     assert finding.where == f"{tmp_path / 'dataset_info.json'}, mine"
-    assert "holds plain text" in finding.message and "replaces the defaults whole" in str(finding.fix)
+    assert "holds plain text" in str(finding.message) and "replaces the defaults whole" in str(finding.fix)
     (finding,) = refused("mine", **register(tmp_path, SHAREGPT, formatting="sharegpt", columns={"system": "s"}))
-    assert "names no messages" in finding.message
+    assert "names no messages" in str(finding.message)
     (finding,) = refused("mine", **register(tmp_path, ALPACA, columns={"prompt": "instruction", "query": "inputs",
                                                                        "response": "output"}))
-    assert "inputs" in finding.message and "that no row has" in finding.message  # a slip loses no column unseen
+    assert "inputs" in str(finding.message) and "that no row has" in str(finding.message)  # a slip loses no column unseen
 
 
 def test_tags_block_without_system_tag(tmp_path: Path) -> None:
@@ -288,13 +288,13 @@ def test_tags_block_without_system_tag(tmp_path: Path) -> None:
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
     shape = {"formatting": "sharegpt", "columns": {"messages": "messages"}}
     (finding,) = refused("mine", **register(tmp_path, rows, **shape, tags=tags))
-    assert "turn 1 has the role 'system'" in finding.message and "names no system_tag" in finding.message
+    assert "turn 1 has the role 'system'" in str(finding.message) and "names no system_tag" in str(finding.message)
     assert finding.where == f"{tmp_path / 'mine.json'}:1"
     turns = [[("system", "S"), ("user", "u"), ("assistant", "a")]]
     assert said(load("mine", **register(tmp_path, rows, **shape, tags=tags | {"system_tag": "system"}))) == turns
     assert said(load("mine", **register(tmp_path, rows, formatting="openai"))) == turns  # no block: defaults
     findings = refused("mine", **register(tmp_path, rows, **shape, tags={"role_tag": "role"}))
-    assert [finding.message.split()[-1] for finding in findings] == ["content_tag.", "user_tag.", "assistant_tag."]
+    assert [str(finding.message).split()[-1] for finding in findings] == ["content_tag.", "user_tag.", "assistant_tag."]
 
 
 def test_num_samples_and_max_samples(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_num_samples_and_max_samples(tmp_path: Path) -> None:
 def test_entries_that_cannot_be_used(tmp_path: Path, entry: dict[str, Any], words: str) -> None:
     """What would be run, what is incomplete, what is misspelt: refused at its entry, with the reason."""
     found = refused("mine", **register(tmp_path, ALPACA, **entry))
-    assert words in found[0].message
+    assert words in str(found[0].message)
     assert {(finding.option, finding.where) for finding in found} == {
         ("dataset", f"{tmp_path / 'dataset_info.json'}, mine")}
 
@@ -343,13 +343,13 @@ def test_entries_that_cannot_be_used(tmp_path: Path, entry: dict[str, Any], word
 def test_slips_in_an_entry(tmp_path: Path, entry: dict[str, Any], message: str, fix: str) -> None:
     """A key that means nothing would lose what it names; it is told at its entry with the nearest that is known."""
     (finding,) = refused("mine", **register(tmp_path, ALPACA, **entry))
-    assert (finding.message, finding.fix) == (message, fix)
+    assert (str(finding.message), str(finding.fix)) == (message, fix)
     assert (finding.option, finding.where) == ("dataset", f"{tmp_path / 'dataset_info.json'}, mine")
 
 
 def test_all_slips_of_an_entry_are_told_together(tmp_path: Path) -> None:
     found = refused("mine", **register(tmp_path, ALPACA, rankin=True, split=3, columns={"promt": "instruction"}))
-    assert [finding.message.split()[-1] for finding in found] == ["'rankin'.", "'promt'.", "string."]
+    assert [str(finding.message).split()[-1] for finding in found] == ["'rankin'.", "'promt'.", "string."]
 
 
 def test_what_people_add_to_an_entry(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_broken_dataset_info(tmp_path: Path) -> None:
                                ('{"mine": "x.json"}', "should be a valid dictionary", f"{info}, mine")):
         info.write_text(text, encoding="utf-8")
         (finding,) = refused("mine", dataset_dir=str(tmp_path))
-        assert words in finding.message and finding.where == where
+        assert words in str(finding.message) and finding.where == where
 
 
 # ---------------------------------------------------------------------------------------------------- placeholders
@@ -381,9 +381,9 @@ def test_placeholders_are_filled_or_refused(tmp_path: Path, truetune: Truetune) 
                           [("system", "You are 小墨."), ("user", "你是谁？"), ("assistant", "我是 小墨。")]]
 
     (finding,) = refused(path, identity_name="Quill")
-    assert finding.message == "{{author}} is not filled (1 of 2 rows)." and "identity_author" in str(finding.fix)
+    assert str(finding.message) == "{{author}} is not filled (1 of 2 rows)." and "identity_author" in str(finding.fix)
     name, _ = refused(path)
-    assert (name.id, name.message) == ("unfilled-placeholder", "{{name}} is not filled (2 of 2 rows).")
+    assert (name.id, str(name.message)) == ("unfilled-placeholder", "{{name}} is not filled (2 of 2 rows).")
     kept = load(path, identity_name="{{name}}", identity_author="x")  # who teaches templates says so
     assert kept[1].messages[-1].content == "我是 {{name}}。"
     (tmp_path / "wiki.txt").write_text("A page says {{name}} where its name goes.", encoding="utf-8")

@@ -73,7 +73,7 @@ def test_hub_data_sets(tmp_path: Path, repository: Path, streaming: bool) -> Non
     assert [list(found.rows(start)) for start in range(4)] == [whole[start:] for start in range(4)]
     with pytest.raises(Problem) as caught:
         one(split="nope")
-    assert "nope" in caught.value.findings[0].message and caught.value.findings[0].id == "hub-data"
+    assert "nope" in str(caught.value.findings[0].message) and caught.value.findings[0].id == "hub-data"
 
 
 def test_hub_fingerprint_is_of_the_data(tmp_path: Path, repository: Path) -> None:
@@ -123,7 +123,7 @@ def test_packages_that_are_missing(tmp_path: Path, entry: dict[str, Any], packag
     """One line with the command that helps, whatever is installed here."""
     monkeypatch.setitem(sys.modules, module, None)  # as Python has it for a module that cannot be imported
     (finding,) = refused("mine", **register(tmp_path, file_name=None, **entry))
-    assert (finding.id, finding.fix) == ("package-missing", f"pip install {package}")
+    assert (finding.id, str(finding.fix)) == ("package-missing", f"pip install {package}")
 
 
 @contextmanager
@@ -159,7 +159,7 @@ def test_cloud_addresses(tmp_path: Path) -> None:
     assert found.fingerprint() != before
     for address, words in (("memory://none.json", "there is no such file"), ("nope://x/y.json", "nope")):
         (finding,) = refused(address)
-        assert words in finding.message and finding.where == address
+        assert words in str(finding.message) and finding.where == address
 
 
 def test_web_address(tmp_path: Path) -> None:

@@ -150,4 +150,4 @@ def test_hold_out() -> None:
         with pytest.raises(Problem) as caught:
             hold_out(20, val_size, 0)
         (finding,) = caught.value.findings
-        assert finding.option == "val_size" and f"{val_size:g} of 20 rows" in finding.message
+        assert finding.option == "val_size" and f"{val_size:g} of 20 rows" in str(finding.message)

@@ -65,12 +65,12 @@ def test_roles_that_a_tags_block_does_not_name(tmp_path: Path) -> None:
     tags = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt",
             "system_tag": "system"}
     (finding,) = refused("mine", **register(tmp_path, rows, formatting="sharegpt", tags=tags))
-    assert finding.message == "turn 2 has the role 'user'; it must be one of 'human', 'gpt', 'system'."
-    assert finding.fix == 'In its tags block set "user_tag": "user", "assistant_tag": "assistant".'
+    assert str(finding.message) == "turn 2 has the role 'user'; it must be one of 'human', 'gpt', 'system'."
+    assert str(finding.fix) == 'In its tags block set "user_tag": "user", "assistant_tag": "assistant".'
     rows[0]["conversations"][1]["from"] = "bot"
     rows[0]["conversations"][2]["from"] = "gpt"
     (finding,) = refused("mine", **register(tmp_path, rows, formatting="sharegpt", tags=tags))
-    assert "the role 'bot'" in finding.message and finding.fix is None
+    assert "the role 'bot'" in str(finding.message) and finding.fix is None
 
 
 Q, GOOD, BAD = U, A | {"content": "good"}, A | {"content": "bad"}
@@ -214,11 +214,11 @@ def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     first, second, third, fourth, fifth = refused("mime", tmp_path / "order.jsonl", "mine.tsv", tmp_path / "notes.docx",
                                                   tmp_path / "empty", **found)
-    assert first.fix == "Did you mean mine?"
-    assert "there is no file" in second.message and second.fix == f"Did you mean {tmp_path / 'orders.jsonl'}?"
-    assert "neither in" in third.message
-    assert "is not json, jsonl, csv, parquet, arrow or txt" in fourth.message
-    assert "the folder holds no file" in fifth.message
+    assert str(first.fix) == "Did you mean mine?"
+    assert "there is no file" in str(second.message) and str(second.fix) == f"Did you mean {tmp_path / 'orders.jsonl'}?"
+    assert "neither in" in str(third.message)
+    assert "is not json, jsonl, csv, parquet, arrow or txt" in str(fourth.message)
+    assert "the folder holds no file" in str(fifth.message)
     assert {finding.option for finding in (first, second, third, fourth, fifth)} == {"dataset"}
     with pytest.raises(Problem) as caught:
         find_sources(("zzz",), Config(**found), "eval_dataset")
@@ -228,9 +228,9 @@ def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
         save(tmp_path / name, ALPACA)
     for slip, meant in (("order.json", "orders.json"), ("order.jsonl", "orders.jsonl"), ("ordrs.csv", "orders.csv")):
         (finding,) = refused(tmp_path / slip)
-        assert finding.fix == f"Did you mean {tmp_path / meant}?"
+        assert str(finding.fix) == f"Did you mean {tmp_path / meant}?"
     (finding,) = refused(tmp_path / "zzz.jsonl")
-    assert finding.fix == "A relative path starts at the current folder or at dataset_dir (data)."
+    assert str(finding.fix) == "A relative path starts at the current folder or at dataset_dir (data)."
     (finding,) = refused("mine", dataset_dir=str(tmp_path / "elsewhere"))
     assert f"There is no {tmp_path / 'elsewhere' / 'dataset_info.json'}" in str(finding.fix)
 
@@ -255,7 +255,7 @@ def test_malformed_json(tmp_path: Path, text: str, line: int, words: str) -> Non
     path = tmp_path / "rows.json"
     path.write_text(text, encoding="utf-8")
     (finding,) = refused(path)
-    assert words in finding.message and finding.where == f"{path}:{line}"
+    assert words in str(finding.message) and finding.where == f"{path}:{line}"
     with pytest.raises(Problem) as caught:
         list(read_file(Trickle(text.encode()), str(path)))
     assert caught.value.findings == [finding]
@@ -301,7 +301,7 @@ def test_malformed_csv(tmp_path: Path, text: str, line: int, words: str) -> None
     path = tmp_path / "rows.csv"
     path.write_text(text, encoding="utf-8")
     (finding,) = refused(path)
-    assert words in finding.message and finding.where == f"{path}:{line}"
+    assert words in str(finding.message) and finding.where == f"{path}:{line}"
 
 
 @pytest.mark.parametrize(("row", "words"), [
@@ -363,7 +363,7 @@ def test_rows_that_cannot_be_learned_from(tmp_path: Path, row: dict[str, Any], w
     """Never skipped unseen: the row's line and the reason. Who reads decides whether that stops."""
     path = save(tmp_path / "rows.json", [row])
     (finding,) = refused(path)
-    assert words in finding.message
+    assert words in str(finding.message)
     assert (finding.severity, finding.where) == ("error", f"{path}:1")
 
 
@@ -386,13 +386,13 @@ def test_rows_that_cannot_be_learned_from(tmp_path: Path, row: dict[str, Any], w
 def test_rows_of_other_stages_that_cannot_be_learned_from(tmp_path: Path, stage: str, row: dict[str, Any],
                                                           words: str) -> None:
     (finding,) = refused(save(tmp_path / "rows.json", [row]), stage=stage)
-    assert words in finding.message
+    assert words in str(finding.message)
 
 
 def test_a_column_that_only_some_rows_have(tmp_path: Path) -> None:
     """Missing is said of a key that is not there, null of one that is."""
     (finding,) = refused(save(tmp_path / "rows.json", [ALPACA[0], {"instruction": "a"}]))
-    assert finding.message == "column 'output' is missing."
+    assert str(finding.message) == "column 'output' is missing."
 
 
 def test_words_in_angle_brackets_without_media(tmp_path: Path) -> None:
@@ -403,9 +403,9 @@ def test_words_in_angle_brackets_without_media(tmp_path: Path) -> None:
     both = {"prompt": "instruction", "response": "output"}
     assert len(load("mine", **register(tmp_path, rows, columns=both))) == 1
     (finding,) = refused("mine", **register(tmp_path, [rows[0] | {"pics": None}], columns=both | {"images": "pics"}))
-    assert "turn 2 holds <image>" in finding.message and "(1 <image> in the text, 0 in pics)" in finding.message
+    assert "turn 2 holds <image>" in str(finding.message) and "(1 <image> in the text, 0 in pics)" in str(finding.message)
     (finding,) = refused("mine", **register(tmp_path, [rows[0] | {"images": ["a.png"]}], columns=both))
-    assert "turn 2 holds <image>" in finding.message
+    assert "turn 2 holds <image>" in str(finding.message)
 
 
 def test_bad_rows_stand_in_their_place_and_are_told_together(tmp_path: Path) -> None:
@@ -420,7 +420,7 @@ def test_bad_rows_stand_in_their_place_and_are_told_together(tmp_path: Path) -> 
     assert bad[1] == Refused(Place(f"{path}:", 8), "turn 2 (assistant) is empty")
     findings = describe_refused(bad, 100)
     assert [finding.where for finding in findings[:10]] == [f"{path}:{7 * number + 1}" for number in range(10)]
-    assert (len(findings), findings[10].message) == (11, "4 more of 100 rows are wrong.")
+    assert (len(findings), str(findings[10].message)) == (11, "4 more of 100 rows are wrong.")
     assert describe_refused(bad[:3], 9000, {"bad-row": 14})[3:] == [
         Finding("bad-row", "error", "11 more of 9000 rows are wrong.")]
     assert [str(row.place).rpartition(":")[2] for row in read(path, max_samples=8) if isinstance(row, Refused)] == [
@@ -433,13 +433,13 @@ def test_sets_without_rows(tmp_path: Path) -> None:
                        ("f.csv", "instruction,output\n")):
         (tmp_path / name).write_text(text, encoding="utf-8")
         (finding,) = refused(tmp_path / name)
-        assert (finding.id, finding.message) == ("no-rows", "the data set holds no rows.")
+        assert (finding.id, str(finding.message)) == ("no-rows", "the data set holds no rows.")
         assert finding.where == str(tmp_path / name)
 
 
 def test_unknown_columns(tmp_path: Path) -> None:
     (finding,) = refused(save(tmp_path / "rows.json", [{"question": "a", "answer": "b"}]))
-    assert "its columns (answer, question) are those of no known format" in finding.message
+    assert "its columns (answer, question) are those of no known format" in str(finding.message)
     assert "alpaca (instruction, output)" in str(finding.fix)
 
 
@@ -455,7 +455,7 @@ def test_data_of_another_stage(tmp_path: Path, row: dict[str, Any], stages: str)
     for stage in {"pt", "sft", "rm", "dpo", "kto"} - set(stages.split(" or ")):
         (finding,) = refused(path, stage=stage)
         assert (finding.id, finding.where) == ("wrong-stage", f"{path}:1")
-        assert f"It is for stage {stages};" in str(finding.fix) and f"stage {stage} learns" in finding.message
+        assert f"It is for stage {stages};" in str(finding.fix) and f"stage {stage} learns" in str(finding.message)
 
 
 def test_a_label_that_is_no_judgement(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_tokenized_path_is_used_and_never_with_other_settings(tiny: Path, tmp_pa
         load(tiny, path, tokenized_path=str(folder), cutoff_len=100, train_on_prompt=True)
     (finding,) = caught.value.findings
     assert finding.option == "tokenized_path" and "overwrite_cache: true" in str(finding.fix)
-    assert "cutoff_len was 2048 and is 100, train_on_prompt was False and is True" in finding.message
+    assert "cutoff_len was 2048 and is 100, train_on_prompt was False and is True" in str(finding.message)
     load(tiny, path, tokenized_path=str(folder), cutoff_len=100, overwrite_cache=True)
     assert read_manifest(first.stores[0].folder).settings["cutoff_len"] == 100
 
@@ -211,7 +211,7 @@ def test_bad_rows_stop_or_are_dropped(tiny: Path, tmp_path: Path) -> None:
     assert [row.where for row in data.train] == [f"{path}:{line}" for line in (1, 3, 4, 6, 7)]
     (finding,) = data.findings
     assert (finding.severity, finding.where) == ("warn", f"{path}:2")
-    assert finding.message.startswith("left out, since they cannot be learned from: 3 of 8 rows.")
+    assert str(finding.message).startswith("left out, since they cannot be learned from: 3 of 8 rows.")
 
 
 def test_documents_are_joined_and_cut(tiny: Path, tmp_path: Path, tokenizer: Any) -> None:

@@ -350,8 +350,8 @@ def test_a_template_other_than_the_models_own(tokenizer: Any):
     """LLaMA-Factory's smollm2 writes a full stop that the model was not trained with."""
     changed, (finding,) = applied(tokenizer, "smollm2")
     assert (finding.id, finding.severity) == ("template-differs", "warn")
-    assert "Face.<|im_end|>" in finding.message and "Face<|im_end|>" in finding.message
-    assert "trained and saved" in finding.message and "own" in str(finding.fix)
+    assert "Face.<|im_end|>" in str(finding.message) and "Face<|im_end|>" in str(finding.message)
+    assert "trained and saved" in str(finding.message) and "own" in str(finding.fix)
     assert changed.apply_chat_template(TWO_TURNS, tokenize=False) == render_text("smollm2", TWO_TURNS)
     assert apply_template(changed, "smollm2") == []  # what it brings now is the same
 
@@ -361,13 +361,13 @@ def test_a_model_whose_template_refuses_what_the_named_one_writes(tokenizer: Any
     strict.chat_template = ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
                             + template_source("chatml"))
     (finding,) = apply_template(strict, "chatml")
-    assert finding.id == "template-differs" and "a system text" in finding.message and "refuses" in finding.message
+    assert finding.id == "template-differs" and "a system text" in str(finding.message) and "refuses" in str(finding.message)
 
 
 def test_marks_that_are_no_tokens(tokenizer: Any):
     """What ends a turn must be a token, else the model cannot stop; other marks and stop words are told in a line."""
     changed, findings = applied(tokenizer, "llama3")
-    told = {(finding.severity, finding.message.split(",")[0]) for finding in findings if finding.id == "template-token"}
+    told = {(finding.severity, str(finding.message).split(",")[0]) for finding in findings if finding.id == "template-token"}
     assert told == {("error", "llama3 ends a turn with <|eot_id|>"),
                     ("warn", "llama3 also stops at <|eom_id|>"), ("warn", "llama3 writes <|start_header_id|>")}
     assert "Choose the template" in str(findings[0].fix)

@@ -207,9 +207,9 @@ class _Desk(NamedTuple):
     def term(self, name: str) -> list[Line]:
         """One word of the log."""
         term, say = TERMS[name], self.say
-        parts = (("unit", "单位", term.unit), ("good", "正常", term.good), ("bad", "异常", term.bad),
-                 ("do", "怎么办", term.then))
-        rows = [line for en, zh, pair in parts if pair for line in self.row(say(en, zh), say(*pair))]
+        parts = (("unit", "单位", "cyan", term.unit), ("good", "正常", "green", term.good),
+                 ("bad", "异常", "red", term.bad), ("do", "怎么办", "cyan", term.then))
+        rows = [line for en, zh, hue, pair in parts if pair for line in self.row(say(en, zh), say(*pair), hue=hue)]
         also = self.row(say("also", "别名"), ", ".join(term.also))
         return [self.title(name, say("a word of the log", "日志字段")), *self.lines(say(*term.what)),
                 *[Line()] * bool(rows or also), *also, *rows]
@@ -276,12 +276,12 @@ class _Desk(NamedTuple):
         """Running text; nothing for none."""
         return [Line(line, style) for line in wrap(text, self.columns, first, first)] if text else []
 
-    def row(self, label: str, text: str, style: str = "") -> list[Line]:
+    def row(self, label: str, text: str, style: str = "", hue: str = "cyan") -> list[Line]:
         """`label   text`, in two columns; nothing for no text."""
         first, *rest = wrap(text, self.columns, _padded(label, _LABEL), " " * _LABEL) if text else [""]
         lines = [Line(line, style) for line in (first, *rest)] if text else []
         for line in lines[:1]:
-            line.stylize("cyan", 0, len(label))
+            line.stylize(hue, 0, len(label))
         return lines
 
     def say(self, en: str, zh: str) -> str:

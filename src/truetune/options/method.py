@@ -51,6 +51,8 @@ class MethodOptions(Group):
                        "nothing.",
                        "固定为 32（扫描实验所用函数的默认值），不随秩变化：这样学习率在不同的秩下含义应当相同（推断，"
                        "未实测）。离开 alpha / rank 谈学习率没有意义。", "tinker-lora"),
+                Advice("LoRA's authors: turning it is much like turning the learning rate, so they set it once and "
+                       "left it.", "LoRA 作者：调它与调学习率差不多，所以定下后不再动。", "lora"),
                 Advice("QLoRA's authors: 16 with rank 64.", "QLoRA 作者：秩 64 时取 16。", "qlora")))] = None
     lora_dropout: Annotated[float, Field(ge=0, lt=1), Text(
         "Share of LoRA's inputs dropped at random while training.", "训练时随机丢弃的 LoRA 输入比例。",

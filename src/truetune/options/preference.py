@@ -254,8 +254,8 @@ class PreferenceOptions(Group):
             "模型很确定而数据不同意之处改动更小：遗忘更少"),
         lower=("ordinary cross-entropy", "普通交叉熵"),
         advice=(
-            Advice("Learned the task as well as SFT and forgot less of the rest; not for overwriting facts.",
-                   "任务学得与 SFT 一样好，其余能力遗忘更少；不适合改写已有知识。", "eaft"),
+            Advice("Learned the task as well as SFT and forgot less of the rest.",
+                   "任务学得与 SFT 一样好，其余能力遗忘更少。", "eaft"),
         ),
         not_offered=_LOSS, free_on_resume=True)] = False
     eaft_alpha: Annotated[float, Field(ge=0), Text(
