@@ -134,9 +134,9 @@ def test_wrapping_breaks_chinese_where_it_may():
 
 
 def explained(*words: str, chinese: bool = False, columns: int = 80, **terminal: Any) -> str:
-    console = Terminal(chinese, file=io.StringIO(), width=columns, **terminal)
-    explain(words, console)
-    return console.file.getvalue()
+    shown = io.StringIO()
+    explain(words, Terminal(chinese, file=shown, width=columns, **terminal))
+    return shown.getvalue()
 
 
 @pytest.mark.parametrize("chinese", [False, True], ids=["en", "zh"])

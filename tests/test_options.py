@@ -119,7 +119,7 @@ def test_no_option_is_declared_twice():
 # ---------------------------------------------------------------------------------------------------------------------
 # What it says of itself
 
-EFFECTIVE = [name for name, option in OPTIONS.items() if not (option.text.no_effect or option.text.not_offered)]
+EFFECTIVE = [name for name, option in OPTIONS.items() if option.works]
 
 
 def _types(annotation: Any) -> set[Any]:

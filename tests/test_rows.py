@@ -403,7 +403,8 @@ def test_words_in_angle_brackets_without_media(tmp_path: Path) -> None:
     both = {"prompt": "instruction", "response": "output"}
     assert len(load("mine", **register(tmp_path, rows, columns=both))) == 1
     (finding,) = refused("mine", **register(tmp_path, [rows[0] | {"pics": None}], columns=both | {"images": "pics"}))
-    assert "turn 2 holds <image>" in str(finding.message) and "(1 <image> in the text, 0 in pics)" in str(finding.message)
+    told = str(finding.message)
+    assert "turn 2 holds <image>" in told and "(1 <image> in the text, 0 in pics)" in told
     (finding,) = refused("mine", **register(tmp_path, [rows[0] | {"images": ["a.png"]}], columns=both))
     assert "turn 2 holds <image>" in str(finding.message)
 

@@ -361,13 +361,15 @@ def test_a_model_whose_template_refuses_what_the_named_one_writes(tokenizer: Any
     strict.chat_template = ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
                             + template_source("chatml"))
     (finding,) = apply_template(strict, "chatml")
-    assert finding.id == "template-differs" and "a system text" in str(finding.message) and "refuses" in str(finding.message)
+    told = str(finding.message)
+    assert finding.id == "template-differs" and "a system text" in told and "refuses" in told
 
 
 def test_marks_that_are_no_tokens(tokenizer: Any):
     """What ends a turn must be a token, else the model cannot stop; other marks and stop words are told in a line."""
     changed, findings = applied(tokenizer, "llama3")
-    told = {(finding.severity, str(finding.message).split(",")[0]) for finding in findings if finding.id == "template-token"}
+    told = {(finding.severity, str(finding.message).split(",")[0])
+            for finding in findings if finding.id == "template-token"}
     assert told == {("error", "llama3 ends a turn with <|eot_id|>"),
                     ("warn", "llama3 also stops at <|eom_id|>"), ("warn", "llama3 writes <|start_header_id|>")}
     assert "Choose the template" in str(findings[0].fix)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from truetune.files import write_json, write_text
 from truetune.findings import Both, Finding, Words, spoken
-from truetune.options import Config
+from truetune.options import OPTIONS, Config
 
 if TYPE_CHECKING:
     from truetune.look.preview import Part, Piece, Preview
@@ -95,7 +95,20 @@ def environment() -> dict[str, str]:
 
 def write_environment(folder: Path, device: str) -> None:
     """environment.json: what is needed to compute the same again, or to explain why it is not the same."""
-    write_json(folder / "environment.json", {**environment(), **machine(), "device": device, "command": sys.argv})
+    write_json(folder / "environment.json", {**environment(), **machine(), "device": device,
+                                              "command": _without_secrets(sys.argv)})
+
+
+def _without_secrets(words: Sequence[str]) -> list[str]:
+    """A command line with the values of secret options blotted out: `--hub_token=…`, `--hub_token …`."""
+    secret = {name for name, option in OPTIONS.items() if option.text.secret}
+    kept, before = [], ""
+    for word in words:
+        name, equals, _ = word.removeprefix("--").replace("-", "_").partition("=")
+        hidden = f"{word.partition('=')[0]}=…" if equals and name in secret else "…" if before in secret else word
+        kept.append(hidden)
+        before = name if word.startswith("--") and not equals else ""
+    return kept
 
 
 def peak_memory() -> float:

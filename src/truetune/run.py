@@ -23,7 +23,7 @@ import psutil
 from truetune.checkpoint import checkpoints, resumable
 from truetune.files import disk_refusal, remove_folder, tidy, write_json, write_text
 from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, Words, problem, spoken
-from truetune.options import GROUPS, OPTIONS, Config
+from truetune.options import GROUPS, OPTIONS, Config, Option
 from truetune.options.read import as_yaml, read_config
 
 CONFIG, STATE, CHECK, EVENTS, LOG = "config.yaml", "state", "check.json", "events.jsonl", "trainer_log.jsonl"
@@ -141,15 +141,22 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def describe(config: Config) -> str:
-    """A configuration as YAML that can be run again, each value with its origin as a comment."""
+    """A configuration as YAML that can be run again, each value with its origin as a comment. What has no effect stands
+    there only if somebody gave it, and secrets never do."""
     lines = []
     for group in GROUPS:
-        lines.append(f"\n# {group.title[0]} / {group.title[1]}")
-        for name in group.model_fields:
-            value = getattr(config, name)
-            text = as_yaml(name, list(value) if isinstance(value, tuple) else value)
-            lines.append(f"{text}  # {config.origin(name)}" if config.given(name) else text)
+        mine = [_described(OPTIONS[name], config) for name in group.model_fields
+                if config.given(name) or OPTIONS[name].works]
+        lines += [f"\n# {group.title[0]} / {group.title[1]}", *mine] if mine else []
     return "\n".join(lines).lstrip() + "\n"
+
+
+def _described(option: Option, config: Config) -> str:
+    if option.text.secret:
+        return f"# {option.name}: not written down"
+    value = getattr(config, option.name)
+    text = as_yaml(option.name, list(value) if isinstance(value, tuple) else value)
+    return f"{text}  # {config.origin(option.name)}" if config.given(option.name) else text
 
 
 def _read_described(path: Path) -> Config:

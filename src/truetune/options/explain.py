@@ -195,14 +195,12 @@ class _Desk(NamedTuple):
 
     def costs(self, option: Option) -> list[Line]:
         """`memory ↑ more   speed ↓ slower   quality = same`, in colours that say whether that is good."""
-        line = Line(_padded(self.say(*when(option)), _LABEL), "cyan")
+        cells = [(_padded(self.say(*when(option)), _LABEL), "cyan")]
         told = costs(option, self.chinese)
-        for number, (what, trend, words) in enumerate(told):
-            good = trend == ("down" if number == 0 else "up")  # memory is what one wants less of
-            style = {"same": "dim", "depends": "yellow"}.get(trend, "green" if good else "red")
-            line.append(f"{what} ", "not bold default").append(words, style).append("   ")
-        line.rstrip()
-        return [line] if told else []
+        for (what, trend, words), better in zip(told, ("down", "up", "up"), strict=False):
+            style = {"same": "dim", "depends": "yellow", better: "green"}.get(trend, "red")
+            cells += [(f"{what} ", ""), (words, style), ("   ", "")]
+        return [Line.assemble(*cells[:-1])] if told else []
 
     def term(self, name: str) -> list[Line]:
         """One word of the log."""
@@ -278,11 +276,11 @@ class _Desk(NamedTuple):
 
     def row(self, label: str, text: str, style: str = "", hue: str = "cyan") -> list[Line]:
         """`label   text`, in two columns; nothing for no text."""
-        first, *rest = wrap(text, self.columns, _padded(label, _LABEL), " " * _LABEL) if text else [""]
-        lines = [Line(line, style) for line in (first, *rest)] if text else []
-        for line in lines[:1]:
-            line.stylize(hue, 0, len(label))
-        return lines
+        if not text:
+            return []
+        first, *rest = (Line(line, style) for line in wrap(text, self.columns, _padded(label, _LABEL), " " * _LABEL))
+        first.stylize(hue, 0, len(label))
+        return [first, *rest]
 
     def say(self, en: str, zh: str) -> str:
         return zh if self.chinese else en

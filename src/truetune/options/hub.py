@@ -23,7 +23,7 @@ class HubOptions(Group):
         not_offered=(
             "tokens in files leak: set HF_TOKEN in the environment or run `hf auth login`",
             "写在文件里的 token 会泄露：请设置环境变量 HF_TOKEN 或运行 `hf auth login`"),
-        free_on_resume=True)] = None
+        free_on_resume=True, secret=True)] = None
     ms_hub_token: Annotated[str | None, Text(
         "Token for ModelScope. Better not in a file.",
         "魔搭（ModelScope）的 token。最好不写进文件。",
@@ -31,7 +31,7 @@ class HubOptions(Group):
         not_offered=(
             "tokens in files leak: run `modelscope login`",
             "写在文件里的 token 会泄露：请运行 `modelscope login`"),
-        free_on_resume=True)] = None
+        free_on_resume=True, secret=True)] = None
     om_hub_token: Annotated[str | None, Text(
         "Token for Modelers. Better not in a file.",
         "魔乐（Modelers）的 token。最好不写进文件。",
@@ -39,7 +39,7 @@ class HubOptions(Group):
         not_offered=(
             "tokens in files leak: log in with Modelers' own client",
             "写在文件里的 token 会泄露：请用魔乐自己的客户端登录"),
-        free_on_resume=True)] = None
+        free_on_resume=True, secret=True)] = None
     push_to_hub: Annotated[bool, Text(
         "Upload the trained model to Hugging Face.",
         "把训练好的模型上传到 Hugging Face。",
@@ -58,7 +58,8 @@ class HubOptions(Group):
         "Token for uploading. Better not in a file.",
         "上传用的 token。最好不写进文件。",
         level="expert", unset=("the login on this machine", "本机的登录"),
-        no_effect=_OF_PUSH, free_on_resume=True)] = None
+        no_effect=_OF_PUSH, free_on_resume=True,
+        secret=True)] = None
     hub_strategy: Annotated[Literal["end", "every_save", "checkpoint", "all_checkpoints"], Text(
         "When what is uploaded. end: the model at the end; every_save: at each save too; checkpoint: with the last "
         "checkpoint, to go on elsewhere; all_checkpoints: with all of them.",
@@ -97,7 +98,8 @@ class HubOptions(Group):
     push_to_hub_token: Annotated[str | None, Text(
         "Old name of hub_token.",
         "hub_token 的旧写法。",
-        level="expert", unset=("see hub_token", "见 hub_token"), no_effect=_OF_PUSH, free_on_resume=True)] = None
+        level="expert", unset=("see hub_token", "见 hub_token"), no_effect=_OF_PUSH, free_on_resume=True,
+        secret=True)] = None
     export_hub_model_id: Annotated[str | None, Text(
         "Upload the exported model to this repository too.",
         "导出的模型同时上传到这个仓库。",

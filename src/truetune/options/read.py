@@ -191,6 +191,9 @@ _OTHER_NAMES = {
 }
 
 
+_TRUTH = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
+
+
 def _canonical(given: Given, findings: list[Finding]) -> Given | None:
     """The same under the option's own name, or None (and a finding) for a name that nobody knows."""
     if given.name in OPTIONS:
@@ -202,7 +205,7 @@ def _canonical(given: Given, findings: list[Finding]) -> Given | None:
     name, values = _OTHER_NAMES[given.name]
     value = given.value
     if values is not None and value is not None:
-        value = values.get(str(value).lower())
+        value = values.get(_TRUTH.get(str(value).lower(), str(value).lower()))
         if value is None:
             findings.append(Finding("bad-value", "error", _not_taken(given.value), option=given.name,
                                     where=given.where,
@@ -230,9 +233,9 @@ def _not_taken(value: Any) -> Both:
 
 
 def _near(name: str) -> Both:
-    """What may have been meant: a name spelt much the same, else one that has the typed word in it (`batch_size`)."""
+    """What may have been meant: a name that has the typed word in it (`epochs`), else one spelt much the same."""
     known = [*sorted(OPTIONS, key=lambda other: LEVELS.index(OPTIONS[other].text.level)), *_OTHER_NAMES]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or [other for other in known if name in other][:1]
+    near = [other for other in known if name in other][:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     if near and len(name) > 2:
         return Both(f"Did you mean {near[0]}?", f"是不是 {near[0]}？")
     return Both("See `truetune train --help all`.", "请看 `truetune train --help all`。")

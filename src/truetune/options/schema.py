@@ -54,6 +54,7 @@ class Text:
         not_offered: why what it asks for is not done, where the run is not what was asked for. It is accepted, and
             this is said as a warning.
         free_on_resume: a resumed run may change it, since it does not alter what is learned.
+        secret: a password or token; never written down.
     """
 
     en: str
@@ -70,6 +71,7 @@ class Text:
     no_effect: Pair | None = None
     not_offered: Pair | None = None
     free_on_resume: bool = False
+    secret: bool = False
 
 
 def _split(value: object) -> object:
@@ -121,6 +123,11 @@ class Option:
     group: type[Group]
     text: Text
     info: FieldInfo
+
+    @property
+    def works(self) -> bool:
+        """Whether it does anything here."""
+        return not (self.text.no_effect or self.text.not_offered)
 
     @property
     def default(self) -> Any:

@@ -194,7 +194,8 @@ class TrackOptions(Group):
         "Key for SwanLab's server. Better not in a file: log in with `swanlab login`.",
         "SwanLab 服务器的密钥。最好不写进文件，用 `swanlab login` 登录。",
         level="expert", unset=("the login on this machine", "本机的登录"),
-        no_effect=_OF_SWANLAB, free_on_resume=True)] = None
+        no_effect=_OF_SWANLAB, free_on_resume=True,
+        secret=True)] = None
     swanlab_logdir: Annotated[str | None, Text(
         "Folder for SwanLab's files.",
         "SwanLab 文件的文件夹。",
@@ -203,11 +204,13 @@ class TrackOptions(Group):
     swanlab_lark_webhook_url: Annotated[str | None, Text(
         "Lark (Feishu) address to which SwanLab sends news of the run.",
         "SwanLab 发送训练消息的飞书 webhook 地址。",
-        level="expert", unset=("no messages", "不发消息"), no_effect=_OF_SWANLAB, free_on_resume=True)] = None
+        level="expert", unset=("no messages", "不发消息"), no_effect=_OF_SWANLAB, free_on_resume=True,
+        secret=True)] = None
     swanlab_lark_secret: Annotated[str | None, Text(
         "Secret of that Lark (Feishu) bot.",
         "该飞书机器人的密钥。",
-        level="expert", unset=("none", "没有"), no_effect=_OF_SWANLAB, free_on_resume=True)] = None
+        level="expert", unset=("none", "没有"), no_effect=_OF_SWANLAB, free_on_resume=True,
+        secret=True)] = None
     enable_torch_profiler: Annotated[bool, Text(
         "Record what each operation costs for a few steps, with PyTorch's profiler.",
         "用 PyTorch profiler 记录几步中各操作的开销。",
