@@ -123,7 +123,7 @@ def test_packages_that_are_missing(tmp_path: Path, entry: dict[str, Any], packag
     """One line with the command that helps, whatever is installed here."""
     monkeypatch.setitem(sys.modules, module, None)  # as Python has it for a module that cannot be imported
     (finding,) = refused("mine", **register(tmp_path, file_name=None, **entry))
-    assert (finding.id, str(finding.fix)) == ("package-missing", f"pip install {package}")
+    assert (finding.id, finding.fix) == ("package-missing", f"pip install {package}")
 
 
 @contextmanager

@@ -418,12 +418,12 @@ def test_bad_rows_stand_in_their_place_and_are_told_together(tmp_path: Path) -> 
     items = read(path)
     bad = [row for row in items if isinstance(row, Refused)]
     assert [number for number, row in enumerate(items) if isinstance(row, Refused)] == list(range(0, 98, 7))
-    assert bad[1] == Refused(Place(f"{path}:", 8), "turn 2 (assistant) is empty")
+    assert (bad[1].place, str(bad[1].reason)) == (Place(f"{path}:", 8), "turn 2 (assistant) is empty")
     findings = describe_refused(bad, 100)
     assert [finding.where for finding in findings[:10]] == [f"{path}:{7 * number + 1}" for number in range(10)]
     assert (len(findings), str(findings[10].message)) == (11, "4 more of 100 rows are wrong.")
-    assert describe_refused(bad[:3], 9000, {"bad-row": 14})[3:] == [
-        Finding("bad-row", "error", "11 more of 9000 rows are wrong.")]
+    assert [finding.line() for finding in describe_refused(bad[:3], 9000, {"bad-row": 14})[3:]] == [
+        "error  11 more of 9000 rows are wrong."]
     assert [str(row.place).rpartition(":")[2] for row in read(path, max_samples=8) if isinstance(row, Refused)] == [
         "1", "8"]
 

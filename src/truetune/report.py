@@ -34,7 +34,7 @@ class Terminal(Console):
     broken. Other keywords are rich's."""
 
     def __init__(self, chinese: bool = False, **settings: Any):
-        super().__init__(**{"highlight": False, "markup": False, "soft_wrap": True, **settings})
+        super().__init__(**{"highlight": False, "markup": False, "emoji": False, "soft_wrap": True, **settings})
         self.chinese = chinese
 
     def say(self, words: Words) -> None:

@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from truetune.check.scripts import SCRIPTS, main_scripts
+from truetune.check.scripts import main_scripts
 from truetune.check.signs import signs_in
 from truetune.data.dataset import Data
 from truetune.data.messages import Conversation, Document, Judged, Place, Preference, Row

@@ -160,7 +160,8 @@ def kind_of(source: Source) -> Kind:
     """
     first = [row.values for row in islice(source.rows(), 100)]
     layout = source.layout or (recognise(first) if first else None)
-    return layout.kind if layout else find_layout(source, Config.model_validate({}), "conversations").kind  # which says what is wrong
+    return layout.kind if layout else find_layout(source, Config.model_validate({}),
+        "conversations").kind  # which says what is wrong
 
 
 def _read(sources: Sequence[Source], config: Config, base: Path, tokenizer: PreTrainedTokenizerBase) -> DataFacts:

@@ -20,8 +20,8 @@ SWEPT: Mapping[tuple[str, int, int, int], tuple[str, float]] = {
     ("qwen3_moe", 4096, 94, 151936): ("Qwen3-235B-A22B", 3e-4),
     ("gpt_oss", 2880, 24, 201088): ("gpt-oss-20b", 1e-4),
 }
-"""Best LoRA rate of Thinking Machines' sweep (Tulu 3 data, batch 128, 780 steps), by model_type, hidden size, layers and
-vocabulary, so that a copy under another name is known too."""
+"""Best LoRA rate of Thinking Machines' sweep (Tulu 3 data, batch 128, 780 steps), by model_type, hidden size, layers
+and vocabulary, so that a copy under another name is known too."""
 
 LORA: tuple[tuple[float, float], ...] = ((6e9, 5e-4), (20e9, 2e-4), (float("inf"), 1e-4))
 """(up to so many weights, rate): the careful side of Tinker, QLoRA and Qwen. 4 and 7, 14 and 30 billion were measured;

@@ -121,15 +121,18 @@ def _heading(recipe: Recipe) -> list[Words]:
     return [
         Both(f"A recipe by truetune {__version__}, goal: {s.goal}. It can be trained as it is; change what you know "
              "better. What is said of memory and time holds for the machine that it was written on.",
-             f"truetune {__version__} 生成的训练配方，目标：{_GOAL_NAMES[s.goal].zh}。可以直接训练，也可以按你的了解修改。"
+             f"truetune {__version__} 生成的训练配方，目标：{_GOAL_NAMES[s.goal].zh}。可以直接训练，"
+             f"也可以按你的了解修改。"
              "显存和耗时以生成它的机器为准。"),
         Both(f"Model: {s['model_name_or_path']}, {in_short(model.parameters)} weights, rows of up to {model.limit:,} "
-             "tokens.", f"模型：{s['model_name_or_path']}，{in_short(model.parameters)} 参数，每行最多 {model.limit:,} token。"),
+             "tokens.", f"模型：{s['model_name_or_path']}，{in_short(model.parameters)} 参数，每行最多 "
+                        f"{model.limit:,} token。"),
         Both(f"Data: {data.rows:,} rows of {words['median']} tokens (median) to {words['longest']}, "
              f"{100 * data.several_turns:.0f} % with several turns, {100 * data.thinking:.0f} % with thoughts, "
              f"{100 * data.chinese:.0f} % of the letters Chinese.",
              f"数据：{data.rows:,} 行，token 数中位 {words['median']}、最长 {words['longest']}；多轮占 "
-             f"{100 * data.several_turns:.0f} %，带思考占 {100 * data.thinking:.0f} %，汉字占 {100 * data.chinese:.0f} %。"),
+             f"{100 * data.several_turns:.0f} %，带思考占 {100 * data.thinking:.0f} %，汉字占 "
+             f"{100 * data.chinese:.0f} %。"),
         Both(f"Machine: {machine.device.type}, {words['free']} free; {machine.measured}.",
              f"机器：{machine.device.type}，可用内存 {words['free']}；{machine.measured}。"),
     ]
@@ -185,7 +188,8 @@ def write_recipe(recipe: Recipe, output: str, overwrite: bool, terminal: Termina
     for finding in recipe.findings:
         terminal.print(finding.line(terminal.chinese))
     terminal.say(Both(
-        f"{s['finetuning_type']} on {s['model_name_or_path']} for {s.goal}: {s.facts.data.rows:,} rows, {s.steps:,} steps "
+        f"{s['finetuning_type']} on {s['model_name_or_path']} for {s.goal}: {s.facts.data.rows:,} rows, {s.steps:,} "
+        f"steps "
         f"of {s.batch} rows, learning_rate {s['learning_rate']:g}",
         f"{s['finetuning_type']}，{s['model_name_or_path']}，目标{_GOAL_NAMES[s.goal].zh}：{s.facts.data.rows:,} 行，"
         f"{s.steps:,} 步，每步 {s.batch} 行，learning_rate {s['learning_rate']:g}"))
@@ -194,7 +198,8 @@ def write_recipe(recipe: Recipe, output: str, overwrite: bool, terminal: Termina
     terminal.say(Both(f"written to {output}; every value in it has its reason. Next:",
                       f"已写入 {output}，每个值都附有理由。接下来："))
     for command, words in _NEXT:
-        terminal.say(Both(f"  truetune {command} {output:<12}  {words.en}", f"  truetune {command} {output:<12}  {words.zh}"))
+        terminal.say(Both(f"  truetune {command} {output:<12}  "
+                          f"{words.en}", f"  truetune {command} {output:<12}  {words.zh}"))
 
 
 _NEXT = (
@@ -210,7 +215,8 @@ def _write(path: Path, text: str, overwrite: bool) -> None:
                       status=WRONG_OPTIONS)
     if path.exists() and not overwrite:
         raise problem("file-exists", Both(f"{path} is there already.", f"{path} 已经存在。"), option="--output",
-                      status=WRONG_OPTIONS, fix=Both("Give another name, or --overwrite.", "换个名字，或加 --overwrite。"))
+                      status=WRONG_OPTIONS, fix=Both("Give another name, or "
+                                                     "--overwrite.", "换个名字，或加 --overwrite。"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)

@@ -105,7 +105,8 @@ class Situation:
     @property
     def steps(self) -> int:
         """Optimizer steps in all."""
-        return self["max_steps"] if self["max_steps"] > 0 else math.ceil(self["num_train_epochs"] * self.steps_per_epoch)
+        return self[
+            "max_steps"] if self["max_steps"] > 0 else math.ceil(self["num_train_epochs"] * self.steps_per_epoch)
 
     def wanted_batch(self) -> int:
         """Rows a step, a power of two: as many as the method likes, but so few that five epochs make `ENOUGH_STEPS`."""
@@ -134,7 +135,9 @@ class Situation:
             "steps_per_epoch": f"{self.steps_per_epoch:,}", "size": in_short(model.parameters),
             "limit": f"{model.limit:,}", "median": int(np.median(lengths)), "longest": f"{lengths.max():,}",
             "most": f"{int(np.quantile(lengths, 0.995, method='higher')):,}", "lost": f"{100 * (1 - self.kept):.2g} %",
-            "wanted": self.wanted_batch(), "at_least": ENOUGH_STEPS, "refused": len(data.refused), "first_refused": data.refused[0].place if data.refused else "",
+            "wanted": self.wanted_batch(),
+                "at_least": ENOUGH_STEPS,
+                    "refused": len(data.refused), "first_refused": data.refused[0].place if data.refused else "",
             "thinking": f"{100 * data.thinking:.0f} %", "measured": machine.measured, "device": machine.device.type,
             "free": f"{machine.free / 1e9:,.1f} GB", "swept": self.swept[0] if self.swept else "",
             "swept_rate": f"{self.swept[1]:g}" if self.swept else "", "tokens_per_han": f"{data.tokens_per_han:.1f}",

@@ -51,9 +51,10 @@ class Choice:
 
 
 CHOICES: tuple[Choice, ...] = (
-    # --------------------------------------------------------------------------------------------------- stage, template
+    # -------------------------------------------------------------------------------------------------- stage, template
     Choice("stage", lambda s: STAGES[s.facts.data.kind], Both(
-        "The rows hold answers to learn.", "数据是要学习的回答。"), SEEN, lambda s: s.facts.data.kind == "conversations"),
+        "The rows hold answers to "
+        "learn.", "数据是要学习的回答。"), SEEN, lambda s: s.facts.data.kind == "conversations"),
     Choice("stage", lambda s: STAGES[s.facts.data.kind], Both(
         "The rows hold plain text.", "数据是纯文本。"), SEEN, lambda s: s.facts.data.kind == "documents"),
     Choice("stage", lambda s: STAGES[s.facts.data.kind], Both(
@@ -63,27 +64,32 @@ CHOICES: tuple[Choice, ...] = (
         "Each row holds an answer that somebody found good or bad.", "每行都有一个被标为好或坏的回答。"), SEEN),
     Choice("template", lambda s: FALLBACK_TEMPLATE, Both(
         "The tokenizer brings no chat template, so this is a base model. The marks of this one are plain words, and it "
-        "ends with the end-of-text token: a base model has learned both. It has never seen the special tokens of others.",
+        "ends with the end-of-text token: a base model has learned both. It has never seen the special tokens of "
+        "others.",
         "分词器没有对话模板，说明这是基座模型。该模板的标记都是普通文字，以文本结束符收尾，基座模型都学过；"
         "其他模板的特殊 token 它从未见过。"), JUDGEMENT,
         lambda s: not s.facts.model.own_template and s["stage"] != "pt"),
 
-    # --------------------------------------------------------------------------------------------------------------- data
+    # ------------------------------------------------------------------------------------------------------------- data
     Choice("on_bad_row", lambda s: "drop", Both(
         "{refused} of the rows cannot be learned from (the first: {first_refused}). They are left out.",
         "有 {refused} 行无法学习（第一处：{first_refused}），将被丢弃。"), SEEN, lambda s: bool(s.facts.data.refused)),
     Choice("cutoff_len", lambda s: _cutoff(s, s.facts.data.lengths.max()), Both(
-        "Every row is kept whole: the longest has {longest} tokens, half of them up to {median}. Rows are not padded, so "
+        "Every row is kept whole: the longest has {longest} tokens, half of them up to {median}. Rows are not padded, "
+        "so "
         "room above costs nothing.",
         "所有行都完整保留：最长 {longest} 个 token，中位数 {median}。不做填充，上限留有余量也没有代价。"), SEEN,
         lambda s: _keeps_all(s)),
     Choice("cutoff_len", lambda s: _cutoff(s, keeping_most(s.facts.data.lengths)), Both(
-        "99.5 % of the rows have up to {most} tokens, the longest {longest}; {lost} of them are longer than this and are "
+        "99.5 % of the rows have up to {most} tokens, the longest {longest}; {lost} of them are longer than this and "
+        "are "
         "left out (overlong). Memory grows with the longest row.",
-        "99.5 % 的行不超过 {most} 个 token，最长 {longest}；比这更长的 {lost} 会被丢弃（overlong）。显存由最长的行决定。"),
+        "99.5 % 的行不超过 {most} 个 token，最长 {longest}；比这更长的 {lost} 会被丢弃（overlong）。"
+        "显存由最长的行决定。"),
         "silent-cut"),
     Choice("enable_thinking", lambda s: False, Both(
-        "The model can think, and no answer in the data holds a thought. So its way of thinking is left alone: the empty "
+        "The model can think, and no answer in the data holds a thought. So its way of thinking is left alone: the "
+        "empty "
         "thought stands in the prompt and is not learned.",
         "模型可以思考，而数据里的回答没有思考过程。为不影响它的思考方式，空思考放在提示里，不学习。"), "empty-thoughts",
         lambda s: s.facts.model.switches and not s.facts.data.thinking and s["stage"] != "pt"),
@@ -101,16 +107,19 @@ CHOICES: tuple[Choice, ...] = (
         "这里各行本来就首尾相接、没有填充，打包省不了什么，只会让每步的行数不均。"), JUDGEMENT,
         lambda s: s["stage"] != "pt"),
     Choice("val_size", lambda s: s.wanted_held_out(), Both(
-        "{value} of {all_rows} rows are held out, to see when learning turns into learning by heart. Fewer than 20 would "
+        "{value} of {all_rows} rows are held out, to see when learning turns into learning by heart. Fewer than 20 "
+        "would "
         "say little.",
         "从 {all_rows} 行中留出 {value} 行，用来看何时从学会变成死记。少于 20 行说明不了什么。"), JUDGEMENT,
         lambda s: not s["eval_dataset"] and not s["streaming"] and s.wanted_held_out() > 0),
 
-    # ------------------------------------------------------------------------------------------------------------- method
+    # ----------------------------------------------------------------------------------------------------------- method
     Choice("finetuning_type", lambda s: "full", Both(
-        "Plain text for knowledge is more than LoRA holds well, and whole-weight training fits here (about {full_need}, "
+        "Plain text for knowledge is more than LoRA holds well, and whole-weight training fits here (about "
+        "{full_need}, "
         "{free} free).",
-        "用纯文本灌输知识超出 LoRA 的长处，而全量训练在本机放得下（约 {full_need}，可用 {free}）。"), "lora-learns-less",
+        "用纯文本灌输知识超出 LoRA 的长处，而全量训练在本机放得下（约 {full_need}，可用 {free}）"
+        "。"), "lora-learns-less",
         lambda s: s.goal == "knowledge" and s["stage"] == "pt" and s.full_fits),
     Choice("finetuning_type", lambda s: "lora", Both(
         "LoRA learns as well as full fine-tuning on data of this size, forgets less, and needs far less memory.",
@@ -130,47 +139,57 @@ CHOICES: tuple[Choice, ...] = (
         lambda s: s["finetuning_type"] == "lora"),
     Choice("lora_target", lambda s: ("all",), Both(
         "Every linear layer: attention alone learns worse even at a higher rank.",
-        "所有线性层：只加在注意力上即使提高秩也学得更差。"), "lora-without-regret", lambda s: s["finetuning_type"] == "lora"),
+        "所有线性层：只加在注意力上即使提高秩也学得更差。"),
+            "lora-without-regret", lambda s: s["finetuning_type"] == "lora"),
 
-    # ----------------------------------------------------------------------------------------------------- batch, epochs
-    Choice("per_device_train_batch_size", lambda s: _micro(s), Both(
+    # ---------------------------------------------------------------------------------------------------- batch, epochs
+    Choice("per_device_train_batch_size", lambda s: s.room.micro, Both(
         "Of the {wanted} rows of a step so many are computed at once: the most that fits (about {need}, {free} free).",
         "每步 {wanted} 行，这是同时计算的行数：内存放得下的最大值（约 {need}，可用 {free}）。"), MEASURED),
     Choice("gradient_accumulation_steps", lambda s: max(1, round(s.wanted_batch() / s["per_device_train_batch_size"])),
-           Both("So that each step learns from {batch} rows. LoRA likes small batches (16 to 32); with few rows they are "
+           Both("So that each step learns from {batch} rows. LoRA likes small batches (16 to 32); with few rows they "
+                "are "
                 "smaller still, since {at_least} steps are needed to learn anything.",
-                "这样每步学习 {batch} 行。LoRA 适合小批次（16 到 32）；行数少时更小，因为至少要约 {at_least} 步才学得到东西。"),
+                "这样每步学习 {batch} 行。LoRA 适合小批次（16 到 32）；行数少时更小，因为至少要约 {at_least} "
+                "步才学得到东西。"),
            "lora-without-regret", lambda s: s.adapter),
     Choice("gradient_accumulation_steps", lambda s: max(1, round(s.wanted_batch() / s["per_device_train_batch_size"])),
-           Both("So that each step learns from {batch} rows. Training whole weights likes large batches (64 to 128); with "
+           Both("So that each step learns from {batch} rows. Training whole weights likes large batches (64 to 128); "
+                "with "
                 "few rows they are smaller, since {at_least} steps are needed to learn anything.",
-                "这样每步学习 {batch} 行。全量训练适合大批次（64 到 128）；行数少时要小一些，因为至少要约 {at_least} 步。"),
+                "这样每步学习 {batch} 行。全量训练适合大批次（64 到 128）；行数少时要小一些，因为至少要约 {at_least} "
+                "步。"),
            "tulu3"),
     Choice("num_train_epochs", lambda s: 1, Both(
         "Pairs and judgements are learned by heart quickly: once is usual.",
         "偏好数据很快就会被背下来，通常只看一遍。"), "zephyr", lambda s: s.judged),
     Choice("num_train_epochs", lambda s: 1, Both(
-        "{rows} rows are plenty: {steps_per_epoch} steps an epoch.", "{rows} 行已经很多：每个 epoch {steps_per_epoch} 步。"),
+        "{rows} rows are plenty: {steps_per_epoch} steps an "
+        "epoch.", "{rows} 行已经很多：每个 epoch {steps_per_epoch} 步。"),
         JUDGEMENT, lambda s: s.rows > 50_000),
     Choice("num_train_epochs", lambda s: _epochs(s), Both(
-        "{rows} rows make {steps_per_epoch} steps an epoch. The usual 2 or 3 epochs would be too few steps to change the "
+        "{rows} rows make {steps_per_epoch} steps an epoch. The usual 2 or 3 epochs would be too few steps to change "
+        "the "
         "model, so this many make {steps}; early stopping or a look at the answers tells if it is too much.",
-        "{rows} 行每个 epoch 只有 {steps_per_epoch} 步，常用的 2、3 个 epoch 步数太少，模型几乎不会变，因此取这么多，共 "
+        "{rows} 行每个 epoch 只有 {steps_per_epoch} 步，常用的 2、3 个 epoch 步数太少，模型几乎不会变，因此取这么多，"
+        "共 "
         "{steps} 步；是否过多由早停或看回答来判断。"), "sixty-rows", lambda s: _epochs(s) > _usual_epochs(s)),
     Choice("num_train_epochs", lambda s: _epochs(s), Both(
         "{rows} rows seen {value} times make {steps} steps. 1 to 3 are usual; more is learned by heart.",
         "{rows} 行看 {value} 遍，共 {steps} 步。通常 1 到 3 遍，再多就是死记。"), "unsloth-guide"),
 
-    # ------------------------------------------------------------------------------------------------------ learning rate
+    # ---------------------------------------------------------------------------------------------------- learning rate
     Choice("learning_rate", lambda s: 5e-6, Both(
         "Preferences want small steps, with LoRA too.", "偏好训练步子要小，LoRA 也是。"), "zephyr",
         lambda s: s.judged and s.adapter),
     Choice("learning_rate", lambda s: 5e-7, Both(
         "Preferences want small steps.", "偏好训练步子要小。"), "zephyr", lambda s: s.judged),
     Choice("learning_rate", lambda s: s.swept[1] / 2 if s.swept else 0.0, Both(
-        "The best measured LoRA rate of {swept} is {swept_rate} (batch 128); half of it is the careful side. It goes with "
+        "The best measured LoRA rate of {swept} is {swept_rate} (batch 128); half of it is the careful side. It goes "
+        "with "
         "alpha / rank.",
-        "{swept} 实测最佳 LoRA 学习率为 {swept_rate}（批次 128）；取一半更稳妥。它与 alpha / rank 配套。"), "tinker-lora",
+        "{swept} 实测最佳 LoRA 学习率为 {swept_rate}（批次 128）；取一半更稳妥。它与 alpha / rank "
+        "配套。"), "tinker-lora",
         lambda s: s.adapter and s.swept is not None),
     Choice("learning_rate", lambda s: by_size(s.facts.model.parameters, LORA), Both(
         "By size ({size} weights): 5e-4 up to 6B, 2e-4 up to 20B, 1e-4 above, the careful side of what was measured on "
@@ -178,9 +197,11 @@ CHOICES: tuple[Choice, ...] = (
         "按模型大小（{size}）：6B 以下 5e-4，20B 以下 2e-4，更大 1e-4，取其他模型实测值中稳妥的一侧。"
         "可用 `truetune find-lr` 在本模型上实测。"), "tinker-lora", lambda s: s.adapter),
     Choice("learning_rate", lambda s: by_size(s.facts.model.parameters, WHOLE), Both(
-        "By size ({size} weights): a tenth of what LoRA wants, from 5e-5 for 1B down to 2e-6 for 70B. `truetune find-lr` "
+        "By size ({size} weights): a tenth of what LoRA wants, from 5e-5 for 1B down to 2e-6 for 70B. `truetune "
+        "find-lr` "
         "measures it on this one.",
-        "按模型大小（{size}）：约为 LoRA 的十分之一，从 1B 的 5e-5 到 70B 的 2e-6。可用 `truetune find-lr` 在本模型上实测。"),
+        "按模型大小（{size}）：约为 LoRA 的十分之一，从 1B 的 5e-5 到 70B 的 2e-6。可用 `truetune find-lr` "
+        "在本模型上实测。"),
         "tulu3"),
     Choice("lr_scheduler_type", lambda s: "cosine", Both(
         "Down to 0 along a cosine.", "按余弦降到 0。"), "zephyr", lambda s: s.judged),
@@ -215,14 +236,16 @@ CHOICES: tuple[Choice, ...] = (
         "Left open: a run measures at its start whether it is needed, and it is slower.",
         "不指定：训练开始时会实测是否需要；开启会变慢。"), MEASURED),
 
-    # ------------------------------------------------------------------------------------------------- what happens when
+    # ------------------------------------------------------------------------------------------------ what happens when
     Choice("logging_steps", lambda s: _round(s.steps / 100), Both(
         "{steps} steps make about a hundred points of the curve.", "共 {steps} 步，曲线上约一百个点。"), JUDGEMENT),
     Choice("eval_strategy", lambda s: "steps", Both(
-        "The held-out rows are looked at on the way, not only at the end.", "训练途中也评估留出的数据，而不只在结束时。"),
+        "The held-out rows are looked at on the way, not only at the "
+        "end.", "训练途中也评估留出的数据，而不只在结束时。"),
         JUDGEMENT, lambda s: s.can_evaluate),
     Choice("eval_steps", lambda s: max(1, s.steps // 10), Both(
-        "About ten times in the {steps} steps.", "{steps} 步里大约评估十次。"), JUDGEMENT, lambda s: s["eval_strategy"] == "steps"),
+        "About ten times in the {steps} "
+        "steps.", "{steps} 步里大约评估十次。"), JUDGEMENT, lambda s: s["eval_strategy"] == "steps"),
     Choice("early_stopping_steps", lambda s: _PATIENCE, Both(
         "Three evaluations in a row without a better loss end the run: from there on it learns by heart.",
         "连续三次评估损失没有变好就停止：再往后就是死记。"), "sixty-rows", lambda s: s["eval_strategy"] != "no"),
@@ -232,11 +255,14 @@ CHOICES: tuple[Choice, ...] = (
         "With every evaluation, so that the best of them is on the disk.", "每次评估时都保存，最好的那次就在磁盘上。"),
         JUDGEMENT, lambda s: s["save_strategy"] == s["eval_strategy"] == "steps" and bool(s["eval_steps"])),
     Choice("save_steps", lambda s: max(1, math.ceil(s.steps / 4)), Both(
-        "Four times in the {steps} steps.", "{steps} 步里保存四次。"), JUDGEMENT, lambda s: s["save_strategy"] == "steps"),
+        "Four times in the {steps} "
+        "steps.", "{steps} 步里保存四次。"), JUDGEMENT, lambda s: s["save_strategy"] == "steps"),
     Choice("save_total_limit", lambda s: _PATIENCE + 1, Both(
         "When early stopping ends the run, the best checkpoint is the oldest of these.",
         "早停结束时，最好的检查点就是其中最早的一个。"), JUDGEMENT, lambda s: bool(s["early_stopping_steps"])),
-    Choice("save_total_limit", lambda s: 2, Both("The newest two are enough to go on.", "留最新两个就足以继续。"), JUDGEMENT),
+    Choice(
+        "save_total_limit", lambda s: 2, Both("The newest two are enough to go "
+                                              "on.", "留最新两个就足以继续。"), JUDGEMENT),
     Choice("seed", lambda s: 42, Both(
         "Any number; the same one gives the same run.", "任意数字；相同的种子得到相同的训练。"), JUDGEMENT),
     Choice("output_dir", lambda s: str(free_folder(Path("saves") / _name(s))), Both(
@@ -258,29 +284,36 @@ class Note:
 
 NOTES: tuple[Note, ...] = (
     Note("no-pairs", "warn", "dataset", lambda s: s.goal == "preference" and not s.judged, Both(
-        "these rows hold one answer each, so there is nothing to prefer: the answers themselves are learned. Preference "
+        "these rows hold one answer each, so there is nothing to prefer: the answers themselves are learned. "
+        "Preference "
         "needs pairs (chosen, rejected) or judged answers (label).",
-        "这些数据每行只有一个回答，无从比较偏好，只能学习回答本身。偏好训练需要成对回答（chosen、rejected）或好坏标注（label）。")),
+        "这些数据每行只有一个回答，无从比较偏好，只能学习回答本身。偏好训练需要成对回答（chosen、rejected）"
+        "或好坏标注（label）。")),
     Note("no-thoughts-to-learn", "warn", "dataset", lambda s: s.goal == "reasoning" and s.facts.data.thinking < 0.05,
          Both("hardly a row holds a thought (<think>…</think> or reasoning_content): this teaches answers, not how to "
               "come to them.",
               "几乎没有带思考过程（<think>…</think> 或 reasoning_content）的行：学到的是答案，而不是推理过程。")),
     Note("facts-are-hard", "info", "dataset", lambda s: s.goal == "knowledge", Both(
-        "facts are hard to teach this way: they need many rows that say them in different words, and what was taught half "
+        "facts are hard to teach this way: they need many rows that say them in different words, and what was taught "
+        "half "
         "invites made-up answers. Where facts change or must be exact, looking them up (RAG) is usually better; "
         "fine-tuning is good for how to answer.",
-        "用微调灌输事实很难：需要用不同说法反复出现的大量数据，学得半懂反而容易编造。事实会变化或必须准确时，检索增强（RAG）"
+        "用微调灌输事实很难：需要用不同说法反复出现的大量数据，学得半懂反而容易编造。事实会变化或必须准确时，"
+        "检索增强（RAG）"
         "通常更好；微调更适合教“怎么回答”。"), "lora-learns-less"),
     Note("no-template", "warn", "template", lambda s: not s.facts.model.own_template and s["stage"] != "pt", Both(
-        "this looks like a base model: it has not learned to answer and to stop. If there is an Instruct or Chat version, "
+        "this looks like a base model: it has not learned to answer and to stop. If there is an Instruct or Chat "
+        "version, "
         "a few hundred rows do far more with that one.",
         "这看起来是基座模型，没有学过对话和停止。如果有 Instruct 或 Chat 版本，几百行数据在那上面效果好得多。")),
     Note("few-rows", "info", "dataset", lambda s: s.facts.data.rows < 50, Both(
-        "{all_rows} rows can teach a tone or one fact, and are soon known by heart. A few hundred different ones do more "
+        "{all_rows} rows can teach a tone or one fact, and are soon known by heart. A few hundred different ones do "
+        "more "
         "than any option here.",
         "{all_rows} 行可以教会一种语气或一件事，但很快会被背下来。再加几百行不同的数据，比调任何参数都管用。")),
     Note("poor-chinese", "warn", "model_name_or_path", lambda s: s.facts.data.tokens_per_han > 1.3, Both(
-        "this model's tokenizer needs {tokens_per_han} tokens for a Chinese letter, so it has seen little Chinese: rows "
+        "this model's tokenizer needs {tokens_per_han} tokens for a Chinese letter, so it has seen little Chinese: "
+        "rows "
         "are long and learning is slow. Models made for Chinese (Qwen, GLM and others) need about 0.6.",
         "该模型的分词器平均每个汉字要 {tokens_per_han} 个 token，说明它见过的中文很少：行会很长，学得也慢。"
         "面向中文的模型（Qwen、GLM 等）约为 0.6。")),
@@ -293,7 +326,7 @@ NOTES: tuple[Note, ...] = (
 )
 
 
-# --------------------------------------------------------------------------------------------------------- how values come
+# ------------------------------------------------------------------------------------------------------ how values come
 
 
 def _cutoff(s: Situation, length: float) -> int:

@@ -1,10 +1,10 @@
-"""Which learning rate: short runs of the user's own run at a third, once and three times its rate, judged by the loss on
+"""Which learning rate: the user's own run, cut short, at a third, once and three times its rate, judged by the loss on
 the same held-out rows.
 
-The rate is the one option that decides most (arXiv:2602.04998 finds nine variants of LoRA alike once it is tuned). Every
-trial is the run as `truetune train` would start it (same weights, same random numbers, same rows, the schedule shortened
-to its steps), taken with the steps of the one loop. The model is loaded once; between trials the trained weights are
-put back to what they were, bit for bit. Nothing is written into output_dir.
+The rate is the option that decides most (arXiv:2602.04998 finds nine variants of LoRA alike once it is tuned). Every
+trial is the run as `truetune train` would start it (same weights, same random numbers, same rows, the schedule
+shortened to its steps), taken with the steps of the one loop. The model is loaded once; between trials the trained
+weights are put back to what they were, bit for bit. Nothing is written into output_dir.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def _session(config: Config, steps: int | None, most: int, terminal: Terminal) -
         steps: of a trial; None: as many as the run has, but no more than `most`.
     """
     if config.streaming:
-        raise problem("streaming-find-lr", Both("a stream is read once, and the trials need the same rows several times.",
+        raise problem(
+            "streaming-find-lr", Both("a stream is read once, and the trials need the same rows several times.",
                                                 "流式数据只读一遍，而试训练需要反复用相同的行。"), option="streaming",
                       where=config.origin("streaming"), status=WRONG_OPTIONS,
                       fix=Both("Add streaming=false max_samples=2000 for the search.",
@@ -159,12 +160,13 @@ def _session(config: Config, steps: int | None, most: int, terminal: Terminal) -
 
 
 class Bench:
-    """The loaded model, put back to the start of the run before each trial. While entered, the first Ctrl-C asks to stop
-    after the step in progress."""
+    """The loaded model, put back to the start of the run before each trial. While entered, the first Ctrl-C asks to
+    stop after the step in progress."""
 
     def __init__(self, session: Session, terminal: Terminal):
         self._session, self._terminal = session, terminal
-        self._weights = {name: master.detach().to("cpu", copy=True) for name, master in session.optimizer.masters.items()}
+        self._weights = {name: master.detach().to(
+            "cpu", copy=True) for name, master in session.optimizer.masters.items()}
         self._random = random_state()
         self._interrupts = Interrupts(lambda _: terminal.say(_STOPPING))
         self.rows = _spread(session.ready.held_out.values(), _MEASURED)

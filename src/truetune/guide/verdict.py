@@ -27,7 +27,7 @@ class Verdict:
 
 def difference(one: HeldOut, other: HeldOut) -> tuple[float, float]:
     """How much less `one` loses a token than `other` on the same rows, and the standard error of that: of a ratio of
-    sums over rows (Cochran 1977, Sampling Techniques, equation 6.13), so that long rows count as they do in the loss."""
+    sums over rows (Cochran 1977, Sampling Techniques, equation 6.13), so long rows count as they do in the loss."""
     gain = other.losses - one.losses
     mean = gain.sum() / one.counts.sum()
     rest, rows = gain - mean * one.counts, len(gain)
@@ -77,7 +77,8 @@ _CASES: tuple[_Case, ...] = (
     _Case(lambda o: o.best is None, lambda o: _two_digits(o.search.trials[0].rate / 10), Both(
         "no rate made the held-out rows better: all of these are too high, or the data teach something else than the "
         "held-out rows ask. Try learning_rate: {rate:g}.",
-        "没有一个学习率让留出数据变好：要么都太高，要么数据教的与留出数据问的不是一回事。请试试 learning_rate: {rate:g}。")),
+        "没有一个学习率让留出数据变好：要么都太高，要么数据教的与留出数据问的不是一回事。请试试 learning_rate: "
+        "{rate:g}。")),
     _Case(lambda o: o.here is None, lambda o: None, Both(
         "the present rate was not tried, so there is nothing to compare with.", "还没有试当前的学习率，无法比较。")),
     _Case(lambda o: o.here is not None and o.here.diverged, lambda o: _of(o.best), Both(
@@ -91,15 +92,18 @@ _CASES: tuple[_Case, ...] = (
     _Case(lambda o: o.best is not None and o.best.rate > _of(o.here, 0), lambda o: _of(o.best), Both(
         "set learning_rate: {rate:g}. It is better than {here:g} by {gap} a token, more than noise. The best may lie "
         "higher still: search again from there.",
-        "设为 learning_rate: {rate:g}。它每个 token 比 {here:g} 好 {gap}，超出噪声。最佳值可能更高：可从那里再搜一次。")),
+        "设为 learning_rate: {rate:g}。它每个 token 比 {here:g} 好 {gap}，超出噪声。最佳值可能更高："
+        "可从那里再搜一次。")),
     _Case(lambda o: True, lambda o: _of(o.best), Both(
         "set learning_rate: {rate:g}. It is better than {here:g} by {gap} a token, more than noise. The best may lie "
         "lower still: search again from there.",
-        "设为 learning_rate: {rate:g}。它每个 token 比 {here:g} 好 {gap}，超出噪声。最佳值可能更低：可从那里再搜一次。")),
+        "设为 learning_rate: {rate:g}。它每个 token 比 {here:g} 好 {gap}，超出噪声。最佳值可能更低："
+        "可从那里再搜一次。")),
 )
 
 _DIVERGED = Both(" {diverged} diverged.", "{diverged} 发散了。")
-_LONGER = Both(" The whole run is {times:.0f} times as long as these were, and a longer run wants a somewhat smaller rate: "
+_LONGER = Both(" The whole run is {times:.0f} times as long as these were, and a longer run wants a somewhat smaller "
+               "rate: "
                "look at its held-out loss.",
                "完整训练的步数是试训练的 {times:.0f} 倍，步数越多，合适的学习率往往略小：请留意训练时的评估损失。")
 
@@ -140,7 +144,8 @@ def judge_range(search: Search) -> Verdict:
     exploded = f"{trial.rates[-1]:.2g}" if trial.diverged else None
     return Verdict(rate, rate != search.config.learning_rate, Both(
         f"about learning_rate: {rate:g}. The loss falls fastest at {steepest:.2g}"
-        f"{f' and explodes at {exploded}' if exploded else ' and does not explode'}. A range test is rough, by a factor of "
+        f"{f' and explodes at {exploded}' if exploded else ' and does not explode'}. A range test is rough, by a "
+        f"factor of "
         "3 either way: search around it without --range.",
         f"大约 learning_rate: {rate:g}。损失在 {steepest:.2g} 处下降最快，"
         f"{f'在 {exploded} 处爆炸' if exploded else '没有爆炸'}。范围测试比较粗略，上下可差 3 倍："

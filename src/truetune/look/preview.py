@@ -7,7 +7,7 @@ is found by writing the conversation once more.
 The JSON of a preview (`Preview.as_dict`):
 
     {"where": "data/a.json:12", "kind": "conversations", "label": null, "tokens": 31, "learned": 9,
-     "notes": ["cut to cutoff_len"],
+     "notes": ["cut to cutoff_len"], "notes_zh": ["截断到 cutoff_len"],
      "parts": [{"name": "row", "tokens": 31, "learned": 9,
                 "pieces": [{"text": "<|im_end|>", "role": "assistant", "weight": 1.0, "learned": true,
                             "end_of_turn": true, "special": true, "tokens": [["<|im_end|>", [2]]]}, …]}]}
@@ -32,6 +32,7 @@ from truetune.data.lengths import fit
 from truetune.data.messages import BadRow, Conversation, Document, Judged, Kind, Preference, Row
 from truetune.data.renderer import Rendered, Renderer
 from truetune.data.texts import BREAK, Text, Writer
+from truetune.findings import Both
 
 Roles = Sequence[str | None]
 """Who says each token; None: the template."""
@@ -94,7 +95,7 @@ class Preview:
     where: str
     kind: Kind
     label: bool | None
-    notes: tuple[str, ...]
+    notes: tuple[Both, ...]
     parts: tuple[Part, ...]
 
     @property
@@ -108,7 +109,8 @@ class Preview:
     def as_dict(self) -> dict[str, Any]:
         """The shape in this module's docstring."""
         return {"where": self.where, "kind": self.kind, "label": self.label, "tokens": self.tokens,
-                "learned": self.learned, "notes": list(self.notes), "parts": [part.as_dict() for part in self.parts]}
+                "learned": self.learned, "notes": [note.en for note in self.notes],
+                "notes_zh": [note.zh for note in self.notes], "parts": [part.as_dict() for part in self.parts]}
 
 
 def preview(sequences: Sequence[Rendered], row: Row | None, renderer: Renderer, kind: Kind, limit: int,
@@ -134,9 +136,12 @@ def preview(sequences: Sequence[Rendered], row: Row | None, renderer: Renderer, 
 
 
 _NOTES = {
-    (lambda row: row.cut): "part of this row was cut off at cutoff_len",
-    (lambda row: row.endless): "an answer has no end-of-turn token: the model does not learn to stop here",
-    (lambda row: row.drifts): "the white space between prompt and answer becomes other tokens than in the prompt alone",
+    (lambda row: row.cut): Both("part of this row was cut off at cutoff_len", "这一行超出 cutoff_len 的部分被截掉了"),
+    (lambda row: row.endless): Both("an answer has no end-of-turn token: the model does not learn to stop here",
+                                    "有的回答没有结束符：模型在这里学不会停下"),
+    (lambda row: row.drifts): Both(
+        "the white space between prompt and answer becomes other tokens than in the prompt alone",
+        "提示与回答之间的空白，在这里分成的 token 与单独给出提示时不同"),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -55,7 +55,7 @@ def _property(option: Option, chinese: bool) -> Schema:
 def _other_name(option: Option, values: Mapping[str, str] | None, chinese: bool) -> Schema:
     """Another name of `option`, which editors cross out."""
     told = f"{option.name} 的另一个名字。" if chinese else f"Another name of {option.name}."
-    takes = _saying(_choices(list(values), any_case=True), "|".join(values), chinese) if values else None
+    takes = _saying(_other_values(values), "|".join(values), chinese) if values else None
     return {"description": told, "deprecated": True, "doNotSuggest": True, **(takes or _takes(option, chinese))}
 
 
@@ -84,7 +84,9 @@ def _described(option: Option, chinese: bool) -> Schema:
 _NUMBERS: Mapping[type, tuple[str, str]] = {
     int: ("integer", r"[-+]?\d+(_\d+)*(\.0*)?"), float: ("number", r"[-+]?(\d+(_\d+)*\.?\d*|\.\d+)([eE][-+]?\d+)?")}
 """What JSON calls it, and how it looks as text."""
-_ON_OFF = ("true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0")
+_SWITCH = {"true": ("yes", "on", "1"), "false": ("no", "off", "0")}
+"""How else on and off are written."""
+_ON_OFF = (*_SWITCH, *_SWITCH["true"], *_SWITCH["false"], "t", "y", "f", "n")
 
 
 def _takes(option: Option, chinese: bool) -> Schema:
@@ -120,14 +122,18 @@ def _type(annotation: Any, marks: Sequence[object] = ()) -> Schema:
     return {} if kind is Any else {"type": ["string", "number", "boolean", "null"]}  # text: whatever is written
 
 
-def _choices(values: Sequence[Any], any_case: bool = False) -> Schema:
-    """One of a few words, those that YAML reads as a number or a switch also as such. any_case: `True` is `true`."""
+def _choices(values: Sequence[Any]) -> Schema:
+    """One of a few words, those that YAML reads as a number or a switch also as such."""
     words = [str(value) for value in values]
     plain = [_yaml(word) for word in words]
     enum = {"enum": [*plain, *(word for word in words if word not in plain), None]}
-    if any_case:
-        return {"anyOf": [enum, {"type": "string", "pattern": _any_case(words)}]}
     return {"type": ["string", "null"], **enum} if plain == words else enum
+
+
+def _other_values(values: Iterable[str]) -> Schema:
+    """The values that another name takes: in any case, `yes` for true."""
+    words = [word for value in values for word in (value, *_SWITCH.get(value, ()))]
+    return {"anyOf": [{"enum": [*map(_yaml, words), None]}, {"type": "string", "pattern": _any_case(words)}]}
 
 
 def _several(item: Schema) -> Schema:

@@ -11,25 +11,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from statistics import fmean, median
 from typing import Any, Literal
 
 from truetune.findings import Both
 
-Kind = Literal["spike", "explosion", "diverging", "flat", "overfit", "by-heart"]
+Event = dict[str, Any]
+Kind = Literal["spike", "explosion", "diverging", "flat", "by-heart", "overfit"]
 
 _WINDOW, _FEWEST = 30, 10
 """How many logged values "usual" is the median of, and how many it takes at least."""
 _BINS = 30
 """The first third of a run is looked at in so many means, however often it logs."""
-_BY_HEART = 0.02  # nats a token: the right token in 98 of 100 guesses
+_BY_HEART = 0.02
+"""Nats a token: the right token in 98 of 100 guesses."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """One thing that was seen. value: what was seen, usual: what it is compared with, both in the unit of the curve. best:
-    of overfitting, the step that was best."""
+    """One thing that was seen. value: what was seen; usual: what it is compared with. best: of overfitting, the step
+    that was best."""
 
     kind: Kind
     step: int
@@ -41,46 +43,64 @@ class Sign:
 
 @dataclass
 class Signs:
-    """Watches a run's events.
-
-    learning_rate, max_grad_norm: the options. kept: `save_total_limit`; older checkpoints are gone.
-    """
+    """Watches the events of a run. kept: `save_total_limit`; checkpoints older than that are gone."""
 
     learning_rate: float
     max_grad_norm: float
     kept: int | None = None
     seen: list[Sign] = field(default_factory=list)
-    """Every sign so far, each spike and explosion among them."""
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """Every sign so far; spikes and explosions as often as they came."""
+    evaluations: list[Event] = field(default_factory=list)
+    last: Event = field(default_factory=dict)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """(step, loss) as logged."""
+    norms: list[float] = field(default_factory=list)
+    warm: list[Event] = field(default_factory=list)
+    """The step events since the warmup."""
+    lowest: float = math.inf
+    """The lowest median of five losses."""
+    moving: bool | None = None
+    """Whether the loss has fallen; None: not sure yet."""
     saved: list[int] = field(default_factory=list)
     _told: set[str] = field(default_factory=set)
 
-    def see(self, event: dict[str, Any]) -> list[Sign]:
+    def see(self, event: Event) -> list[Sign]:
         """Take in one event; returns what is to be said now. Of each kind only the first is said."""
-        if event["event"] == "checkpoint":
-            self.saved.append(event["step"])
-        history = {"step": self.steps, "eval": self.evaluations}.get(event["event"])
-        if history is None:
+        take = {"step": self._take_step, "eval": self.evaluations.append, "checkpoint": self._take_checkpoint}
+        if event["event"] not in take:
             return []
-        history.append(event)
-        found = [sign for rule in _RULES[event["event"]] if (sign := rule(self))]
-        found = [sign for sign in found if sign.kind in _REPEATED or sign.kind not in self._told]
-        self.seen += found
+        take[event["event"]](event)
+        found = [sign for rule in _RULES.get(event["event"], ()) if (sign := rule(self))]
         fresh = [sign for sign in found if sign.kind not in self._told]
+        self.seen += [sign for sign in found if sign.kind in _REPEATED or sign in fresh]
         self._told |= {sign.kind for sign in fresh}
         return fresh
 
-    def curve(self, name: str) -> list[float]:
-        """The values of one number of the step events, oldest first; those that are not finite are left out."""
-        values = (event.get(name) for event in self.steps)
-        return [value for value in values if value is not None and math.isfinite(value)]
-
-    def replay(self, events: Iterable[dict[str, Any]]) -> Signs:
+    def replay(self, events: Iterable[Event]) -> Signs:
         """Take in the events of earlier, and say nothing."""
         for event in events:
             self.see(event)
         return self
+
+    def told(self, kind: Kind) -> bool:
+        return kind in self._told
+
+    def _take_step(self, event: Event) -> None:
+        self.last = event
+        if _finite(event.get("loss")):
+            self.losses.append((event["step"], event["loss"]))
+        if _finite(event.get("grad_norm")):
+            self.norms.append(event["grad_norm"])
+        if event["learning_rate"] >= 0.5 * self.learning_rate:
+            self.warm.append(event)
+
+    def _take_checkpoint(self, event: Event) -> None:
+        self.saved.append(event["step"])
+
+
+def _finite(value: float | None) -> bool:
+    """Whether it is a number: the gradient of a skipped float16 step is infinite, in events.jsonl null."""
+    return value is not None and math.isfinite(value)
 
 
 def short(value: float) -> str:
@@ -91,7 +111,7 @@ def short(value: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
-def _usual(values: Sequence[float]) -> tuple[float, float] | None:
+def usual_of(values: Sequence[float]) -> tuple[float, float] | None:
     """Median and spread (MAD, as a standard deviation) of the values before the last one; None: too few."""
     window = values[-_WINDOW - 1 : -1]
     if len(window) < _FEWEST:
@@ -101,34 +121,33 @@ def _usual(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _spike(run: Signs) -> Sign | None:
-    losses = run.curve("loss")
-    usual = _usual(losses)
+    usual = usual_of([loss for _, loss in run.losses[-_WINDOW - 1 :]])
     if not usual:
         return None
-    loss, (middle, spread), step = losses[-1], usual, run.steps[-1]["step"]
-    if loss <= middle + max(8 * spread, 0.5 * middle, 0.2):
+    (step, loss), (middle, spread) = run.losses[-1], usual
+    if loss <= middle + max(8 * spread, 0.5 * middle, 0.5):
         return None
-    lower = short(run.learning_rate / 3)
+    now, lower = short(run.learning_rate), short(run.learning_rate / 3)
     return Sign("spike", step, loss, middle, Both(
         f"step {step}: the loss jumped to {loss:.2f}, where {middle:.2f} was usual. One jump does no harm; if more come, "
-        f"learning_rate: {lower} (now {short(run.learning_rate)}), or look at the rows of this step.",
-        f"第 {step} 步：loss 突然升到 {loss:.2f}，平时约为 {middle:.2f}。偶尔一次没有关系；如果反复出现，可把 learning_rate "
-        f"降到 {lower}（现在是 {short(run.learning_rate)}），或检查这一步的数据。"))
+        f"learning_rate: {lower} (now {now}), or look at the rows of this step.",
+        f"第 {step} 步：loss 突然升到 {loss:.2f}，平时约为 {middle:.2f}。偶尔一次没有关系；如果反复出现，可把 "
+        f"learning_rate 降到 {lower}（现在是 {now}），或检查这一步的数据。"))
 
 
 def _explosion(run: Signs) -> Sign | None:
-    norms = run.curve("grad_norm")
-    usual = _usual(norms)
-    if not usual or run.steps[-1].get("grad_norm") != norms[-1]:
+    usual = usual_of(run.norms)
+    if not usual or run.last.get("grad_norm") != run.norms[-1]:
         return None
-    norm, middle, limit = norms[-1], usual[0], run.max_grad_norm
+    step, norm, middle, limit = run.last["step"], run.norms[-1], usual[0], run.max_grad_norm
     if norm <= max(10 * middle, limit, 1.0):
         return None
-    step, lower = run.steps[-1]["step"], short(run.learning_rate / 3)
-    cut = Both(f"max_grad_norm cut it to {limit:g}, so this step did little harm; if more come, learning_rate: {lower}.",
+    lower = short(run.learning_rate / 3)
+    cut = Both(f"max_grad_norm has cut it to {limit:g}, so this step did little harm; if more come, learning_rate: "
+               f"{lower}.",
                f"max_grad_norm 已把它裁剪到 {limit:g}，这一步影响不大；如果反复出现，请把 learning_rate 降到 {lower}。")
     if not limit:
-        cut = Both("Nothing cuts it: set max_grad_norm: 1.", "没有任何裁剪：请设置 max_grad_norm: 1。")
+        cut = Both("Nothing cuts it: set max_grad_norm: 1.", "没有裁剪：请设置 max_grad_norm: 1。")
     return Sign("explosion", step, norm, middle, Both(
         f"step {step}: the gradient exploded: grad_norm {norm:.3g}, {norm / middle:.0f} times the usual {middle:.2g}. "
         f"{cut.en}",
@@ -136,105 +155,118 @@ def _explosion(run: Signs) -> Sign | None:
 
 
 def _diverging(run: Signs) -> Sign | None:
-    """The loss is high and stays high: the median of five, against the lowest one so far, or against the start where it
-    went up at once."""
-    losses = run.curve("loss")
-    if len(losses) < 6:
+    """The loss is high and stays so: the median of five, against the lowest one so far; where it went up at once,
+    against the start (6 nats a token: no model that works is so surprised)."""
+    if len(run.losses) < 5 or run.told("diverging"):
         return None
-    now = median(losses[-5:])
-    lowest = min(median(losses[end - 5 : end]) for end in range(5, len(losses) + 1))
-    usual = lowest if now > 1.5 * lowest + 0.5 else losses[0] if now > max(2 * losses[0], 6) else None
+    (_, first), now = run.losses[0], median(loss for _, loss in run.losses[-5:])
+    before, run.lowest = run.lowest, min(run.lowest, now)
+    usual = before if now > 1.5 * before + 0.5 else first if now > max(1.5 * first, 6) else None
     if usual is None:
         return None
-    step, lower = run.steps[-1]["step"], short(run.learning_rate / 10)
+    step, rate, lower = run.last["step"], short(run.learning_rate), short(run.learning_rate / 10)
     return Sign("diverging", step, now, usual, Both(
-        f"step {step}: the run diverges: the loss stays at {now:.2f} and was {usual:.2f} before. Stop it (Ctrl-C) and "
-        f"start again with learning_rate: {lower} (now {short(run.learning_rate)}).",
-        f"第 {step} 步：训练正在发散，loss 停在 {now:.2f}，之前是 {usual:.2f}。建议停止（Ctrl-C），用 learning_rate: {lower} 重新"
-        f"开始（现在是 {short(run.learning_rate)}）。"))
+        f"step {step}: the run diverges: the loss stays at {now:.2f}, and was {usual:.2f}. Stop it (Ctrl-C) and start "
+        f"anew with learning_rate: {lower} (now {rate}).",
+        f"第 {step} 步：训练发散，loss 停在 {now:.2f}，之前是 {usual:.2f}。建议停止（Ctrl-C），用 learning_rate: {lower} "
+        f"重新开始（现在是 {rate}）。"))
 
 
 def _flat(run: Signs) -> Sign | None:
-    """Hardly any fall over the first third, once the warmup is over. Asked once, when that third is done."""
-    steps = run.steps
-    warm = [event for event in steps if (event.get("learning_rate") or 0) >= 0.5 * run.learning_rate]
-    if "flat?" in run._told or len(warm) < 8:
+    """Hardly any fall over a third of the run or more, counted from the end of the warmup. Asked until it is sure."""
+    step, total = run.last["step"], run.last["total_steps"]
+    if run.moving is not None or len(run.warm) < 8 or step - run.warm[0]["step"] + 1 < total / 3:
         return None
-    step, total = steps[-1]["step"], steps[-1]["total_steps"]
-    if step - warm[0]["step"] + 1 < total / 3:
+    losses = _passes(run.warm)
+    run.moving = losses[-1] < 0.99 * losses[0] if len(losses) > 1 else falls(_binned(run.warm))
+    if run.moving is not False:
         return None
-    run._told.add("flat?")
-    losses = _binned([event["loss"] for event in warm], _BINS)
-    start, now = losses[0], median(losses[len(losses) // 2 :])
-    if falls(losses):
-        return None
-    higher = short(run.learning_rate * 10)
+    start, now = fmean(_binned(run.warm)[:3]), fmean(_binned(run.warm)[-3:])
+    rate, higher = short(run.learning_rate), short(run.learning_rate * 10)
     return Sign("flat", step, now, start, Both(
-        f"step {step} of {total}: the loss has hardly fallen ({start:.3f} → {now:.3f}): not learning. Mostly the steps are "
-        f"too small: learning_rate: {higher} (now {short(run.learning_rate)}). Else little of a row is learned, or the "
-        "model knows it already: `truetune data show` tells.",
-        f"第 {step}/{total} 步：loss 几乎没有下降（{start:.3f} → {now:.3f}），没有在学习。多半是步子太小：把 learning_rate 调到 "
-        f"{higher}（现在是 {short(run.learning_rate)}）。否则可能是每行参与学习的内容太少，或模型早已会了：用 `truetune data "
-        "show` 查看。"))
+        f"step {step} of {total}: not learning: the loss has hardly moved ({start:.2f} → {now:.2f}). Mostly the steps "
+        f"are too small: learning_rate: {higher} (now {rate}). Or little of a row is learned, or the model knows it all: "
+        "`truetune data show` tells.",
+        f"第 {step}/{total} 步：没有在学习，loss 几乎没动（{start:.2f} → {now:.2f}）。多半是步子太小：把 learning_rate 调到 "
+        f"{higher}（现在是 {rate}）。也可能每行参与学习的内容太少，或模型早就会了：用 `truetune data show` 查看。"))
 
 
-def falls(losses: Sequence[float]) -> bool:
-    """Whether a noisy curve falls by more than 1 %, beyond what chance explains: either all along (Mann 1945 and Kendall:
-    more pairs fall than rise, 1.64 standard deviations beyond even; the size by Theil and Sen, the median slope of all
-    pairs), or early, to a level where it stays (its second half lies 3 standard errors below the start)."""
+def _passes(events: Sequence[Event]) -> list[float]:
+    """The mean loss of every whole epoch that was logged often enough: the same rows each time, so only learning makes a
+    difference."""
+    window = events[1]["epoch"] - events[0]["epoch"]
+    first, last = math.ceil(events[0]["epoch"] - window - 1e-3), math.floor(events[-1]["epoch"] + 1e-3)
+    passes = [[event["loss"] for event in events if number < event["epoch"] - 1e-3 <= number + 1]
+              for number in range(first, last)]
+    return [fmean(losses) for losses in passes if len(losses) >= 4]
+
+
+def falls(losses: Sequence[float]) -> bool | None:
+    """Whether a noisy curve falls (by more than 1 %, beyond what chance explains) or hardly moves; None: too noisy to
+    tell.
+
+    It falls all along where more pairs fall than rise (Mann 1945, Kendall 1975; 1.64 standard deviations beyond even),
+    or early, to a level where it stays: the second half lies three spreads below the start. Its fall is the median slope
+    of all pairs (Theil 1950, Sen 1968), and surely no more than that plus 1.64 standard errors of a line through as many
+    points.
+    """
     count, late = len(losses), losses[len(losses) // 2 :]
     pairs = list(combinations(range(count), 2))
-    slope = median((losses[b] - losses[a]) / (b - a) for a, b in pairs)
+    fall = -count * median((losses[b] - losses[a]) / (b - a) for a, b in pairs) / losses[0]
     more = sum((losses[a] > losses[b]) - (losses[a] < losses[b]) for a, b in pairs)
-    steadily = more > 1.64 * math.sqrt(count * (count - 1) * (2 * count + 5) / 18) and -slope * count > 0.01 * losses[0]
     level = median(late)
     noise = 1.4826 * median(abs(loss - level) for loss in late)
-    return steadily or losses[0] - level > max(3 * noise * math.sqrt(1 + 1.57 / len(late)), 0.01 * losses[0])
+    if fall > 0.01 and more > 1.64 * math.sqrt(count * (count - 1) * (2 * count + 5) / 18):
+        return True
+    if losses[0] - level > max(3 * noise, 0.01 * losses[0]):
+        return True
+    most = fall + 1.64 * noise / level * math.sqrt(12 / count)
+    return False if fall < 0.01 and most < 0.05 else None
 
 
-def _binned(values: Sequence[float], bins: int) -> list[float]:
-    """Means of neighbours, `bins` of them; fewer values stay as they are."""
-    count = min(bins, len(values))
-    cuts = [number * len(values) // count for number in range(count + 1)]
-    return [fmean(values[first:last]) for first, last in zip(cuts, cuts[1:], strict=False)]
+def _binned(events: Sequence[Event]) -> list[float]:
+    """The losses, as means of neighbours where they are many."""
+    count = min(_BINS, len(events))
+    cuts = [number * len(events) // count for number in range(count + 1)]
+    return [fmean(event["loss"] for event in events[first:last]) for first, last in pairwise(cuts)]
 
 
 def _by_heart(run: Signs) -> Sign | None:
-    losses = run.curve("loss")[-3:]
+    losses = [loss for _, loss in run.losses[-3:]]
     if len(losses) < 3 or max(losses) > _BY_HEART:
         return None
-    step, epoch = run.steps[-1]["step"], run.steps[-1]["epoch"]
+    step, epochs = run.last["step"], max(1, math.floor(run.last["epoch"] * 0.7))
     return Sign("by-heart", step, losses[-1], _BY_HEART, Both(
-        f"step {step}: the loss is {losses[-1]:.3f}: the rows are known by heart, and further epochs only harm. Unless that "
-        f"is what you want: num_train_epochs: {max(1, math.floor(epoch * 0.7))}, or more rows.",
-        f"第 {step} 步：loss 已降到 {losses[-1]:.3f}，数据已被背下来，继续训练只有坏处。除非这正是你要的，否则设置 "
-        f"num_train_epochs: {max(1, math.floor(epoch * 0.7))}，或增加数据。"))
+        f"step {step}: the loss is {losses[-1]:.3f}: the rows are known by heart, and more epochs only do harm. Unless "
+        f"that is what you want: num_train_epochs: {epochs}, or more rows.",
+        f"第 {step} 步：loss 已降到 {losses[-1]:.3f}，数据已经背下来了，再训练只有坏处。除非这正是目的，否则设置 "
+        f"num_train_epochs: {epochs}，或增加数据。"))
 
 
 def _overfit(run: Signs) -> Sign | None:
-    """The evaluation loss rises twice in a row, the training loss falls on."""
+    """The evaluation loss rises twice in a row, while the training loss falls."""
     evals = run.evaluations
     if len(evals) < 3 or not evals[-3]["eval_loss"] < evals[-2]["eval_loss"] < evals[-1]["eval_loss"]:
         return None
     best = min(evals, key=lambda event: event["eval_loss"])
-    after = [event["loss"] for event in run.steps if event["step"] > best["step"]]
-    before = [event["loss"] for event in run.steps if event["step"] <= best["step"]][-len(after) :]
-    if evals[-1]["eval_loss"] < 1.01 * best["eval_loss"] or not after or not before or median(after) >= median(before):
+    at, low, now, step = best["step"], best["eval_loss"], evals[-1]["eval_loss"], evals[-1]["step"]
+    after = [loss for place, loss in run.losses if place > at]
+    before = [loss for place, loss in run.losses if place <= at][-len(after) :]
+    if now < 1.01 * low or not after or not before or median(after) >= median(before):
         return None
-    step, at, low, now = evals[-1]["step"], best["step"], best["eval_loss"], evals[-1]["eval_loss"]
-    kept = Both(f"checkpoint-{at} holds that state", f"checkpoint-{at} 保存了当时的状态")
-    if at not in (run.saved[-run.kept :] if run.kept else run.saved):
-        kept = Both("no checkpoint holds that state", "没有保存当时状态的检查点")
+    kept = Both("no checkpoint holds it", "没有保存当时的检查点")
+    if at in (run.saved[-run.kept :] if run.kept else run.saved):
+        kept = Both(f"checkpoint-{at} holds it", f"保存在 checkpoint-{at}")
     epochs = short(best["epoch"])
     return Sign("overfit", step, now, low, Both(
-        f"step {step}: overfitting: the evaluation loss has risen twice ({low:.3f} at step {at} → {now:.3f}) while the "
-        f"training loss falls. Step {at} was best, {kept.en}; num_train_epochs: {epochs} or early_stopping_steps: 2 stops "
-        "in time.",
-        f"第 {step} 步：过拟合，评估 loss 连续两次上升（第 {at} 步 {low:.3f} → {now:.3f}），而训练 loss 仍在下降。第 {at} 步最好，"
-        f"{kept.zh}；设置 num_train_epochs: {epochs} 或 early_stopping_steps: 2 可以及时停下。"), best=at)
+        f"step {step}: overfitting: the evaluation loss rises ({low:.3f} at step {at}, now {now:.3f}) while the training "
+        f"loss falls. Step {at} was best ({kept.en}); early_stopping_steps: 2 or num_train_epochs: {epochs} stops in "
+        "time.",
+        f"第 {step} 步：过拟合，评估 loss 在上升（第 {at} 步 {low:.3f}，现在 {now:.3f}），训练 loss 却在下降。第 {at} 步最好"
+        f"（{kept.zh}）；early_stopping_steps: 2 或 num_train_epochs: {epochs} 可以及时停下。"), best=at)
 
 
 _RULES: dict[str, tuple[Callable[[Signs], Sign | None], ...]] = {
     "step": (_spike, _explosion, _diverging, _flat, _by_heart), "eval": (_overfit,)}
 _REPEATED = ("spike", "explosion")
-"""Seen as often as they come; the others are a state, and seen once."""
+"""Kept as often as they come; the others are a state, and kept once."""
