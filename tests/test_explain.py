@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, events, write_rows
+from conftest import ROOT, events, options, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -270,8 +270,10 @@ def test_everything_a_run_logs_is_explained(tiny, tmp_path, monkeypatch):
     """A real run with an evaluation: every key of its events, of trainer_log.jsonl and of all_results.json."""
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "rows.json")
-    assert main(["train", f"--model_name_or_path={tiny}", "--dataset=rows.json", "--output_dir=o", "--max_steps=2",
-                 "--val_size=2", "--logging_steps=1", "--use_cpu", "--plot_loss=false", "--no-check"]) == 0
+    words = options(model_name_or_path=tiny, dataset="rows.json", output_dir="o", max_steps=2, val_size=2, max_samples=6,
+                    per_device_train_batch_size=2, logging_steps=1, use_cpu=True, bf16=False, plot_loss=False,
+                    gradient_checkpointing=False, before_after=False)
+    assert main(["train", *words, "--no-check"]) == 0
     run = tmp_path / "o"
     told = [key for kind in ("step", "eval") for event in events(run, kind) for key in event]
     told += [key for line in read_events(run / "trainer_log.jsonl") for key in line]

@@ -34,7 +34,7 @@ from truetune.data.messages import Document, Judged, Message, Place, Preference,
 from truetune.data.readers import read_file
 from truetune.data.reading import Refused, describe_refused
 from truetune.data.sources import find_sources
-from truetune.findings import Finding, Problem
+from truetune.findings import Problem
 from truetune.options import Config
 
 # ------------------------------------------------------------------------------------------------------ kinds of rows

@@ -128,7 +128,7 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = ()) -> Ses
     sample = ready.sample()
     policy.verify(sample, device, say)
     if config.gradient_checkpointing is None:
-        fit, numbers = fits(policy, sample, ready.largest_batch(config.per_device_train_batch_size), device)
+        fit, numbers = fits(policy, sample, ready.largest_batch(config.rows_at_once), device)
         config = config.with_values(f"rule: {numbers}", gradient_checkpointing=not fit)
         if not fit:
             say(f"gradient checkpointing is on: {numbers}; a smaller per_device_train_batch_size would be faster")

@@ -119,7 +119,6 @@ class _Wanted:
 
 
 _WANTED = (
-    _Wanted("flash_attn", lambda c: c.flash_attn == "fa2", "flash-attn", "flash-attn --no-build-isolation"),
     _Wanted("model_name_or_path", lambda c: (c.model_name_or_path or "").startswith("bundled/"), "gguf", "gguf"),
 )
 

@@ -126,7 +126,7 @@ _NOT_CAUSAL = {
 
 def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[Finding]:
     """Architectures and formats that cannot be trained here."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if not settings:
@@ -139,7 +139,7 @@ def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[F
     if not kind:
         yield _finding("bad-model-file", "error", Both(f"{name} does not say model_type.", f"{name} 没有 model_type。"),
                        config, _AGAIN)
-    elif kind not in CONFIG_MAPPING_NAMES:
+    elif kind not in CONFIG_MAPPING:
         code = bool(settings.get("auto_map"))
         yield _finding("unknown-architecture", "error", Both(
             f"transformers knows no model_type {kind!r}{', and code that comes with a model is never run' if code else ''}.",
@@ -287,7 +287,8 @@ def _shapes(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Pa
         actual["num_hidden_layers"] = max(layers) + 1
     for field, number in actual.items():
         told, said = _declared(settings, field)
-        if told is not None and told != number and not (field == "num_hidden_layers" and told < number):
+        more = field == "num_hidden_layers" and isinstance(told, int) and told < number  # layers that predict further
+        if told is not None and told != number and not more:
             source = Both(f"says {field}: {told!r}", f"写的是 {field}: {told!r}") if said else Both(
                 f"does not say {field}, for which transformers takes {told}", f"没有 {field}，transformers 取 {told}")
             yield _finding("config-mismatch", "error", Both(
@@ -298,12 +299,12 @@ def _shapes(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Pa
 def _declared(settings: Mapping[str, Any], field: str) -> tuple[object, bool]:
     """What config.json says a field is, or what transformers takes where it is not there; and whether it says it.
     (None, False): nobody knows."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     inner = settings.get("text_config")
     part = inner if isinstance(inner, dict) else settings
     kind = _text(part.get("model_type")) or _text(settings.get("model_type"))
-    if kind not in CONFIG_MAPPING_NAMES:
+    if kind not in CONFIG_MAPPING:
         return None, False
     form = CONFIG_MAPPING[kind]
     name = form.attribute_map.get(field, field)

@@ -101,7 +101,7 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
         raise Problem(findings)
     seed = shuffle_seed(config)
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
-    plan = Plan(len(train), config.per_device_train_batch_size, config.gradient_accumulation_steps,
+    plan = Plan(len(train), config.rows_at_once, config.gradient_accumulation_steps,
                 config.num_train_epochs, config.max_steps, seed,
                 not config.disable_shuffling and not config.streaming, packs)
     return Preflight(config, base, renderer, data, plan, findings, _facts(data, plan))

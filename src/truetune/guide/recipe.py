@@ -7,22 +7,36 @@ written so that a person can read it, learn from it and change it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.cells import cell_len
 
 from truetune import __version__
 from truetune.files import write_text
-from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, Say, Words, problem, spoken, worst_first
+from truetune.findings import (
+    FAILED,
+    OK,
+    WRONG_OPTIONS,
+    Both,
+    Finding,
+    Problem,
+    Say,
+    Words,
+    problem,
+    spoken,
+    status_of,
+    worst_first,
+)
 from truetune.guide.facts import Facts, gather
-from truetune.guide.situation import Goal, Situation, in_short
-from truetune.guide.table import CHOICES, NOTES, OWN, USER
+from truetune.guide.situation import GOALS, Goal, Situation, in_short
+from truetune.guide.table import CHOICES, NOTES, OWN, USER, Choice
 from truetune.options import GROUPS, OPTIONS, Config
 from truetune.options.read import as_yaml
 from truetune.options.sources import SOURCES
-from truetune.report import Terminal
+from truetune.report import Terminal, print_findings
 from truetune.rules import apply_rules
 
 _WIDTH = 110
@@ -49,39 +63,49 @@ class Recipe:
     config: Config
 
 
-def make_recipe(fixed: Config, goal: Goal | None, say: Say) -> Recipe:
+def make_recipe(fixed: Config, goal: str | None, say: Say) -> Recipe:
     """The recipe for what the user fixed: at least model and data.
 
     Args:
         goal: None takes the one that the data look like.
 
     Raises:
-        Problem: model or data cannot be read, or what the user fixed does not go together.
+        Problem: there is no such goal, model or data cannot be read, or what the user fixed does not go together.
     """
+    if goal not in (None, *GOALS):
+        raise problem("bad-value", Both(f"{goal!r:.80} is not a value it takes.", f"不接受 {goal!r:.80}。"), option="--goal",
+                      status=WRONG_OPTIONS, fix=Both(f"It takes {'|'.join(GOALS)}.", f"取值：{'|'.join(GOALS)}。"))
     facts = gather(fixed, say)
     values = {name: getattr(fixed, name) for name in OPTIONS if fixed.given(name)}
-    situation = Situation(facts, goal or _goal(facts), fixed, values)
-    lines = [Line(name, value, Both("You set it.", "由你指定。"), USER) for name, value in values.items()]
-    # Whatever depends on the number of steps is chosen after it; the reasons are filled when all is known.
+    situation = Situation(facts, cast(Goal | None, goal) or _goal(facts), fixed, dict(values))
+    chosen = _choose(situation)
+    config = fixed.with_values("recipe", **{name: situation[name] for name in situation.values if name not in values})
+    words = situation.words()  # now that all is known
+    lines = [*(Line(name, value, Both("You set it.", "由你指定。"), USER) for name, value in values.items()),
+             *(Line(choice.option, situation[choice.option], _filled(
+                 choice.why, {**words, "value": situation[choice.option]}), choice.source) for choice in chosen)]
+    notes = [Finding(note.id, note.severity, _filled(note.message, words), option=note.option, source=note.source)
+             for note in NOTES if note.when(situation)]
+    findings = [*notes, *apply_rules(config, "train")]
+    # A stage that is not trained yet follows from the data; everything else that clashes was fixed by the user.
+    clashes = [finding for finding in findings if finding.severity == "error" and finding.option != "stage"]
+    if clashes:
+        raise Problem(clashes, WRONG_OPTIONS)
+    return Recipe(situation, tuple(lines), tuple(worst_first(findings)), config)
+
+
+def _choose(situation: Situation) -> list[Choice]:
+    """Go through the table: each option's first row that applies. The values are put into `situation`."""
     chosen = []
     for choice in CHOICES:
         if choice.option not in situation.values and choice.when(situation):
             situation.values[choice.option] = choice.value(situation)
             chosen.append(choice)
-    words = situation.words()
-    for choice in chosen:
-        value = situation.values[choice.option]
-        why = Both(*(half.format(**{**words, "value": value}) for half in choice.why))
-        lines.append(Line(choice.option, value, why, choice.source))
-    config = Config.model_validate(situation.values)
-    config._origins.update({name: fixed.origin(name) or "recipe" for name in situation.values})
-    told = [Finding(note.id, note.severity, Both(*(half.format(**words) for half in note.message)), option=note.option,
-                    source=note.source) for note in NOTES if note.when(situation)]
-    findings = [*told, *apply_rules(config, "train")]
-    clashes = [finding for finding in findings if finding.severity == "error" and finding.option != "stage"]
-    if clashes:
-        raise Problem(clashes, WRONG_OPTIONS)
-    return Recipe(situation, tuple(lines), tuple(worst_first(findings)), config)
+    return chosen
+
+
+def _filled(words: Both, values: Mapping[str, object]) -> Both:
+    return Both(*(half.format(**values) for half in words))
 
 
 def _goal(facts: Facts) -> Goal:
@@ -145,7 +169,7 @@ _GOAL_NAMES = {"style": Both("style", "风格"), "knowledge": Both("knowledge", 
 def _reason(line: Line, chinese: bool) -> str:
     """Why, and who says so."""
     source = SOURCES[line.source].title if line.source in SOURCES else spoken(OWN[line.source], chinese)
-    return spoken(line.why, chinese) + (f"（{source}）" if chinese else f" ({source})") if source else ""
+    return spoken(line.why, chinese) + (("（{}）" if chinese else " ({})").format(source) if source else "")
 
 
 def _yaml(option: str, value: Any) -> str:
@@ -173,8 +197,9 @@ def _comment(text: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------------ to the user
 
 
-def write_recipe(recipe: Recipe, output: str, overwrite: bool, terminal: Terminal) -> None:
-    """Write the file (`-`: to standard output), and say on `terminal` what the run will be and what to do next.
+def write_recipe(recipe: Recipe, output: str, overwrite: bool, terminal: Terminal) -> int:
+    """Write the file (`-`: to standard output), and say on `terminal` what the run will be and what to do next. Returns
+    the exit status: 1 where this version cannot train it yet.
 
     Raises:
         Problem: the file is there already, or cannot be written.
@@ -184,22 +209,21 @@ def write_recipe(recipe: Recipe, output: str, overwrite: bool, terminal: Termina
         print(text, end="")
     else:
         _write(Path(output), text, overwrite)
+    print_findings(recipe.findings, terminal)
     s = recipe.situation
-    for finding in recipe.findings:
-        terminal.print(finding.line(terminal.chinese))
     terminal.say(Both(
-        f"{s['finetuning_type']} on {s['model_name_or_path']} for {s.goal}: {s.facts.data.rows:,} rows, {s.steps:,} "
-        f"steps "
-        f"of {s.batch} rows, learning_rate {s['learning_rate']:g}",
-        f"{s['finetuning_type']}，{s['model_name_or_path']}，目标{_GOAL_NAMES[s.goal].zh}：{s.facts.data.rows:,} 行，"
-        f"{s.steps:,} 步，每步 {s.batch} 行，learning_rate {s['learning_rate']:g}"))
-    if output == "-":
-        return
-    terminal.say(Both(f"written to {output}; every value in it has its reason. Next:",
-                      f"已写入 {output}，每个值都附有理由。接下来："))
-    for command, words in _NEXT:
-        terminal.say(Both(f"  truetune {command} {output:<12}  "
-                          f"{words.en}", f"  truetune {command} {output:<12}  {words.zh}"))
+        f"{s['finetuning_type']}, goal {s.goal}: {s.facts.data.rows:,} rows, {s.steps:,} steps of {s.batch} rows, "
+        f"learning_rate {s['learning_rate']:g}",
+        f"{s['finetuning_type']}，目标{_GOAL_NAMES[s.goal].zh}：{s.facts.data.rows:,} 行，{s.steps:,} 步，每步 "
+        f"{s.batch} 行，learning_rate {s['learning_rate']:g}"))
+    possible = status_of(recipe.findings) != "error"
+    if output != "-":
+        terminal.say(Both(f"written to {output}, every value with its reason", f"已写入 {output}，每个值都附有理由"))
+    if output != "-" and possible:
+        terminal.say(Both("next:", "接下来："))
+        for command, words in _NEXT:
+            terminal.print(f"  truetune {command} {output}   {words[terminal.chinese]}")
+    return OK if possible else FAILED
 
 
 _NEXT = (

@@ -114,6 +114,18 @@ class Situation:
         few = 2 ** int(math.log2(max(1, self.rows * 5 / ENOUGH_STEPS)))
         return min(usual, max(2, few))
 
+    def micro(self) -> int:
+        """Rows computed at once: the largest power of two that fits and that a step has."""
+        return min(self.wanted_batch(), 8)
+
+    def accumulation(self) -> int:
+        """Batches a step, so that it has about as many rows as are wanted."""
+        return max(1, round(self.wanted_batch() / self["per_device_train_batch_size"]))
+
+    full_fits = False
+    needs_checkpointing = False
+    fits = True
+
     def wanted_held_out(self) -> int:
         """20 rows, or 5 % where that is more, up to 200; none where they would be a fifth of the data."""
         rows = self.facts.data.rows
@@ -135,7 +147,7 @@ class Situation:
             "steps_per_epoch": f"{self.steps_per_epoch:,}", "size": in_short(model.parameters),
             "limit": f"{model.limit:,}", "median": int(np.median(lengths)), "longest": f"{lengths.max():,}",
             "most": f"{int(np.quantile(lengths, 0.995, method='higher')):,}", "lost": f"{100 * (1 - self.kept):.2g} %",
-            "wanted": self.wanted_batch(),
+            "need": "?", "need_full": "?", "wanted": self.wanted_batch(),
                 "at_least": ENOUGH_STEPS,
                     "refused": len(data.refused), "first_refused": data.refused[0].place if data.refused else "",
             "thinking": f"{100 * data.thinking:.0f} %", "measured": machine.measured, "device": machine.device.type,

@@ -1,7 +1,7 @@
-"""What a recipe chooses, as data: for each option when, which value, why in both languages, and who says so.
+"""What a recipe chooses, as data: for each option which value, who says so, when, and why in both languages.
 
 Rows are tried in order; the first that applies decides its option, and later rows see what earlier ones chose. What the
-user fixed is not decided again. Where the source is `judgement`, nobody has measured it for us.
+user fixed is not decided again. Where the source is `JUDGEMENT`, nobody has measured it for us.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OWN: Mapping[str, Both] = {
     JUDGEMENT: Both("our judgement, not measured", "我们的判断，未经测量"),
     SEEN: Both("seen in your model and data", "来自你的模型和数据"),
     MEASURED: Both("measured here", "在本机实测"),
-    USER: Both("you", "由你指定"),
+    USER: Both("", ""),
 }
 """Sources that are no publication."""
 
@@ -40,233 +40,247 @@ def _always(s: Situation) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """One row. value(situation) is the value of `option` where `when(situation)`. why: `{…}` are filled by
-    `Situation.words`, with this value as `{value}`. source: a key of `options.sources.SOURCES` or of `OWN`."""
+    """One row. value(situation): of `option`, where `when(situation)`. source: a key of `options.sources.SOURCES` or of
+    `OWN`. why: `{…}` are filled by `Situation.words`, with this value as `{value}`."""
 
     option: str
     value: Callable[[Situation], Any]
-    why: Both
     source: str
+    why: Both
     when: Callable[[Situation], bool] = _always
 
 
 CHOICES: tuple[Choice, ...] = (
     # -------------------------------------------------------------------------------------------------- stage, template
-    Choice("stage", lambda s: STAGES[s.facts.data.kind], Both(
-        "The rows hold answers to "
-        "learn.", "数据是要学习的回答。"), SEEN, lambda s: s.facts.data.kind == "conversations"),
-    Choice("stage", lambda s: STAGES[s.facts.data.kind], Both(
-        "The rows hold plain text.", "数据是纯文本。"), SEEN, lambda s: s.facts.data.kind == "documents"),
-    Choice("stage", lambda s: STAGES[s.facts.data.kind], Both(
-        "Each row holds a better and a worse answer.", "每行都有一个较好和一个较差的回答。"), SEEN,
+    Choice("stage", lambda s: STAGES[s.facts.data.kind], SEEN, Both(
+        "The rows hold answers to learn.",
+        "数据是要学习的回答。"),
+        lambda s: s.facts.data.kind == "conversations"),
+    Choice("stage", lambda s: STAGES[s.facts.data.kind], SEEN, Both(
+        "The rows hold plain text.",
+        "数据是纯文本。"),
+        lambda s: s.facts.data.kind == "documents"),
+    Choice("stage", lambda s: STAGES[s.facts.data.kind], SEEN, Both(
+        "Each row holds a better and a worse answer.",
+        "每行有一个较好和一个较差的回答。"),
         lambda s: s.facts.data.kind == "preferences"),
-    Choice("stage", lambda s: STAGES[s.facts.data.kind], Both(
-        "Each row holds an answer that somebody found good or bad.", "每行都有一个被标为好或坏的回答。"), SEEN),
-    Choice("template", lambda s: FALLBACK_TEMPLATE, Both(
+    Choice("stage", lambda s: STAGES[s.facts.data.kind], SEEN, Both(
+        "Each row holds an answer that somebody found good or bad.",
+        "每行有一个被标为好或坏的回答。")),
+    Choice("template", lambda s: FALLBACK_TEMPLATE, JUDGEMENT, Both(
         "The tokenizer brings no chat template, so this is a base model. The marks of this one are plain words, and it "
-        "ends with the end-of-text token: a base model has learned both. It has never seen the special tokens of "
-        "others.",
+        "ends with the end-of-text token; a base model has learned both. Of the special tokens of other templates it "
+        "has learned none.",
         "分词器没有对话模板，说明这是基座模型。该模板的标记都是普通文字，以文本结束符收尾，基座模型都学过；"
-        "其他模板的特殊 token 它从未见过。"), JUDGEMENT,
+        "其他模板的特殊 token 它从没学过。"),
         lambda s: not s.facts.model.own_template and s["stage"] != "pt"),
 
     # ------------------------------------------------------------------------------------------------------------- data
-    Choice("on_bad_row", lambda s: "drop", Both(
+    Choice("on_bad_row", lambda s: "drop", SEEN, Both(
         "{refused} of the rows cannot be learned from (the first: {first_refused}). They are left out.",
-        "有 {refused} 行无法学习（第一处：{first_refused}），将被丢弃。"), SEEN, lambda s: bool(s.facts.data.refused)),
-    Choice("cutoff_len", lambda s: _cutoff(s, s.facts.data.lengths.max()), Both(
+        "有 {refused} 行无法学习（第一处：{first_refused}），会被丢弃。"),
+        lambda s: bool(s.facts.data.refused)),
+    Choice("cutoff_len", lambda s: _cutoff(s, s.facts.data.lengths.max()), SEEN, Both(
         "Every row is kept whole: the longest has {longest} tokens, half of them up to {median}. Rows are not padded, "
-        "so "
-        "room above costs nothing.",
-        "所有行都完整保留：最长 {longest} 个 token，中位数 {median}。不做填充，上限留有余量也没有代价。"), SEEN,
+        "so what lies between costs nothing.",
+        "所有行都完整保留：最长 {longest} 个 token，中位数 {median}。没有填充，所以上限高于多数行也没有代价。"),
         lambda s: _keeps_all(s)),
-    Choice("cutoff_len", lambda s: _cutoff(s, keeping_most(s.facts.data.lengths)), Both(
-        "99.5 % of the rows have up to {most} tokens, the longest {longest}; {lost} of them are longer than this and "
-        "are "
-        "left out (overlong). Memory grows with the longest row.",
-        "99.5 % 的行不超过 {most} 个 token，最长 {longest}；比这更长的 {lost} 会被丢弃（overlong）。"
-        "显存由最长的行决定。"),
-        "silent-cut"),
-    Choice("enable_thinking", lambda s: False, Both(
-        "The model can think, and no answer in the data holds a thought. So its way of thinking is left alone: the "
-        "empty "
+    Choice("cutoff_len", lambda s: _cutoff(s, keeping_most(s.facts.data.lengths)), "silent-cut", Both(
+        "99.5 % of the rows have up to {most} tokens, the longest {longest}. Memory grows with the longest row, so the "
+        "{lost} that are longer than this are left out and named (overlong).",
+        "99.5 % 的行不超过 {most} 个 token，最长 {longest}。显存由最长的行决定，因此更长的 {lost} "
+        "会被丢弃并列出（overlong）。")),
+    Choice("enable_thinking", lambda s: False, "empty-thoughts", Both(
+        "The model can think, and no answer here holds a thought. So that it does not unlearn thinking, the empty "
         "thought stands in the prompt and is not learned.",
-        "模型可以思考，而数据里的回答没有思考过程。为不影响它的思考方式，空思考放在提示里，不学习。"), "empty-thoughts",
+        "模型可以思考，而这里的回答没有思考过程。为了不让它忘记思考，空思考放在提示里，不学习。"),
         lambda s: s.facts.model.switches and not s.facts.data.thinking and s["stage"] != "pt"),
-    Choice("enable_thinking", lambda s: True, Both(
-        "The answers hold thoughts, and they are learned.", "回答带有思考过程，一并学习。"), SEEN,
+    Choice("enable_thinking", lambda s: True, SEEN, Both(
+        "The answers hold thoughts, and these are learned.",
+        "回答带有思考过程，一并学习。"),
         lambda s: s.facts.model.switches and s.facts.data.thinking > 0.95),
-    Choice("enable_thinking", lambda s: None, Both(
-        "{thinking} of the answers hold thoughts. null: those are learned as they are, and the others as answers to "
+    Choice("enable_thinking", lambda s: None, JUDGEMENT, Both(
+        "{thinking} of the answers hold thoughts. null: these are learned as they are, the others as answers to "
         "somebody who switched thinking off.",
-        "{thinking} 的回答带有思考。null：有思考的照原样学习，没有的按“关闭思考”的问法学习。"), JUDGEMENT,
+        "{thinking} 的回答带有思考。null：有思考的照原样学习，没有的当作“关闭思考”时的回答来学。"),
         lambda s: s.facts.model.switches and s.facts.data.thinking > 0),
-    Choice("packing", lambda s: False, Both(
-        "Rows lie end to end without padding anyway, so packing would save nothing here; it would only make the number "
-        "of rows in a step uneven.",
-        "这里各行本来就首尾相接、没有填充，打包省不了什么，只会让每步的行数不均。"), JUDGEMENT,
+    Choice("packing", lambda s: False, JUDGEMENT, Both(
+        "Rows lie end to end without padding anyway. Packing would save nothing, and make the number of rows in a step "
+        "uneven.",
+        "这里各行本来就首尾相接、没有填充。打包省不了什么，只会让每步的行数不均。"),
         lambda s: s["stage"] != "pt"),
-    Choice("val_size", lambda s: s.wanted_held_out(), Both(
+    Choice("val_size", lambda s: s.wanted_held_out(), JUDGEMENT, Both(
         "{value} of {all_rows} rows are held out, to see when learning turns into learning by heart. Fewer than 20 "
-        "would "
-        "say little.",
-        "从 {all_rows} 行中留出 {value} 行，用来看何时从学会变成死记。少于 20 行说明不了什么。"), JUDGEMENT,
+        "would say little.",
+        "从 {all_rows} 行中留出 {value} 行，用来看何时从学会变成死记。少于 20 行说明不了什么。"),
         lambda s: not s["eval_dataset"] and not s["streaming"] and s.wanted_held_out() > 0),
 
     # ----------------------------------------------------------------------------------------------------------- method
-    Choice("finetuning_type", lambda s: "full", Both(
-        "Plain text for knowledge is more than LoRA holds well, and whole-weight training fits here (about "
-        "{full_need}, "
+    Choice("finetuning_type", lambda s: "full", "lora-learns-less", Both(
+        "Plain text for knowledge is more than LoRA holds well, and training every weight fits here ({need_full}, "
         "{free} free).",
-        "用纯文本灌输知识超出 LoRA 的长处，而全量训练在本机放得下（约 {full_need}，可用 {free}）"
-        "。"), "lora-learns-less",
+        "用纯文本灌输知识超出 LoRA 的长处，而全量训练在本机放得下（{need_full}，可用 {free}）。"),
         lambda s: s.goal == "knowledge" and s["stage"] == "pt" and s.full_fits),
-    Choice("finetuning_type", lambda s: "lora", Both(
-        "LoRA learns as well as full fine-tuning on data of this size, forgets less, and needs far less memory.",
-        "在这个规模的数据上 LoRA 与全量微调效果相当，遗忘更少，显存小得多。"), "lora-without-regret"),
-    Choice("lora_rank", lambda s: 4 * _rank(s), Both(
+    Choice("finetuning_type", lambda s: "lora", "lora-without-regret", Both(
+        "On data of this size LoRA learns as well as full fine-tuning, forgets less, and needs far less memory.",
+        "在这个规模的数据上，LoRA 与全量微调效果相当，遗忘更少，显存小得多。")),
+    Choice("lora_rank", lambda s: 4 * _rank(s), JUDGEMENT, Both(
         "Knowledge takes room: four times the rank that {all_rows} rows would get otherwise.",
-        "知识需要容量：取 {all_rows} 行通常所用秩的四倍。"), JUDGEMENT,
-        lambda s: s["finetuning_type"] == "lora" and s.goal == "knowledge"),
-    Choice("lora_rank", lambda s: _rank(s), Both(
+        "知识需要容量：取 {all_rows} 行通常所用秩的四倍。"),
+        lambda s: s.adapter and s.goal == "knowledge"),
+    Choice("lora_rank", lambda s: _rank(s), JUDGEMENT, Both(
         "Room for what {all_rows} rows hold: 16 below 5,000 rows, 32 below 50,000, then 64.",
-        "按 {all_rows} 行的信息量：5 千行以下 16，5 万行以下 32，更多 64。"), JUDGEMENT,
-        lambda s: s["finetuning_type"] == "lora"),
-    Choice("lora_alpha", lambda s: 32, Both(
-        "Fixed, so that the rank can change without touching the learning rate: LoRA's output is multiplied by alpha / "
-        "rank = {scale}.",
-        "固定不变，这样改秩时不必改学习率：LoRA 的输出乘以 alpha / rank = {scale}。"), "tinker-lora",
-        lambda s: s["finetuning_type"] == "lora"),
-    Choice("lora_target", lambda s: ("all",), Both(
-        "Every linear layer: attention alone learns worse even at a higher rank.",
-        "所有线性层：只加在注意力上即使提高秩也学得更差。"),
-            "lora-without-regret", lambda s: s["finetuning_type"] == "lora"),
+        "按 {all_rows} 行的信息量：5 千行以下 16，5 万行以下 32，更多 64。"),
+        lambda s: s.adapter),
+    Choice("lora_alpha", lambda s: 32, "tinker-lora", Both(
+        "LoRA's output is multiplied by alpha / rank = {scale}. Fixed at 32, the rank can change and the learning rate "
+        "stays right.",
+        "LoRA 的输出乘以 alpha / rank = {scale}。固定为 32，改秩时学习率不用跟着改。"),
+        lambda s: s.adapter),
+    Choice("lora_target", lambda s: ("all",), "lora-without-regret", Both(
+        "Every linear layer: attention alone learns worse, even at a higher rank.",
+        "所有线性层：只加在注意力上，即使提高秩也学得更差。"),
+        lambda s: s.adapter),
 
-    # ---------------------------------------------------------------------------------------------------- batch, epochs
-    Choice("per_device_train_batch_size", lambda s: s.room.micro, Both(
-        "Of the {wanted} rows of a step so many are computed at once: the most that fits (about {need}, {free} free).",
-        "每步 {wanted} 行，这是同时计算的行数：内存放得下的最大值（约 {need}，可用 {free}）。"), MEASURED),
-    Choice("gradient_accumulation_steps", lambda s: max(1, round(s.wanted_batch() / s["per_device_train_batch_size"])),
-           Both("So that each step learns from {batch} rows. LoRA likes small batches (16 to 32); with few rows they "
-                "are "
-                "smaller still, since {at_least} steps are needed to learn anything.",
-                "这样每步学习 {batch} 行。LoRA 适合小批次（16 到 32）；行数少时更小，因为至少要约 {at_least} "
-                "步才学得到东西。"),
-           "lora-without-regret", lambda s: s.adapter),
-    Choice("gradient_accumulation_steps", lambda s: max(1, round(s.wanted_batch() / s["per_device_train_batch_size"])),
-           Both("So that each step learns from {batch} rows. Training whole weights likes large batches (64 to 128); "
-                "with "
-                "few rows they are smaller, since {at_least} steps are needed to learn anything.",
-                "这样每步学习 {batch} 行。全量训练适合大批次（64 到 128）；行数少时要小一些，因为至少要约 {at_least} "
-                "步。"),
-           "tulu3"),
-    Choice("num_train_epochs", lambda s: 1, Both(
-        "Pairs and judgements are learned by heart quickly: once is usual.",
-        "偏好数据很快就会被背下来，通常只看一遍。"), "zephyr", lambda s: s.judged),
-    Choice("num_train_epochs", lambda s: 1, Both(
-        "{rows} rows are plenty: {steps_per_epoch} steps an "
-        "epoch.", "{rows} 行已经很多：每个 epoch {steps_per_epoch} 步。"),
-        JUDGEMENT, lambda s: s.rows > 50_000),
-    Choice("num_train_epochs", lambda s: _epochs(s), Both(
-        "{rows} rows make {steps_per_epoch} steps an epoch. The usual 2 or 3 epochs would be too few steps to change "
-        "the "
-        "model, so this many make {steps}; early stopping or a look at the answers tells if it is too much.",
-        "{rows} 行每个 epoch 只有 {steps_per_epoch} 步，常用的 2、3 个 epoch 步数太少，模型几乎不会变，因此取这么多，"
-        "共 "
-        "{steps} 步；是否过多由早停或看回答来判断。"), "sixty-rows", lambda s: _epochs(s) > _usual_epochs(s)),
-    Choice("num_train_epochs", lambda s: _epochs(s), Both(
-        "{rows} rows seen {value} times make {steps} steps. 1 to 3 are usual; more is learned by heart.",
-        "{rows} 行看 {value} 遍，共 {steps} 步。通常 1 到 3 遍，再多就是死记。"), "unsloth-guide"),
+    # --------------------------------------------------------------------------------------------- memory, batch, epochs
+    Choice("bf16", lambda s: s.facts.machine.fastest is torch.bfloat16, MEASURED, Both(
+        "The fastest safe format on this {device} ({measured}). Master weights stay in float32.",
+        "本机（{device}）上最快且安全的格式（{measured}）。主权重保持 float32。"),
+        lambda s: s.facts.machine.bfloat16 and not (s["fp16"] or s["pure_bf16"])),
+    Choice("bf16", lambda s: False, MEASURED, Both(
+        "This {device} has no bfloat16 arithmetic; emulated, it would be slow.",
+        "本机（{device}）没有 bfloat16 运算，模拟会很慢。"),
+        lambda s: not (s["fp16"] or s["pure_bf16"])),
+    Choice("gradient_checkpointing", lambda s: True, "checkpointing", Both(
+        "Without it not even one row at a time fits ({free} free). It costs about a third of the speed.",
+        "不开启时连一次一行都放不下（可用 {free}）。速度约慢三分之一。"),
+        lambda s: s.needs_checkpointing),
+    Choice("gradient_checkpointing", lambda s: None, MEASURED, Both(
+        "Left open: a run measures at its start whether it is needed. It costs about a third of the speed.",
+        "不指定：训练开始时会实测是否需要。开启后速度约慢三分之一。")),
+    Choice("per_device_train_batch_size", lambda s: s.micro(), MEASURED, Both(
+        "Rows computed at once: of the {wanted} rows of a step as many as fit (about {need}, {free} free). What is "
+        "learned does not depend on it.",
+        "同时计算的行数：每步 {wanted} 行，取内存放得下的最大值（约 {need}，可用 {free}）。它不影响学到什么。")),
+    Choice("gradient_accumulation_steps", lambda s: s.accumulation(), "lora-without-regret", Both(
+        "So that each step learns from {batch} rows. LoRA likes small batches (16 to 32), and with few rows smaller "
+        "ones still: about {at_least} steps are needed to learn anything.",
+        "这样每步学习 {batch} 行。LoRA 适合小批次（16 到 32），行数少时还要更小：至少要走约 {at_least} "
+        "步才学得到东西。"),
+        lambda s: s.adapter),
+    Choice("gradient_accumulation_steps", lambda s: s.accumulation(), "tulu3", Both(
+        "So that each step learns from {batch} rows. Training every weight likes large batches (64 to 128), and with "
+        "few rows smaller ones: about {at_least} steps are needed to learn anything.",
+        "这样每步学习 {batch} 行。全量训练适合大批次（64 到 128），行数少时要小一些：至少要走约 {at_least} "
+        "步才学得到东西。")),
+    Choice("num_train_epochs", lambda s: 1, "zephyr", Both(
+        "Once: preferences are learned by heart quickly.",
+        "只看一遍：偏好数据很快就会被背下来。"),
+        lambda s: s.judged),
+    Choice("num_train_epochs", lambda s: 1, JUDGEMENT, Both(
+        "{rows} rows are plenty: one epoch has {steps_per_epoch} steps.",
+        "{rows} 行已经很多：一个 epoch 就有 {steps_per_epoch} 步。"),
+        lambda s: s.rows > 50_000),
+    Choice("num_train_epochs", lambda s: _epochs(s), "sixty-rows", Both(
+        "{rows} rows make {steps_per_epoch} steps an epoch; the usual 2 or 3 epochs would hardly change the model. So "
+        "many make {steps} steps. Whether that is too much the held-out loss tells, or a look at the answers.",
+        "{rows} 行每个 epoch 只有 {steps_per_epoch} 步，常用的 2、3 个 epoch 几乎改变不了模型，所以取这么多，共 "
+        "{steps} 步。"
+        "是否过多，看评估损失或看几个回答就知道。"),
+        lambda s: _epochs(s) > _usual_epochs(s)),
+    Choice("num_train_epochs", lambda s: _epochs(s), "unsloth-guide", Both(
+        "{rows} rows, seen {value} times, make {steps} steps. 1 to 3 times are usual; more is learned by heart.",
+        "{rows} 行看 {value} 遍，共 {steps} 步。通常 1 到 3 遍，再多就是死记。")),
 
     # ---------------------------------------------------------------------------------------------------- learning rate
-    Choice("learning_rate", lambda s: 5e-6, Both(
-        "Preferences want small steps, with LoRA too.", "偏好训练步子要小，LoRA 也是。"), "zephyr",
+    Choice("learning_rate", lambda s: 5e-6, "zephyr", Both(
+        "Preferences want small steps, with LoRA too.",
+        "偏好训练步子要小，LoRA 也是。"),
         lambda s: s.judged and s.adapter),
-    Choice("learning_rate", lambda s: 5e-7, Both(
-        "Preferences want small steps.", "偏好训练步子要小。"), "zephyr", lambda s: s.judged),
-    Choice("learning_rate", lambda s: s.swept[1] / 2 if s.swept else 0.0, Both(
-        "The best measured LoRA rate of {swept} is {swept_rate} (batch 128); half of it is the careful side. It goes "
-        "with "
-        "alpha / rank.",
-        "{swept} 实测最佳 LoRA 学习率为 {swept_rate}（批次 128）；取一半更稳妥。它与 alpha / rank "
-        "配套。"), "tinker-lora",
+    Choice("learning_rate", lambda s: 5e-7, "zephyr", Both(
+        "Preferences want small steps.",
+        "偏好训练步子要小。"),
+        lambda s: s.judged),
+    Choice("learning_rate", lambda s: s.swept[1] / 2 if s.swept else 0.0, "tinker-lora", Both(
+        "The best measured LoRA rate of {swept} is {swept_rate}, with alpha 32 and batch 128; half of it is the "
+        "careful side. `truetune find-lr` measures it on your data.",
+        "{swept} 实测最佳 LoRA 学习率为 {swept_rate}（alpha 32，批次 128）；取一半更稳妥。可用 `truetune find-lr` "
+        "在你的数据上实测。"),
         lambda s: s.adapter and s.swept is not None),
-    Choice("learning_rate", lambda s: by_size(s.facts.model.parameters, LORA), Both(
+    Choice("learning_rate", lambda s: by_size(s.facts.model.parameters, LORA), "tinker-lora", Both(
         "By size ({size} weights): 5e-4 up to 6B, 2e-4 up to 20B, 1e-4 above, the careful side of what was measured on "
-        "other models. `truetune find-lr` measures it on this one.",
-        "按模型大小（{size}）：6B 以下 5e-4，20B 以下 2e-4，更大 1e-4，取其他模型实测值中稳妥的一侧。"
-        "可用 `truetune find-lr` 在本模型上实测。"), "tinker-lora", lambda s: s.adapter),
-    Choice("learning_rate", lambda s: by_size(s.facts.model.parameters, WHOLE), Both(
-        "By size ({size} weights): a tenth of what LoRA wants, from 5e-5 for 1B down to 2e-6 for 70B. `truetune "
-        "find-lr` "
+        "other models, with alpha 32. `truetune find-lr` measures it on this one.",
+        "按模型大小（{size}）：6B 以下 5e-4，20B 以下 2e-4，更大 1e-4，是其他模型实测值中稳妥的一侧，配合 alpha 32。"
+        "可用 `truetune find-lr` 在本模型上实测。"),
+        lambda s: s.adapter),
+    Choice("learning_rate", lambda s: by_size(s.facts.model.parameters, WHOLE), "tulu3", Both(
+        "By size ({size} weights): about a tenth of LoRA's, from 5e-5 for 1B down to 2e-6 for 70B. `truetune find-lr` "
         "measures it on this one.",
         "按模型大小（{size}）：约为 LoRA 的十分之一，从 1B 的 5e-5 到 70B 的 2e-6。可用 `truetune find-lr` "
-        "在本模型上实测。"),
-        "tulu3"),
-    Choice("lr_scheduler_type", lambda s: "cosine", Both(
-        "Down to 0 along a cosine.", "按余弦降到 0。"), "zephyr", lambda s: s.judged),
-    Choice("lr_scheduler_type", lambda s: "linear", Both(
-        "Down to 0 in a straight line, so that the last steps settle. Use constant if you mean to go on training "
-        "afterwards.",
-        "线性降到 0，让最后几步稳定下来。如果之后还要接着训练，用 constant。"), "tulu3"),
-    Choice("warmup_ratio", lambda s: 0.1, Both(
-        "The first tenth of the steps rise slowly.", "前十分之一的步数慢慢升起。"), "zephyr", lambda s: s.judged),
-    Choice("warmup_ratio", lambda s: _warmup(s), Both(
-        "3 % of the steps rise slowly, while AdamW has seen little; of a short run at least 5 steps.",
-        "前 3 % 的步数慢慢升起，此时 AdamW 见过的还少；短训练至少 5 步。"), "qlora", lambda s: not s["warmup_steps"]),
-    Choice("weight_decay", lambda s: 0.0, Both(
-        "None: against overfitting fewer epochs and LoRA itself do more.",
-        "不用：防过拟合，减少 epoch 和 LoRA 本身更有效。"), "lora-learns-less"),
-    Choice("max_grad_norm", lambda s: 1.0, Both(
-        "A row that is unlike all others cannot throw the weights far.", "个别异常的行不会把权重带偏太远。"),
-        "llama-factory"),
-
-    # -------------------------------------------------------------------------------------------------- numbers, memory
-    Choice("bf16", lambda s: s.facts.machine.fastest is torch.bfloat16, Both(
-        "The fastest format that is safe on this {device} ({measured}). Master weights stay in float32.",
-        "本机（{device}）上最快且安全的格式（{measured}）。主权重保持 float32。"), MEASURED,
-        lambda s: s.facts.machine.bfloat16 and not (s["fp16"] or s["pure_bf16"])),
-    Choice("bf16", lambda s: False, Both(
-        "This {device} has no bfloat16 arithmetic; emulated, it would be slow.",
-        "本机（{device}）没有 bfloat16 运算，模拟会很慢。"), MEASURED, lambda s: not (s["fp16"] or s["pure_bf16"])),
-    Choice("gradient_checkpointing", lambda s: True, Both(
-        "Without it even one row at a time would not fit ({need_plain} of {free} free).",
-        "不开启时连一次一行都放不下（{need_plain}，可用 {free}）。"), "checkpointing", lambda s: s.needs_checkpointing),
-    Choice("gradient_checkpointing", lambda s: None, Both(
-        "Left open: a run measures at its start whether it is needed, and it is slower.",
-        "不指定：训练开始时会实测是否需要；开启会变慢。"), MEASURED),
+        "在本模型上实测。")),
+    Choice("lr_scheduler_type", lambda s: "cosine", "zephyr", Both(
+        "Down to 0 along a cosine.",
+        "按余弦降到 0。"),
+        lambda s: s.judged),
+    Choice("lr_scheduler_type", lambda s: "linear", "tulu3", Both(
+        "Down to 0 in a straight line, so that the last steps settle. Take constant if you mean to train on later.",
+        "线性降到 0，让最后几步稳定下来。如果以后还要接着训练，用 constant。")),
+    Choice("warmup_ratio", lambda s: 0.1, "zephyr", Both(
+        "The first tenth of the steps rise slowly.",
+        "前十分之一的步数慢慢升起。"),
+        lambda s: s.judged and not s["warmup_steps"]),
+    Choice("warmup_ratio", lambda s: _warmup(s), "qlora", Both(
+        "The first steps rise slowly, while AdamW has seen little: 3 % of all, of a short run about 5 steps.",
+        "开头几步慢慢升起，此时 AdamW 见过的还少：取总步数的 3 %，短训练约 5 步。"),
+        lambda s: not s["warmup_steps"]),
+    Choice("weight_decay", lambda s: 0.0, "lora-learns-less", Both(
+        "None: against overfitting LoRA itself and fewer epochs do more.",
+        "不用：防过拟合，LoRA 本身和减少 epoch 更有效。")),
+    Choice("max_grad_norm", lambda s: 1.0, "llama-factory", Both(
+        "A row that is unlike all others cannot throw the weights far.",
+        "个别异常的行不会把权重带偏太远。")),
 
     # ------------------------------------------------------------------------------------------------ what happens when
-    Choice("logging_steps", lambda s: _round(s.steps / 100), Both(
-        "{steps} steps make about a hundred points of the curve.", "共 {steps} 步，曲线上约一百个点。"), JUDGEMENT),
-    Choice("eval_strategy", lambda s: "steps", Both(
-        "The held-out rows are looked at on the way, not only at the "
-        "end.", "训练途中也评估留出的数据，而不只在结束时。"),
-        JUDGEMENT, lambda s: s.can_evaluate),
-    Choice("eval_steps", lambda s: max(1, s.steps // 10), Both(
-        "About ten times in the {steps} "
-        "steps.", "{steps} 步里大约评估十次。"), JUDGEMENT, lambda s: s["eval_strategy"] == "steps"),
-    Choice("early_stopping_steps", lambda s: _PATIENCE, Both(
+    Choice("logging_steps", lambda s: _round(s.steps / 100), JUDGEMENT, Both(
+        "So that {steps} steps make about a hundred points of the curve.",
+        "让 {steps} 步在曲线上大约有一百个点。")),
+    Choice("eval_strategy", lambda s: "steps", JUDGEMENT, Both(
+        "The held-out rows are looked at on the way, not only at the end.",
+        "训练途中就评估留出的数据，而不只在结束时。"),
+        lambda s: s.can_evaluate),
+    Choice("eval_steps", lambda s: max(1, s.steps // 10), JUDGEMENT, Both(
+        "About ten times in the {steps} steps.",
+        "{steps} 步里大约评估十次。"),
+        lambda s: s["eval_strategy"] == "steps"),
+    Choice("early_stopping_steps", lambda s: _PATIENCE, "sixty-rows", Both(
         "Three evaluations in a row without a better loss end the run: from there on it learns by heart.",
-        "连续三次评估损失没有变好就停止：再往后就是死记。"), "sixty-rows", lambda s: s["eval_strategy"] != "no"),
-    Choice("save_strategy", lambda s: "steps", Both(
-        "Checkpoints, so that a run that is stopped goes on.", "保存检查点，中断后可以继续。"), JUDGEMENT),
-    Choice("save_steps", lambda s: s["eval_steps"], Both(
-        "With every evaluation, so that the best of them is on the disk.", "每次评估时都保存，最好的那次就在磁盘上。"),
-        JUDGEMENT, lambda s: s["save_strategy"] == s["eval_strategy"] == "steps" and bool(s["eval_steps"])),
-    Choice("save_steps", lambda s: max(1, math.ceil(s.steps / 4)), Both(
-        "Four times in the {steps} "
-        "steps.", "{steps} 步里保存四次。"), JUDGEMENT, lambda s: s["save_strategy"] == "steps"),
-    Choice("save_total_limit", lambda s: _PATIENCE + 1, Both(
-        "When early stopping ends the run, the best checkpoint is the oldest of these.",
-        "早停结束时，最好的检查点就是其中最早的一个。"), JUDGEMENT, lambda s: bool(s["early_stopping_steps"])),
-    Choice(
-        "save_total_limit", lambda s: 2, Both("The newest two are enough to go "
-                                              "on.", "留最新两个就足以继续。"), JUDGEMENT),
-    Choice("seed", lambda s: 42, Both(
-        "Any number; the same one gives the same run.", "任意数字；相同的种子得到相同的训练。"), JUDGEMENT),
-    Choice("output_dir", lambda s: str(free_folder(Path("saves") / _name(s))), Both(
-        "A folder that is not there yet.", "一个还不存在的文件夹。"), SEEN),
+        "连续三次评估损失没有变好就停止：再往后就是死记。"),
+        lambda s: s["eval_strategy"] != "no"),
+    Choice("save_strategy", lambda s: "steps", JUDGEMENT, Both(
+        "Checkpoints, so that a run that was stopped can go on.",
+        "保存检查点，中断后可以接着训练。")),
+    Choice("save_steps", lambda s: s["eval_steps"], JUDGEMENT, Both(
+        "With every evaluation, so that the best one is on the disk.",
+        "每次评估时都保存，最好的那一次就在磁盘上。"),
+        lambda s: s["save_strategy"] == s["eval_strategy"] == "steps" and bool(s["eval_steps"])),
+    Choice("save_steps", lambda s: max(1, math.ceil(s.steps / 4)), JUDGEMENT, Both(
+        "Four times in the {steps} steps.",
+        "{steps} 步里保存四次。"),
+        lambda s: s["save_strategy"] == "steps"),
+    Choice("save_total_limit", lambda s: s["early_stopping_steps"] + 1, JUDGEMENT, Both(
+        "When early stopping ends the run, the oldest of these is the best one.",
+        "早停结束时，其中最早的一个就是最好的。"),
+        lambda s: bool(s["early_stopping_steps"]) and s["save_strategy"] != "no"),
+    Choice("save_total_limit", lambda s: 2, JUDGEMENT, Both(
+        "The newest two are enough to go on from.",
+        "留最新的两个就足以接着训练。"),
+        lambda s: s["save_strategy"] != "no"),
+    Choice("seed", lambda s: 42, JUDGEMENT, Both(
+        "Any number; the same one gives the same run.",
+        "任意数字；种子相同，训练就相同。")),
+    Choice("output_dir", lambda s: str(free_folder(Path("saves") / _name(s))), SEEN, Both(
+        "The run folder. Nothing is there yet.",
+        "运行文件夹，目前还不存在。")),
 )
 
 
@@ -283,62 +297,66 @@ class Note:
 
 
 NOTES: tuple[Note, ...] = (
+    Note("does-not-fit", "warn", "model_name_or_path", lambda s: not s.fits, Both(
+        "training this model needs about {need} even one row at a time, and {free} are free here. Take a smaller model "
+        "or a larger machine.",
+        "即使一次一行，训练这个模型也约需 {need}，而本机只有 {free} 可用。请换小一些的模型或更大的机器。")),
     Note("no-pairs", "warn", "dataset", lambda s: s.goal == "preference" and not s.judged, Both(
-        "these rows hold one answer each, so there is nothing to prefer: the answers themselves are learned. "
-        "Preference "
-        "needs pairs (chosen, rejected) or judged answers (label).",
-        "这些数据每行只有一个回答，无从比较偏好，只能学习回答本身。偏好训练需要成对回答（chosen、rejected）"
+        "these rows hold one answer each, so there is nothing to prefer, and the answers themselves are learned. "
+        "Preference needs pairs (chosen, rejected) or judged answers (label).",
+        "这些数据每行只有一个回答，无从比较，只能学习回答本身。偏好训练需要成对回答（chosen、rejected）"
         "或好坏标注（label）。")),
-    Note("no-thoughts-to-learn", "warn", "dataset", lambda s: s.goal == "reasoning" and s.facts.data.thinking < 0.05,
-         Both("hardly a row holds a thought (<think>…</think> or reasoning_content): this teaches answers, not how to "
-              "come to them.",
-              "几乎没有带思考过程（<think>…</think> 或 reasoning_content）的行：学到的是答案，而不是推理过程。")),
+    Note("no-thoughts-to-learn", "warn", "dataset",
+         lambda s: s.goal == "reasoning" and s["stage"] == "sft" and s.facts.data.thinking < 0.05, Both(
+             "hardly a row holds a thought (<think>…</think> or reasoning_content): this teaches answers, not how to "
+             "come to them.",
+             "几乎没有带思考过程（<think>…</think> 或 reasoning_content）的行：学到的是答案，而不是推理过程。")),
     Note("facts-are-hard", "info", "dataset", lambda s: s.goal == "knowledge", Both(
-        "facts are hard to teach this way: they need many rows that say them in different words, and what was taught "
-        "half "
-        "invites made-up answers. Where facts change or must be exact, looking them up (RAG) is usually better; "
+        "facts are hard to teach this way. They need many rows that say them in different words, and what is learned "
+        "by "
+        "half invites made-up answers. Where facts change or must be exact, looking them up (RAG) is usually better; "
         "fine-tuning is good for how to answer.",
-        "用微调灌输事实很难：需要用不同说法反复出现的大量数据，学得半懂反而容易编造。事实会变化或必须准确时，"
-        "检索增强（RAG）"
-        "通常更好；微调更适合教“怎么回答”。"), "lora-learns-less"),
+        "用微调灌输事实很难：需要大量用不同说法讲同一件事的数据，学得半懂反而容易编造。事实会变化或必须准确时，检索增强"
+        "（RAG）通常更好；微调更适合教“怎么回答”。"), "lora-learns-less"),
     Note("no-template", "warn", "template", lambda s: not s.facts.model.own_template and s["stage"] != "pt", Both(
-        "this looks like a base model: it has not learned to answer and to stop. If there is an Instruct or Chat "
-        "version, "
-        "a few hundred rows do far more with that one.",
-        "这看起来是基座模型，没有学过对话和停止。如果有 Instruct 或 Chat 版本，几百行数据在那上面效果好得多。")),
+        "this looks like a base model, which has not learned to answer and to stop. If there is an Instruct or Chat "
+        "version, a few hundred rows do far more with that one.",
+        "这看起来是基座模型，没有学过对话，也不会停止。如果有 Instruct 或 Chat 版本，"
+        "几百行数据用在那上面效果好得多。")),
     Note("few-rows", "info", "dataset", lambda s: s.facts.data.rows < 50, Both(
-        "{all_rows} rows can teach a tone or one fact, and are soon known by heart. A few hundred different ones do "
-        "more "
-        "than any option here.",
+        "{all_rows} rows can teach a tone or a single fact, and are soon known by heart. A few hundred different ones "
+        "do more than any option here.",
         "{all_rows} 行可以教会一种语气或一件事，但很快会被背下来。再加几百行不同的数据，比调任何参数都管用。")),
     Note("poor-chinese", "warn", "model_name_or_path", lambda s: s.facts.data.tokens_per_han > 1.3, Both(
         "this model's tokenizer needs {tokens_per_han} tokens for a Chinese letter, so it has seen little Chinese: "
         "rows "
-        "are long and learning is slow. Models made for Chinese (Qwen, GLM and others) need about 0.6.",
+        "are long, and learning is slow. Models made for Chinese (Qwen, GLM and others) need about 0.6.",
         "该模型的分词器平均每个汉字要 {tokens_per_han} 个 token，说明它见过的中文很少：行会很长，学得也慢。"
         "面向中文的模型（Qwen、GLM 等）约为 0.6。")),
-    Note("too-long", "warn", "cutoff_len", lambda s: s.kept < 1 and s["cutoff_len"] >= s.facts.model.limit, Both(
-        "{lost} of the rows are longer than the {limit} tokens that this model was made for, and are left out.",
-        "有 {lost} 的行超过该模型支持的 {limit} 个 token，会被丢弃。")),
+    Note("longer-than-model", "warn", "cutoff_len",
+         lambda s: s.kept < 1 and s["cutoff_len"] >= s.facts.model.limit, Both(
+             "{lost} of the rows are longer than the {limit} tokens that this model was made for, and are left out.",
+             "有 {lost} 的行超过该模型支持的 {limit} 个 token，会被丢弃。")),
     Note("sampled", "info", "dataset", lambda s: s.facts.data.looked_at < s.facts.data.rows, Both(
-        "all {all_rows} rows were counted, and {looked_at} of them, drawn at random, were tokenised.",
-        "统计了全部 {all_rows} 行，其中随机抽取 {looked_at} 行做了分词。")),
+        "all {all_rows} rows were read, and {looked_at} of them, drawn at random, were tokenised.",
+        "读了全部 {all_rows} 行，随机抽取其中 {looked_at} 行做了分词。")),
 )
 
 
-# ------------------------------------------------------------------------------------------------------ how values come
+# -------------------------------------------------------------------------------------------------- how values come about
 
 
 def _cutoff(s: Situation, length: float) -> int:
     """`length` rounded up to 64, at most what the model was made for."""
-    return min(max(64, 64 * math.ceil(length / 64)), s.facts.model.limit)
+    return min(64 * math.ceil(length / 64), s.facts.model.limit)
 
 
 def _keeps_all(s: Situation) -> bool:
-    """Whether keeping every row whole asks for hardly more than keeping 99.5 % of them. Thoughts are never cut short of
-    need."""
-    return s.facts.data.lengths.max() <= s.facts.model.limit and (
-        s.goal == "reasoning" or s.facts.data.lengths.max() <= 1.25 * keeping_most(s.facts.data.lengths))
+    """Whether every row can be kept whole for hardly more than keeping 99.5 % of them. Thoughts are kept whatever they
+    cost."""
+    longest = s.facts.data.lengths.max()
+    cheap = s.goal == "reasoning" or longest <= 1.25 * keeping_most(s.facts.data.lengths)
+    return cheap and longest <= s.facts.model.limit
 
 
 def _rank(s: Situation) -> int:
@@ -346,6 +364,7 @@ def _rank(s: Situation) -> int:
 
 
 def _usual_epochs(s: Situation) -> int:
+    """Fewer where there are more rows; knowledge wants to be said again."""
     return 3 if s.rows <= 5_000 or s.goal == "knowledge" else 2
 
 
@@ -358,13 +377,11 @@ def _warmup(s: Situation) -> float:
 
 
 def _round(number: float) -> int:
-    """The nearest of 1, 2, 5, 10, 20, 50, … below."""
+    """The next of 1, 2, 5, 10, 20, 50, … below."""
     power = 10 ** int(math.log10(max(number, 1)))
     return max(step * power for step in (1, 2, 5) if step * power <= max(number, 1))
 
 
 def _name(s: Situation) -> str:
-    """What the run is called: model and data."""
-    model = Path(s["model_name_or_path"]).name
-    data = Path(s["dataset"][0]).name.split(".")[0]
-    return f"{model}-{data}".lower()
+    """What the run is called: its model and its data."""
+    return f"{Path(s['model_name_or_path']).name}-{Path(s['dataset'][0]).name.split('.')[0]}".lower()

@@ -149,8 +149,8 @@ def _open(folder: Path) -> Store:
         store = Store(folder)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise problem("bad-store", Both(f"is not a store that can be read: {reason}.", f"不是可读取的分词结果：{reason}。"),
-                      option=str(folder),
+        raise problem("bad-store", Both(f"is not a store that can be read: {reason}.",
+                                        f"不是可读取的分词结果：{reason}。"), option=str(folder),
                       fix=Both("`truetune data build run.yaml overwrite_cache=true` makes it again.",
                                "`truetune data build run.yaml overwrite_cache=true` 会重新生成。")) from None
     if not store.manifest.finished:
@@ -160,7 +160,8 @@ def _open(folder: Path) -> Store:
 
 
 _SETTINGS: dict[str, Words] = {
-    "data": Both("data (hash of the bytes)", "数据（内容的哈希）"), "tokenizer": Both("tokenizer (hash)", "分词器（哈希）"),
+    "data": Both("data (hash of the bytes)", "数据（内容的哈希）"),
+    "tokenizer": Both("tokenizer (hash)", "分词器（哈希）"),
     "template": Both("chat template (hash)", "对话模板（哈希）"), "layout": "dataset_info.json",
     "renderer": Both("truetune's renderer (version)", "truetune 的渲染器（版本）")}
 

@@ -48,6 +48,12 @@ class Config(
         """Whether somebody set `name`, rather than it being the default."""
         return name in self._origins
 
+    @property
+    def rows_at_once(self) -> int:
+        """per_device_train_batch_size, once `auto` has become a number."""
+        assert isinstance(self.per_device_train_batch_size, int)
+        return self.per_device_train_batch_size
+
     def with_values(self, origin: str, **values: object) -> Config:
         """A copy with `values` set, checked like any other input, their origin noted."""
         config = Config.model_validate({**self.model_dump(), **values})

@@ -119,7 +119,8 @@ def _ways(option: Option) -> tuple[Pair, Pair]:
 
 def _kinds(option: Option) -> set[object]:
     """The types it takes: of `bool | None` bool among them."""
-    return {option.info.annotation, *get_args(option.info.annotation)}
+    parts = get_args(option.info.annotation)
+    return {option.info.annotation, *parts, *(kind for part in parts for kind in get_args(part))}
 
 
 _COSTS: tuple[tuple[Pair, dict[Trend, Pair]], ...] = (

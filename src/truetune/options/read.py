@@ -160,13 +160,14 @@ def _read_words(words: Sequence[str], findings: list[Finding]) -> list[Given]:
 
 
 def _settle(givens: Iterable[Given], findings: list[Finding], once: bool) -> dict[str, Given]:
-    """What one source says, by the options' own names. once: it may say each only once; else the last one wins."""
+    """What one source says, by the options' own names. once: it may say each only once, or the same
+    by two names (packing and neat_packing); else the last one wins."""
     chosen: dict[str, Given] = {}
     for given in givens:
         settled = _canonical(given, findings)
         if settled is None:
             continue
-        if once and settled.name in chosen:
+        if once and settled.name in chosen and settled.value != chosen[settled.name].value:
             first = chosen[settled.name].where
             findings.append(Finding("given-twice", "error", Both(f"already given at {first}.", f"已在 {first} 给出。"),
                                     option=given.name, where=given.where,

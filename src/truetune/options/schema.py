@@ -111,7 +111,7 @@ class Group(BaseModel):
     """A module's worth of options. Frozen: after the rules have passed nothing changes a configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True,
-                              allow_inf_nan=False)
+                              allow_inf_nan=False, defer_build=True)  # only Config is ever built
     title: ClassVar[tuple[str, str]]
 
 
@@ -165,7 +165,8 @@ _WORDS: Mapping[type, tuple[str, str]] = {
 def _words(annotation: Any, chinese: bool) -> str:
     """A type in words."""
     if get_origin(annotation) is Annotated:
-        return _words(get_args(annotation)[0], chinese)
+        inner, *marks = get_args(annotation)
+        return " ".join([_words(inner, chinese), *filter(None, map(_bound, marks))])
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):

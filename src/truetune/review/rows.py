@@ -1,0 +1,49 @@
+"""Which training rows were hardest: the ones whose answers the model believes least are often wrong themselves.
+
+The losses are those of the training steps themselves, so they cost nothing. A row's loss is the one it had when it was
+last learned from; rows of an early step are left out, since then every row was hard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from truetune.data.batches import Batch
+
+
+def row_losses(batch: Batch, log_probabilities: torch.Tensor) -> list[float]:
+    """The mean loss per learned token of each row of a batch; NaN where nothing is learned.
+
+    Args:
+        log_probabilities: (N,), of the batch's targets.
+    """
+    borders = torch.tensor(batch.starts[1:], device=batch.sources.device)
+    row = torch.bucketize(batch.sources, borders, right=True)  # (N,)
+    losses = torch.zeros(len(borders), device=row.device).index_add_(0, row, -batch.weights * log_probabilities.float())
+    counts = torch.zeros(len(borders), device=row.device).index_add_(0, row, batch.weights)
+    return (losses / counts).tolist()
+
+
+class RowLosses:
+    """The last loss of each of `rows` training rows."""
+
+    def __init__(self, rows: int):
+        self.losses = np.full(rows, np.nan, dtype=np.float32)
+        self.steps = np.zeros(rows, dtype=np.int32)
+
+    def saw(self, step: int, numbers: Sequence[int], batch: Batch, log_probabilities: torch.Tensor) -> None:
+        """Take in what step `step` (from 0) has computed for the rows `numbers`, which are those of `batch`."""
+        self.losses[numbers] = row_losses(batch, log_probabilities.detach())
+        self.steps[numbers] = step + 1
+
+    def hardest(self, count: int, since: int) -> tuple[list[tuple[int, float]], float]:
+        """The `count` rows of highest loss, as (number, loss), among those learned from after step `since`; and the
+        median loss of all of these."""
+        there = np.flatnonzero((self.steps > since) & ~np.isnan(self.losses))
+        if not len(there):
+            return [], 0.0
+        worst = there[np.argsort(-self.losses[there], kind="stable")[:count]]
+        return [(int(number), float(self.losses[number])) for number in worst], float(np.median(self.losses[there]))
