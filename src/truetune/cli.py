@@ -183,7 +183,7 @@ def _check(arguments: list[str], chinese: bool) -> int:
     told: dict[str, Any] = {"facts": {}, "suggestions": []}
     config, findings, exit_status = _read(words, "check")
     if config and not static:
-        from truetune.check.examine import check
+        from truetune.check import check
 
         checked = check(config, findings, terminal.say, "--measure" in arguments)
         findings, told = checked.findings, checked.as_dict()
@@ -274,7 +274,7 @@ def _data_show(arguments: list[str], chinese: bool) -> int:
         if html:
             from truetune.look.page import write_page
 
-            write_page(view, Path(html))
+            write_page(view, Path(html), chinese)
         if not as_json and not html:
             print_view(view, terminal, "--ids" in arguments)
     except Problem as error:

@@ -113,10 +113,10 @@ def refuse(findings: list[Finding]) -> list[Finding]:
     """`findings` as they are.
 
     Raises:
-        Problem: an error is among them.
+        Problem: an error is among them; all of them, the worst first.
     """
     if status_of(findings) == "error":
-        raise Problem(findings)
+        raise Problem(worst_first(findings))
     return findings
 
 

@@ -66,7 +66,8 @@ def shuffle_seed(config: Config) -> int:
 @dataclass(frozen=True)
 class Plan:
     """Which rows every optimizer step learns from. A step is `accumulation` batches of `batch_size` rows (or packs of
-    rows); the last step of an epoch takes what is left."""
+    rows); the last step of an epoch takes what is left. scale: how many rows each one stands for, where only the first
+    ones are known; then steps can be counted, and there are no batches."""
 
     rows: int
     batch_size: int
@@ -76,11 +77,12 @@ class Plan:
     seed: int
     shuffle: bool
     packs: Packs | None = None
+    scale: float = 1.0
 
     @property
     def units(self) -> int:
         """Rows, or packs of rows."""
-        return self.rows if self.packs is None else len(self.packs)
+        return round(self.scale * (self.rows if self.packs is None else len(self.packs)))
 
     @property
     def steps_per_epoch(self) -> int:

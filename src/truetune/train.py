@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from truetune import report
-from truetune.check import Preflight, preflight
+from truetune.check import Checked, Preflight, examine, preflight
 from truetune.checkpoint import (
     Progress,
     checkpoints,
@@ -30,9 +30,9 @@ from truetune.checkpoint import (
 )
 from truetune.data.batches import Batch, collate
 from truetune.data.renderer import Rendered
-from truetune.events import ConsoleProgress, Events, read_events
+from truetune.events import ConsoleProgress, Event, Events, read_events
 from truetune.files import write_into, write_json
-from truetune.findings import Finding, Problem, problem, worst_first
+from truetune.findings import Both, Finding, Problem, problem, refuse, worst_first
 from truetune.interrupt import Interrupts
 from truetune.model.load import cast_weights, fingerprint, load_model, write_manifest
 from truetune.model.memory import fits
@@ -44,6 +44,9 @@ from truetune.optim import Optimizer
 from truetune.options import Config
 from truetune.plot import plot_loss
 from truetune.report import Terminal
+from truetune.review.probes import FAILURES, Interview, ask_after, ask_before
+from truetune.review.rows import RowLosses
+from truetune.review.signs import Signs
 from truetune.rules import derive
 from truetune.run import CHECK, EVENTS, Run, claim
 
@@ -65,28 +68,36 @@ class Session:
     interrupts: Interrupts
     events: Events
     progress: Progress
+    row_losses: RowLosses
 
 
 class _Stop(Exception):
     """The user wants to stop. Raised where nothing is half done: the run stands exactly after `progress.step` steps."""
 
 
-def train(config: Config, terminal: Terminal, findings: Sequence[Finding] = ()) -> None:
-    """Run `config` into its run folder. findings: what the options alone have told already, for check.json.
+def train(config: Config, terminal: Terminal, findings: Sequence[Finding] = (), checked: bool = True) -> None:
+    """Run `config` into its run folder.
+
+    Args:
+        findings: what the options alone have told already, for check.json.
+        checked: work out the whole page about the run first, and stop if it finds an error.
 
     Raises:
         Problem: whatever stops it, said in one line. KeyboardInterrupt: the user stopped it; a checkpoint is saved.
     """
     run = claim(config)
     with run.recorded():
-        session = start(run, terminal, findings)
+        session = start(run, terminal, findings, checked)
         try:
+            interview = _begin_review(session, terminal)
             with session.interrupts, session.bar:
                 _run(session)
         finally:
             session.events.close()
             if session.config.plot_loss:
                 plot_loss(read_events(run.folder / EVENTS), run.folder / "training_loss.png")
+    if interview:
+        _review(session, interview, terminal)
     terminal.print(f"written to {run.folder}")
 
 
@@ -101,18 +112,48 @@ def _run(session: Session) -> None:
         raise KeyboardInterrupt from None
 
 
-def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = ()) -> Session:
-    """Everything checked, loaded and compared before the first step."""
+def _begin_review(session: Session, terminal: Terminal) -> Interview | None:
+    """What the model says before the first step; None where nothing is trained."""
+    if not session.config.do_train:
+        return None
+    origin = session.run.resume.parent if session.run.resume else None
+    return ask_before(session.config, session.ready, session.policy, session.run.folder, origin, terminal.say)
+
+
+def _review(session: Session, interview: Interview, terminal: Terminal) -> None:
+    """What the model says now, and the report. The run is recorded as finished: whatever happens here, the model is
+    safe, and the report can be made again."""
+    folder = session.run.folder
+    try:
+        ask_after(interview, session.policy, session.row_losses, session.ready, folder, terminal.say)
+    except KeyboardInterrupt:
+        terminal.say(Both("stopped asking; the training is finished and saved", "已停止提问；训练已完成并保存"))
+    try:
+        for words in write_report(folder, terminal.chinese):
+            terminal.say(words)
+    except FAILURES as error:
+        terminal.say(Both(f"the report could not be written ({error}); the training is finished and saved",
+                          f"报告写入失败（{error}）；训练已完成并保存"))
+
+
+def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checked: bool = True) -> Session:
+    """Everything checked, loaded and compared before the first step.
+
+    Raises:
+        Problem: the run cannot start, or would be useless.
+    """
     say = terminal.say
     device = pick_device(run.config)
     precision = pick_precision(run.config, device)
     config = resolve(derive(run.config), precision)
     ready = preflight(config, say)
+    config = ready.config
     ready.findings += _device_findings(config, device)
-    report.print_findings(ready.findings, terminal)
+    page = examine(ready, findings, say) if checked else Checked(worst_first([*findings, *ready.findings]), ready=ready)
+    refuse(page.findings)
+    report.print_findings([finding for finding in page.findings if finding not in findings], terminal)
     report.print_facts(ready.facts, terminal)
-    ready.findings = worst_first([*findings, *ready.findings])
-    write_json(run.folder / CHECK, ready.as_dict())
+    write_json(run.folder / CHECK, page.as_dict())
     report.write_environment(run.folder, str(device))
 
     torch.manual_seed(config.seed)
@@ -143,10 +184,12 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = ()) -> Ses
     if run.resume:
         say(f"going on from {run.resume}")
     bar = ConsoleProgress(terminal, ready.plan.total_steps)
-    events = Events(run.folder, [bar], progress.step if run.resume else None)
+    signs = Signs.of(config, sum(weight.numel() for weight in model.parameters()))
+    events = Events(run.folder, [bar, lambda event: _warn(signs, event, events)], progress.step if run.resume else None)
+    signs.replay(read_events(run.folder / EVENTS))
     events.emit("start", step=progress.step, total_steps=ready.plan.total_steps, facts=ready.facts)
     return Session(run, config, ready, device, model, policy, OBJECTIVES[config.stage](), optimizer, data_hash, bar,
-                   Interrupts(say), events, progress)
+                   Interrupts(say), events, progress, RowLosses(len(ready.train)))
 
 
 def _loop(session: Session) -> None:
@@ -194,10 +237,12 @@ def take_step(session: Session) -> float:
             raise _Stop
         batch = collate([session.ready.train[number] for number in numbers]).to(session.device)
         batches.append(batch)
-        loss, weight, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
+        log_probabilities = session.policy.log_probabilities(batch)
+        loss, weight, _ = session.objective.loss(log_probabilities, None, batch)
         if not loss.isfinite():
             raise _not_finite(session, batches, f"the loss is {loss.item()}")
         optimizer.backward(loss)
+        session.row_losses.saw(progress.step, numbers, batch, log_probabilities)
         loss_sum, count, tokens = loss_sum + loss.item(), count + weight, tokens + batch.tokens
     norm = optimizer.step(count)
     if not math.isfinite(norm) and not optimizer.scaler.is_enabled():
@@ -237,6 +282,12 @@ def _log(session: Session, learning_rate: float, norm: float) -> None:
         tokens=progress.tokens, seconds=round(progress.seconds, 2),
         tokens_per_second=round(progress.tokens / progress.seconds, 2))
     progress.window_loss = progress.window_count = 0.0
+
+
+def _warn(signs: Signs, event: Event, events: Events) -> None:
+    """Say what an event is a sign of."""
+    for sign in signs.see(event):
+        events.emit("note", step=sign.step, text=sign.words)
 
 
 def _evaluate(session: Session) -> None:

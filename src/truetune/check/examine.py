@@ -16,7 +16,7 @@ from truetune.check.schedule import Pace, schedule_section
 from truetune.check.section import Section
 from truetune.check.suggest import Suggestion, rank
 from truetune.check.template import template_section
-from truetune.findings import Both, Finding, Problem, Say, status_of, worst_first
+from truetune.findings import Finding, Problem, Say, status_of, worst_first
 from truetune.model.precision import matmul_rate, pick_device, pick_precision, resolve
 from truetune.options import Config
 from truetune.rules import derive
@@ -75,7 +75,8 @@ def examine(ready: Preflight, findings: Sequence[Finding], say: Say, measured: b
     taken = measure(config, say) if measured else None
     parts: list[Callable[[], Section]] = [
         lambda: data_section(ready, config), lambda: template_section(ready, config),
-        lambda: schedule_section(ready.plan, config, ready.facts["tokens"], _pace(shape, taken, config)),
+        lambda: schedule_section(ready.plan, config, round(ready.facts["tokens"] * ready.data.scale),
+                                 _pace(shape, taken, config)),
     ]
     if shape is not None:
         known = shape
@@ -116,6 +117,3 @@ def _sizes(shape: Shape, config: Config) -> Sizes:
     saved = 4 * shape.trained if shape.adapter else shape.weight_bytes
     masters = 0 if config.pure_bf16 or not (config.bf16 or config.fp16) else 4
     return Sizes(saved, (8 + masters) * shape.trained, shape.parameters)
-
-
-CHECK_FAILED = Both("this part could not be worked out", "这部分无法得出结果")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from truetune.check.model import model_findings
 from truetune.check.rows import row_findings
 from truetune.data.dataset import Data, load_data, unreadable
 from truetune.data.renderer import Rendered, Renderer
@@ -65,24 +66,36 @@ def prepare(config: Config, say: Say, trains: bool = False,
     Raises:
         Problem: with all errors of model, template and data together.
     """
-    errors: list[Finding] = []
+    name = config.model_name_or_path
+    assert name is not None  # a rule has made sure
     findings: list[Finding] = []
     try:
-        assert config.model_name_or_path is not None  # a rule has made sure
-        base = find_model(config.model_name_or_path, config, say)
-        if trains:
-            load_model_config(base)
+        base = _find_whole_model(name, config, say, findings) if trains else find_model(name, config, say)
         tokenizer = load_tokenizer(base)
-        findings = refuse(settle_template(tokenizer, config))
+        findings += refuse(settle_template(tokenizer, config))
         if config.stage != "pt":
-            require_template(tokenizer, config.model_name_or_path)
+            require_template(tokenizer, name)
         renderer = make_renderer(tokenizer, base, config)
     except Problem as problem:
-        errors += problem.findings
-        errors += unreadable(config)
-        raise Problem(errors, problem.status) from None
-    data = load_data(config, renderer, say)
+        raise Problem([*findings, *problem.findings, *unreadable(config)], problem.status) from None
+    data = load_data(config, renderer, say, most)
     return base, renderer, data, [*findings, *data.findings]
+
+
+def _find_whole_model(name: str, config: Config, say: Say, findings: list[Finding]) -> Path:
+    """The model's folder, all of it there and of a kind that can be trained. Warnings are added to `findings`.
+
+    Raises:
+        Problem: with everything that is wrong with it.
+    """
+    here = Path(name).expanduser()
+    if here.exists():
+        findings += refuse(model_findings(here, config))
+    base = find_model(name, config, say)
+    if not here.exists():
+        findings += refuse(model_findings(base, config))
+    load_model_config(base)
+    return base
 
 
 def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
@@ -103,7 +116,7 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
     plan = Plan(len(train), config.rows_at_once, config.gradient_accumulation_steps,
                 config.num_train_epochs, config.max_steps, seed,
-                not config.disable_shuffling and not config.streaming, packs)
+                not config.disable_shuffling and not config.streaming, packs, data.scale)
     return Preflight(config, base, renderer, data, plan, findings, _facts(data, plan))
 
 

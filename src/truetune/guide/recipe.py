@@ -73,7 +73,8 @@ def make_recipe(fixed: Config, goal: str | None, say: Say) -> Recipe:
         Problem: there is no such goal, model or data cannot be read, or what the user fixed does not go together.
     """
     if goal not in (None, *GOALS):
-        raise problem("bad-value", Both(f"{goal!r:.80} is not a value it takes.", f"不接受 {goal!r:.80}。"), option="--goal",
+        raise problem(
+            "bad-value", Both(f"{goal!r:.80} is not a value it takes.", f"不接受 {goal!r:.80}。"), option="--goal",
                       status=WRONG_OPTIONS, fix=Both(f"It takes {'|'.join(GOALS)}.", f"取值：{'|'.join(GOALS)}。"))
     facts = gather(fixed, say)
     values = {name: getattr(fixed, name) for name in OPTIONS if fixed.given(name)}

@@ -142,7 +142,7 @@ CHOICES: tuple[Choice, ...] = (
         "所有线性层：只加在注意力上，即使提高秩也学得更差。"),
         lambda s: s.adapter),
 
-    # --------------------------------------------------------------------------------------------- memory, batch, epochs
+    # ------------------------------------------------------------------------------------------- memory, batch, epochs
     Choice("bf16", lambda s: s.facts.machine.fastest is torch.bfloat16, MEASURED, Both(
         "The fastest safe format on this {device} ({measured}). Master weights stay in float32.",
         "本机（{device}）上最快且安全的格式（{measured}）。主权重保持 float32。"),
@@ -343,7 +343,7 @@ NOTES: tuple[Note, ...] = (
 )
 
 
-# -------------------------------------------------------------------------------------------------- how values come about
+# ------------------------------------------------------------------------------------------------- how values come about
 
 
 def _cutoff(s: Situation, length: float) -> int:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from truetune.files import write_text
-from truetune.findings import WRONG_OPTIONS, problem
+from truetune.findings import WRONG_OPTIONS, Both, problem, spoken
 from truetune.look.preview import Part, Piece, Preview
 from truetune.look.show import View
 from truetune.report import visible
@@ -50,42 +50,44 @@ _LEGEND = (
 )
 
 
-def write_page(view: View, path: Path) -> None:
-    """Write the page to `path`.
+def write_page(view: View, path: Path, chinese: bool = False) -> None:
+    """Write the page to `path`. Its headings are in both languages, its sentences in the one asked for.
 
     Raises:
         Problem: it cannot be written there.
     """
     try:
-        write_text(path, page(view))
+        write_text(path, page(view, chinese))
     except OSError as error:
-        raise problem("not-written", f"cannot be written: {error.strerror}.", option=str(path),
-                      status=WRONG_OPTIONS) from None
+        raise problem("not-written", Both(f"cannot be written: {error.strerror}.", f"无法写入：{error.strerror}。"),
+                      option=str(path), status=WRONG_OPTIONS) from None
 
 
-def page(view: View) -> str:
+def page(view: View, chinese: bool = False) -> str:
     """The whole page."""
     legend = "".join(f'<span><b class="{style}">{en}</b> {zh}</span>' for style, en, zh in _LEGEND)
     return "\n".join([
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        f'<!doctype html><html lang="{"zh" if chinese else "en"}"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>truetune data show</title><style>{_STYLE}</style></head><body>",
         "<h1>What is trained on · 训练数据预览</h1>", f'<p class="legend">{legend}</p>',
         '<label><input type="checkbox" id="ids"> token ids · 显示 token id</label>',
-        *map(_row, view.rows), *_packs(view), *_summary(view), "</body></html>", ""])
+        *(_row(row, chinese) for row in view.rows), *_packs(view, chinese), *_summary(view, chinese),
+        "</body></html>", ""])
 
 
-def _packs(view: View) -> Iterator[str]:
+def _packs(view: View, chinese: bool) -> Iterator[str]:
     for number, pack in enumerate(view.packs, start=1):
-        yield f'<h2>Pack {number} · 打包 {number} <small>{escape(pack.described())}</small></h2><div class="pack">'
-        yield from map(_row, pack.rows)
+        described = escape(spoken(pack.described(), chinese))
+        yield f'<h2>Pack {number} · 打包 {number} <small>{described}</small></h2><div class="pack">'
+        yield from (_row(row, chinese) for row in pack.rows)
         yield "</div>"
 
 
-def _row(row: Preview) -> str:
+def _row(row: Preview, chinese: bool) -> str:
     judged = {True: " · judged good 好", False: " · judged bad 差", None: ""}[row.label]
     lines = [f"<h2>{escape(row.where)} <small>{_counts(row.tokens, row.learned)}{judged}</small></h2>"]
-    lines += [f'<p class="note">{escape(note)}</p>' for note in row.notes]
+    lines += [f'<p class="note">{escape(spoken(note, chinese))}</p>' for note in row.notes]
     for part in row.parts:
         if len(row.parts) > 1:
             name = {"prompt": "prompt 问题", "chosen": "chosen 较好", "rejected": "rejected 较差"}[part.name]
@@ -110,11 +112,11 @@ def _piece(piece: Piece) -> str:
     return f'{weight}<span class="{" ".join(style)}">{"".join(tokens)}</span>'
 
 
-def _summary(view: View) -> Iterator[str]:
+def _summary(view: View, chinese: bool) -> Iterator[str]:
     lengths, cutoff = view.lengths, view.config.cutoff_len
     if view.refused_rows:
         yield f"<h2>Cannot be learned from · 无法学习 <small>{view.refused_rows:,}</small></h2><ul>"
-        yield from (f"<li>{escape(where)}: {escape(reason)}</li>" for where, reason in view.refused)
+        yield from (f"<li>{escape(where)}: {escape(spoken(reason, chinese))}</li>" for where, reason in view.refused)
         yield "</ul>"
     if view.overlong_rows:
         yield (f"<h2>Longer than cutoff_len · 超长 <small>{view.overlong_rows:,}, {view.overlong_dropped:,} left out "

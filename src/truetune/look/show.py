@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from rich.text import Text
 
 from truetune.check.preflight import prepare
 from truetune.check.rows import row_findings
@@ -25,7 +24,7 @@ from truetune.data.renderer import Renderer
 from truetune.data.rows import Rows, Stream
 from truetune.data.sources import find_sources
 from truetune.data.store import MANIFEST, Store
-from truetune.findings import WRONG_OPTIONS, Finding, Say, count_of, problem, refuse
+from truetune.findings import WRONG_OPTIONS, Both, Finding, Say, Words, count_of, problem, refuse, spoken
 from truetune.look.preview import Preview, preview
 from truetune.options import Config
 from truetune.report import Terminal, print_rows
@@ -42,28 +41,34 @@ def build(config: Config, terminal: Terminal) -> list[Finding]:
             kept.
     """
     if config.streaming:
-        raise problem("streaming-store", "a stream is read while it is trained on, so there is nothing to build.",
-                      option="streaming", where=config.origin("streaming"), fix="Leave out streaming.",
+        raise problem("streaming-store", Both("a stream is read while it is trained on, so there is nothing to build.",
+                                              "流式数据边训练边读取，没有要生成的分词结果。"), option="streaming",
+                      where=config.origin("streaming"), fix=Both("Leave out streaming.", "请去掉 streaming。"),
                       status=WRONG_OPTIONS)
     began = time.time()
     _, renderer, data, findings = prepare(config, terminal.say)
     for name, store in zip([*config.dataset, *config.eval_dataset], data.stores, strict=True):
         finished = (store.folder / MANIFEST).stat().st_mtime
-        made = f"made in {finished - began:.1f} s" if finished >= began else \
-            f"kept since {datetime.fromtimestamp(finished):%Y-%m-%d %H:%M}"
-        began = max(began, finished)
-        terminal.print(f"{name}: {_size(store)}; {made} in {store.folder}")
+        seconds, when = f"{finished - began:.1f}", f"{datetime.fromtimestamp(finished):%Y-%m-%d %H:%M}"
+        made = Both(f"made in {seconds} s", f"生成用时 {seconds} 秒") if finished >= began else \
+            Both(f"kept since {when}", f"{when} 已生成")
+        began, size = max(began, finished), _size(store)
+        terminal.say(Both(f"{name}: {size}; {made} in {store.folder}",
+                          f"{name}：{size.zh}；{made.zh}，在 {store.folder}"))
     return refuse([*findings, *row_findings(data, renderer, config)])
 
 
-def _size(store: Store) -> str:
+def _size(store: Store) -> Both:
     manifest, sequences = store.manifest, len(store)
-    rows = manifest.raw_rows - manifest.left_out
-    several = sequences != rows * manifest.per_row
-    kept = f" in {count_of(sequences, 'block' if manifest.settings['joined'] else 'sequence')}" if several else ""
-    left_out = f", {count_of(manifest.left_out, 'row')} left out" if manifest.left_out else ""
-    return (f"{count_of(rows, 'row')}{kept}, {int(store.rows['length'].sum()):,} tokens, "
-            f"{int(store.rows['learned'].sum()):,} of them learned{left_out}")
+    rows, lost = manifest.raw_rows - manifest.left_out, manifest.left_out
+    tokens, learned = (f"{int(store.rows[column].sum()):,}" for column in ("length", "learned"))
+    kept = Both("", "")
+    if sequences != rows * manifest.per_row:
+        kept = Both(f" in {count_of(sequences, 'block')}", f"合成 {sequences:,} 块") if manifest.settings["joined"] else \
+            Both(f" in {count_of(sequences, 'sequence')}", f"成为 {sequences:,} 个序列")
+    left_out = Both(f", {count_of(lost, 'row')} left out", f"，丢弃 {lost:,} 行") if lost else Both("", "")
+    return Both(f"{count_of(rows, 'row')}{kept}, {tokens} tokens, {learned} of them learned{left_out}",
+                f"{rows:,} 行{kept.zh}，{tokens} 个 token，学习其中 {learned} 个{left_out.zh}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- show
@@ -77,9 +82,11 @@ class Pack:
     limit: int
     rows: tuple[Preview, ...]
 
-    def described(self) -> str:
-        return (f"{count_of(len(self.rows), 'row')}, {self.tokens:,} of {self.limit:,} tokens "
-                f"({100 * self.tokens // self.limit} % full); the rows do not see each other")
+    def described(self) -> Both:
+        full = 100 * self.tokens // self.limit
+        return Both(f"{count_of(len(self.rows), 'row')}, {self.tokens:,} of {self.limit:,} tokens ({full} % full); "
+                    "the rows do not see each other",
+                    f"{len(self.rows):,} 行，{self.tokens:,} / {self.limit:,} 个 token（填满 {full} %）；各行互不可见")
 
     def as_dict(self) -> dict[str, Any]:
         return {"tokens": self.tokens, "limit": self.limit, "rows": [row.as_dict() for row in self.rows]}
@@ -108,7 +115,7 @@ class View:
 
     rows: tuple[Preview, ...]
     packs: tuple[Pack, ...]
-    refused: tuple[tuple[str, str], ...]
+    refused: tuple[tuple[str, Words], ...]
     refused_rows: int
     overlong: tuple[str, ...]
     overlong_rows: int
@@ -119,17 +126,19 @@ class View:
     config: Config
     streamed: bool
 
-    def measured(self) -> str:
+    def measured(self) -> Both:
         """What `lengths` are the lengths of, in words."""
         of = self.lengths.of
-        what = {"documents": count_of(of, "document"), "preferences": f"{count_of(of, 'answer')} with prompt"
-                }.get(STAGE_ROWS[self.config.stage], count_of(of, "row"))
-        return f"the first {what} of a stream" if self.streamed else what
+        what = {"documents": Both(count_of(of, "document"), f"{of:,} 篇文档"),
+                "preferences": Both(f"{count_of(of, 'answer')} with prompt", f"{of:,} 个回答（含提示）")
+                }.get(STAGE_ROWS[self.config.stage], Both(count_of(of, "row"), f"{of:,} 行"))
+        return Both(f"the first {what} of a stream", f"流式数据的前 {what.zh}") if self.streamed else what
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `data show --json`, which web pages draw: rows and packs as in `preview.py`, and
 
-            {"dropped": {"refused": [{"where", "reason"}], "refused_rows": 3, "overlong": ["data/a.json:12"],
+            {"dropped": {"refused": [{"where", "reason", "reason_zh"}], "refused_rows": 3,
+                         "overlong": ["data/a.json:12"],
                          "overlong_rows": 9, "overlong_dropped": 9},
              "lengths": {"rows", "median", "longest", "cutoff_len", "longer", "keeps_995", "histogram":
                          [{"from": 0, "to": 99, "rows": 12}]},
@@ -141,7 +150,8 @@ class View:
         lengths = self.lengths
         return {
             "rows": [row.as_dict() for row in self.rows], "packs": [found.as_dict() for found in self.packs],
-            "dropped": {"refused": [{"where": where, "reason": reason} for where, reason in self.refused],
+            "dropped": {"refused": [{"where": where, "reason": str(reason), "reason_zh": spoken(reason, True)}
+                                    for where, reason in self.refused],
                         "refused_rows": self.refused_rows, "overlong": list(self.overlong),
                         "overlong_rows": self.overlong_rows, "overlong_dropped": self.overlong_dropped},
             "lengths": {"rows": lengths.of, "median": lengths.median, "longest": lengths.longest,
@@ -238,23 +248,26 @@ def _at(word: str, data: Data, per_row: int) -> tuple[Rows | Stream, list[int]]:
             return rows, numbers[::per_row]
     for store in data.stores:
         reasons = {str(row.place): row.reason for row in store.refused()}
-        reasons |= {place: "it is longer than cutoff_len" for place in store.manifest.overlong}
+        reasons |= {place: Both("it is longer than cutoff_len", "超过 cutoff_len") for place in store.manifest.overlong}
         for place, reason in reasons.items():
             if _is_at(place, word):
-                raise problem("no-such-row", f"{place} is not learned from: {reason}.", option="--row",
+                raise problem("no-such-row", Both(f"{place} is not learned from: {reason}.",
+                                                  f"{place} 不参与学习：{spoken(reason, True)}。"), option="--row",
                               status=WRONG_OPTIONS)
-    near = _nearest(word, data.stores)
-    raise problem("no-such-row", f"no row begins at {word}.", option="--row", status=WRONG_OPTIONS,
-                  fix=f"The nearest one begins at {near}." if near else f"Rows are named {_names(data)}.")
+    near, names = _nearest(word, data.stores), _names(data)
+    raise problem("no-such-row", Both(f"no row begins at {word}.", f"没有从 {word} 开始的行。"), option="--row",
+                  status=WRONG_OPTIONS,
+                  fix=Both(f"The nearest one begins at {near}.", f"最近的一行从 {near} 开始。") if near else
+                  Both(f"Rows are named {', '.join(names)}.", f"行的写法：{'、'.join(names)}。"))
 
 
-def _names(data: Data) -> str:
+def _names(data: Data) -> list[str]:
     """How the places of rows are written, for each file of the data sets (`N` stands for the number)."""
     files = dict.fromkeys(file for store in data.stores for file in store.manifest.files)
     if isinstance(data.train, Stream):
         files |= dict.fromkeys(row.place.file for row in data.train.sample)
     names = [f"{file}N" for file in files]
-    return ", ".join([*names[:5], "…"] if len(names) > 5 else names)
+    return [*names[:5], "…"] if len(names) > 5 else names
 
 
 def _is_at(place: str, word: str) -> bool:
@@ -326,67 +339,83 @@ def print_view(view: View, terminal: Terminal, ids: bool) -> None:
     """The rows, then what was left out, how long rows are and how much of them is learned."""
     if view.packs:
         for number, found in enumerate(view.packs, start=1):
-            terminal.print(f"Pack {number}: {found.described()}.", style="bold")
+            words = found.described()
+            terminal.print(spoken(Both(f"Pack {number}: {words}.", f"打包 {number}：{words.zh}。"), terminal.chinese),
+                           style="bold")
             print_rows(found.rows, terminal, ids=ids, most=200, legend=number == 1)
     else:
         print_rows(view.rows, terminal, ids=ids)
     for line in _summary(view):
-        terminal.print(Text(line))
+        terminal.say(line)
     terminal.print()
 
 
-def _summary(view: View) -> Iterator[str]:
-    config = view.config
-    if view.refused_rows:
-        yield f"{count_of(view.refused_rows, 'row')} cannot be learned from and {_is(view.refused_rows)} left out:"
-        yield from _some([f"  {where}  {reason}" for where, reason in view.refused], view.refused_rows)
+def _summary(view: View) -> Iterator[Words]:
+    config, refused, overlong = view.config, view.refused_rows, view.overlong_rows
+    if refused:
+        yield Both(f"{count_of(refused, 'row')} cannot be learned from and {'is' if refused == 1 else 'are'} left out:",
+                   f"{refused:,} 行无法学习，已丢弃：")
+        yield from _some([Both(f"  {where}  {reason}", f"  {where}  {spoken(reason, True)}")
+                          for where, reason in view.refused], refused)
         yield ""
-    if view.overlong_rows:
-        kept = view.overlong_rows - view.overlong_dropped
-        fates = [f"{view.overlong_dropped:,} left out"] if view.overlong_dropped else []
-        fates += [f"{kept:,} {'split' if config.overlong == 'split' else 'cut'}"] if kept else []
-        yield (f"{count_of(view.overlong_rows, 'row')} longer than cutoff_len ({config.cutoff_len:,} tokens): "
-               f"{', '.join(fates)} (overlong: {config.overlong})")
-        yield from _some([f"  {place}" for place in view.overlong], view.overlong_rows)
+    if overlong:
+        kept, lost = overlong - view.overlong_dropped, view.overlong_dropped
+        fates = [Both(f"{lost:,} left out", f"丢弃 {lost:,} 行")] if lost else []
+        cut = Both("split", "续到后面的行") if config.overlong == "split" else Both("cut", "截断")
+        fates += [Both(f"{kept:,} {cut}", f"{cut.zh} {kept:,} 行")] if kept else []
+        yield Both(f"{count_of(overlong, 'row')} longer than cutoff_len ({config.cutoff_len:,} tokens): "
+                   f"{', '.join(map(str, fates))} (overlong: {config.overlong})",
+                   f"{overlong:,} 行超过 cutoff_len（{config.cutoff_len:,} 个 token）："
+                   f"{'，'.join(fate.zh for fate in fates)}（overlong: {config.overlong}）")
+        yield from _some([f"  {place}" for place in view.overlong], overlong)
         yield ""
     yield from _length_lines(view)
     yield ""
-    each = "pair, both answers together" if STAGE_ROWS[config.stage] == "preferences" else "row"
-    none = f"{view.learned_none:.1%} of the rows have none" if view.learned_none else "no row is without"
-    yield f"Learned tokens: {view.learned_median:,} a {each} (median); {none}."
+    each = Both("pair, both answers together", "每对两个回答合计") if STAGE_ROWS[config.stage] == "preferences" else \
+        Both("row", "每行")
+    none = Both(f"{view.learned_none:.1%} of the rows have none", f"{view.learned_none:.1%} 的行没有学习的 token") \
+        if view.learned_none else Both("no row is without", "每行都有")
+    yield Both(f"Learned tokens: {view.learned_median:,} a {each} (median); {none}.",
+               f"学习的 token：{each.zh}中位数 {view.learned_median:,} 个；{none.zh}。")
 
 
-def _is(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _some(lines: Sequence[str], total: int) -> list[str]:
-    return [*lines[:10], *([f"  … and {total - 10:,} more"] if total > 10 else [])]
+def _some(lines: Sequence[Words], total: int) -> list[Words]:
+    more = [Both(f"  … and {total - 10:,} more", f"  …… 另有 {total - 10:,} 行")] if total > 10 else []
+    return [*lines[:10], *more]
 
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _BAR = 40
 
 
-def _length_lines(view: View) -> Iterator[str]:
-    lengths, cutoff = view.lengths, view.config.cutoff_len
+def _length_lines(view: View) -> Iterator[Words]:
+    lengths, cutoff, what = view.lengths, view.config.cutoff_len, view.measured()
     documents = STAGE_ROWS[view.config.stage] == "documents"
-    when = "as they are trained on" if view.streamed else "before anything is cut"
-    yield f"Tokens of {view.measured()}, {when}: {lengths.median:,} (median), {lengths.longest:,} (longest)"
+    when = Both("as they are trained on", "训练时") if view.streamed else Both("before anything is cut", "截断前")
+    yield Both(f"Tokens of {what}, {when}: {lengths.median:,} (median), {lengths.longest:,} (longest)",
+               f"{what.zh}的 token 数（{when.zh}）：中位数 {lengths.median:,}，最长 {lengths.longest:,}")
     highest = max((rows for _, _, rows in lengths.bars), default=0)
     wide = max((len(f"{last:,}") for _, last, _ in lengths.bars), default=0)
     for begin, end, rows in lengths.bars:
         eighths = -(-rows * _BAR * 8 // highest) if rows else 0
         bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
         mark = f"   ◄ cutoff_len {cutoff:,}" if begin <= cutoff <= end and not documents else ""
-        yield f"  {begin:>{wide},} to {end:>{wide},}  {bar}{' ' if bar else ''}{rows:,}{mark}"
-    if documents:
-        yield f"Documents are joined, each with an end-of-text token, and cut into blocks of {cutoff:,} tokens." \
-            if view.config.packing is not False else f"Each document is a row of at most {cutoff:,} tokens."
-        yield "The first token of a row is not learned, since nothing stands before it to tell it from."
+        first, last = f"{begin:>{wide},}", f"{end:>{wide},}"
+        drawn = f"{bar}{' ' if bar else ''}{rows:,}{mark}"
+        yield Both(f"  {first} to {last}  {drawn}", f"  {first} 到 {last}  {drawn}")
+    if documents and view.config.packing is not False:
+        yield Both(f"Documents are joined, each with an end-of-text token, and cut into blocks of {cutoff:,} tokens.",
+                   f"文档首尾相接，各以文本结束符结尾，再切成 {cutoff:,} 个 token 的块。")
+    elif documents:
+        yield Both(f"Each document is a row of at most {cutoff:,} tokens.", f"每篇文档为一行，最多 {cutoff:,} 个 token。")
     elif view.streamed:
-        yield f"Rows longer than cutoff_len ({cutoff:,}) are not counted here (overlong: {view.config.overlong})."
+        yield Both(f"Rows longer than cutoff_len ({cutoff:,}) are not counted here (overlong: {view.config.overlong}).",
+                   f"超过 cutoff_len（{cutoff:,}）的行不计在内（overlong: {view.config.overlong}）。")
     elif lengths.longer:
-        yield f"Longer than cutoff_len ({cutoff:,}): {lengths.longer:,}."
+        yield Both(f"Longer than cutoff_len ({cutoff:,}): {lengths.longer:,}.",
+                   f"超过 cutoff_len（{cutoff:,}）的有 {lengths.longer:,} 行。")
     else:
-        yield f"All fit into cutoff_len ({cutoff:,})."
+        yield Both(f"All fit into cutoff_len ({cutoff:,}).", f"全部不超过 cutoff_len（{cutoff:,}）。")
+    if documents:
+        yield Both("The first token of a row is not learned, since nothing stands before it to tell it from.",
+                   "每行的第一个 token 不学习，因为它前面没有可据以预测的内容。")

@@ -39,10 +39,11 @@ class RowLosses:
         self.losses[numbers] = row_losses(batch, log_probabilities.detach())
         self.steps[numbers] = step + 1
 
-    def hardest(self, count: int, since: int) -> tuple[list[tuple[int, float]], float]:
-        """The `count` rows of highest loss, as (number, loss), among those learned from after step `since`; and the
-        median loss of all of these."""
-        there = np.flatnonzero((self.steps > since) & ~np.isnan(self.losses))
+    def hardest(self, count: int, epoch: int) -> tuple[list[tuple[int, float]], float]:
+        """The `count` rows of highest loss, as (number, loss), and the median loss; both of the rows learned from in
+        the last epoch (of `epoch` steps), or in the second half of a single one."""
+        last = int(self.steps.max(initial=0))
+        there = np.flatnonzero((self.steps > max(last - epoch, last // 2)) & ~np.isnan(self.losses))
         if not len(there):
             return [], 0.0
         worst = there[np.argsort(-self.losses[there], kind="stable")[:count]]
