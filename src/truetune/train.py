@@ -45,6 +45,7 @@ from truetune.options import Config
 from truetune.plot import plot_loss
 from truetune.report import Terminal
 from truetune.review.probes import FAILURES, Interview, ask_after, ask_before
+from truetune.review.report import write_report
 from truetune.review.rows import RowLosses
 from truetune.review.signs import Signs
 from truetune.rules import derive

@@ -58,10 +58,10 @@ def diff(first: str, second: str, words: list[str], configure: Configure, termin
             for side, these, those in ((before, mine, others), (now, others, mine))]
     for name, places in only:
         if places:
-            first, many = places[:5], len(places) > 5
+            few, more = places[:5], len(places) > 5
             terminal.say(Both(
-                f"Only in {name}: {count_of(len(places), 'row')} ({', '.join(first)}{', …' if many else ''})",
-                f"只在 {name} 里：{len(places):,} 行（{'、'.join(first)}{' 等' if many else ''}）"))
+                f"Only in {name}: {count_of(len(places), 'row')} ({', '.join(few)}{', …' if more else ''})",
+                f"只在 {name} 里：{len(places):,} 行（{'、'.join(few)}{' 等' if more else ''}）"))
     if differ:
         terminal.say(Both(f"{count_of(len(differ), 'row')} of {len(common):,} differ; the first of them:",
                           f"{len(common):,} 行中有 {len(differ):,} 行不同，前几行："))

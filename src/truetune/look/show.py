@@ -64,8 +64,9 @@ def _size(store: Store) -> Both:
     tokens, learned = (f"{int(store.rows[column].sum()):,}" for column in ("length", "learned"))
     kept = Both("", "")
     if sequences != rows * manifest.per_row:
-        kept = Both(f" in {count_of(sequences, 'block')}", f"合成 {sequences:,} 块") if manifest.settings["joined"] else \
-            Both(f" in {count_of(sequences, 'sequence')}", f"成为 {sequences:,} 个序列")
+        kept = Both(f" in {count_of(sequences, 'sequence')}", f"成为 {sequences:,} 个序列")
+        if manifest.settings["joined"]:
+            kept = Both(f" in {count_of(sequences, 'block')}", f"拼成 {sequences:,} 块")
     left_out = Both(f", {count_of(lost, 'row')} left out", f"，丢弃 {lost:,} 行") if lost else Both("", "")
     return Both(f"{count_of(rows, 'row')}{kept}, {tokens} tokens, {learned} of them learned{left_out}",
                 f"{rows:,} 行{kept.zh}，{tokens} 个 token，学习其中 {learned} 个{left_out.zh}")
@@ -407,7 +408,8 @@ def _length_lines(view: View) -> Iterator[Words]:
         yield Both(f"Documents are joined, each with an end-of-text token, and cut into blocks of {cutoff:,} tokens.",
                    f"文档首尾相接，各以文本结束符结尾，再切成 {cutoff:,} 个 token 的块。")
     elif documents:
-        yield Both(f"Each document is a row of at most {cutoff:,} tokens.", f"每篇文档为一行，最多 {cutoff:,} 个 token。")
+        yield Both(f"Each document is a row of at most {cutoff:,} tokens.",
+                   f"每篇文档为一行，最多 {cutoff:,} 个 token。")
     elif view.streamed:
         yield Both(f"Rows longer than cutoff_len ({cutoff:,}) are not counted here (overlong: {view.config.overlong}).",
                    f"超过 cutoff_len（{cutoff:,}）的行不计在内（overlong: {view.config.overlong}）。")

@@ -1,9 +1,9 @@
 """The same questions before the first step and after the last one: what was learned, what was lost.
 
-Asked are the user's own prompts (`probe_prompts`; else those of the first held-out rows) and twenty that have nothing to
-do with the data (`retention.jsonl`). The model answers greedily, by the prompt that chat would send. Two numbers go with
-the words: the loss on a few rows of the data, and how likely the model's own first answers to the twenty are before and
-after. A model that forgets finds what it used to say unlikely, long before a reader notices.
+Asked are the user's own prompts (`probe_prompts`; else those of the first held-out rows) and twenty that have nothing
+to do with the data (`retention.jsonl`). The model answers greedily, by the prompt that chat would send. Two numbers go
+with the words: the loss on a few rows of the data, and on the model's own first answers to the twenty. A model that
+forgets finds what it used to say unlikely, long before a reader notices.
 
 Nothing of the training is moved: random numbers, modes and attention are put back, and no step differs by a bit. All of
 it is kept in `probes.json`, so that a run that goes on asks nothing a second time:
@@ -15,9 +15,9 @@ it is kept in `probes.json`, so that a run that goes on asks nothing a second ti
      "after": {…}, "why": null,
      "rows": [{"where": "data/a.json:7", "loss": 5.1, "question": "…", "answer": "…"}, …], "typical": 0.8}
 
-about: yours, or what a retention prompt is about. where, wanted: of a row of the data, its place and its answer. ended:
-whether the answer ended by itself within `MOST_TOKENS`. sample: mean loss per learned token of a few rows, kept: the
-same of the first answers to the retention prompts. why: why there are no answers, in English and Chinese. rows: those of
+about: yours, or what a retention prompt is about. where, wanted: of a row of the data, its place and its answer.
+ended: whether the answer ended by itself within `MOST_TOKENS`. sample: mean loss per learned token of a few rows, kept:
+of the first answers to the retention prompts. why: why there are no answers, in English and Chinese. rows: those of
 highest loss at the end of training, typical: the median of all.
 """
 
@@ -86,7 +86,7 @@ class Answers:
 
 @dataclass
 class Interview:
-    """The questions of a run, asked twice. sample: rows whose loss is measured with them; the rest is as in probes.json."""
+    """The questions of a run, asked twice. sample: rows whose loss is measured too; the rest is as in probes.json."""
 
     renderer: Renderer
     generation: GenerationConfig

@@ -16,10 +16,13 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from truetune.findings import Both
+from truetune.guide.rates import LORA, WHOLE, by_size
+from truetune.options import Config
 
 Event = dict[str, Any]
 Kind = Literal["spike", "explosion", "diverging", "flat", "by-heart", "overfit"]
 
+_RATES = {"lora": LORA, "oft": LORA}
 _WINDOW, _FEWEST = 30, 10
 """How many logged values "usual" is the median of, and how many it takes at least."""
 _BINS = 30
@@ -43,9 +46,11 @@ class Sign:
 
 @dataclass
 class Signs:
-    """Watches the events of a run. kept: `save_total_limit`; checkpoints older than that are gone."""
+    """Watches the events of a run. usual_rate: what others have found to work for such a model. kept:
+    `save_total_limit`; checkpoints older than that are gone."""
 
     learning_rate: float
+    usual_rate: float
     max_grad_norm: float
     kept: int | None = None
     seen: list[Sign] = field(default_factory=list)
@@ -63,6 +68,22 @@ class Signs:
     """Whether the loss has fallen; None: not sure yet."""
     saved: list[int] = field(default_factory=list)
     _told: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, config: Config, parameters: int) -> Signs:
+        """For a run with these options; parameters: how many weights the model has."""
+        rates = _RATES.get(config.finetuning_type, WHOLE)
+        return cls(config.learning_rate, by_size(parameters, rates), config.max_grad_norm, config.save_total_limit)
+
+    @property
+    def higher(self) -> str:
+        """A rate to try where nothing is learned."""
+        return short(max(3 * self.learning_rate, self.usual_rate))
+
+    @property
+    def lower(self) -> str:
+        """A rate to try where the steps are too large."""
+        return short(min(self.learning_rate / 3, self.usual_rate))
 
     def see(self, event: Event) -> list[Sign]:
         """Take in one event; returns what is to be said now. Of each kind only the first is said."""
@@ -127,12 +148,12 @@ def _spike(run: Signs) -> Sign | None:
     (step, loss), (middle, spread) = run.losses[-1], usual
     if loss <= middle + max(8 * spread, 0.5 * middle, 0.5):
         return None
-    now, lower = short(run.learning_rate), short(run.learning_rate / 3)
+    rate, lower = short(run.learning_rate), run.lower
     return Sign("spike", step, loss, middle, Both(
-        f"step {step}: the loss jumped to {loss:.2f}, where {middle:.2f} was usual. One jump does no harm; if more come, "
-        f"learning_rate: {lower} (now {now}), or look at the rows of this step.",
-        f"第 {step} 步：loss 突然升到 {loss:.2f}，平时约为 {middle:.2f}。偶尔一次没有关系；如果反复出现，可把 "
-        f"learning_rate 降到 {lower}（现在是 {now}），或检查这一步的数据。"))
+        f"step {step}: the loss jumped to {loss:.2f} (usual: {middle:.2f}). One jump does no harm; if more come, "
+        f"learning_rate: {lower} (now {rate}), or look at the rows of this step.",
+        f"第 {step} 步：loss 突然升到 {loss:.2f}（平时约 {middle:.2f}）。偶尔一次没有关系；如果反复出现，可把 learning_rate "
+        f"降到 {lower}（现在是 {rate}），或检查这一步的数据。"))
 
 
 def _explosion(run: Signs) -> Sign | None:
@@ -142,10 +163,9 @@ def _explosion(run: Signs) -> Sign | None:
     step, norm, middle, limit = run.last["step"], run.norms[-1], usual[0], run.max_grad_norm
     if norm <= max(10 * middle, limit, 1.0):
         return None
-    lower = short(run.learning_rate / 3)
     cut = Both(f"max_grad_norm has cut it to {limit:g}, so this step did little harm; if more come, learning_rate: "
-               f"{lower}.",
-               f"max_grad_norm 已把它裁剪到 {limit:g}，这一步影响不大；如果反复出现，请把 learning_rate 降到 {lower}。")
+               f"{run.lower}.",
+               f"max_grad_norm 已把它裁剪到 {limit:g}，这一步影响不大；如果反复出现，请把 learning_rate 降到 {run.lower}。")
     if not limit:
         cut = Both("Nothing cuts it: set max_grad_norm: 1.", "没有裁剪：请设置 max_grad_norm: 1。")
     return Sign("explosion", step, norm, middle, Both(
@@ -164,12 +184,12 @@ def _diverging(run: Signs) -> Sign | None:
     usual = before if now > 1.5 * before + 0.5 else first if now > max(1.5 * first, 6) else None
     if usual is None:
         return None
-    step, rate, lower = run.last["step"], short(run.learning_rate), short(run.learning_rate / 10)
+    step, rate, lower = run.last["step"], short(run.learning_rate), run.lower
     return Sign("diverging", step, now, usual, Both(
         f"step {step}: the run diverges: the loss stays at {now:.2f}, and was {usual:.2f}. Stop it (Ctrl-C) and start "
         f"anew with learning_rate: {lower} (now {rate}).",
-        f"第 {step} 步：训练发散，loss 停在 {now:.2f}，之前是 {usual:.2f}。建议停止（Ctrl-C），用 learning_rate: {lower} "
-        f"重新开始（现在是 {rate}）。"))
+        f"第 {step} 步：训练发散，loss 停在 {now:.2f}，之前是 {usual:.2f}。建议停止（Ctrl-C），把 learning_rate 降到 "
+        f"{lower}（现在是 {rate}）重新开始。"))
 
 
 def _flat(run: Signs) -> Sign | None:
@@ -177,23 +197,23 @@ def _flat(run: Signs) -> Sign | None:
     step, total = run.last["step"], run.last["total_steps"]
     if run.moving is not None or len(run.warm) < 8 or step - run.warm[0]["step"] + 1 < total / 3:
         return None
-    losses = _passes(run.warm)
-    run.moving = losses[-1] < 0.99 * losses[0] if len(losses) > 1 else falls(_binned(run.warm))
+    losses, means = _passes(run.warm), _binned(run.warm)
+    run.moving = losses[-1] < 0.99 * losses[0] if len(losses) > 1 else falls(means)
     if run.moving is not False:
         return None
-    start, now = fmean(_binned(run.warm)[:3]), fmean(_binned(run.warm)[-3:])
-    rate, higher = short(run.learning_rate), short(run.learning_rate * 10)
+    start, now = (losses[0], losses[-1]) if len(losses) > 1 else (fmean(means[:3]), fmean(means[-3:]))
+    rate, higher = short(run.learning_rate), run.higher
     return Sign("flat", step, now, start, Both(
-        f"step {step} of {total}: not learning: the loss has hardly moved ({start:.2f} → {now:.2f}). Mostly the steps "
-        f"are too small: learning_rate: {higher} (now {rate}). Or little of a row is learned, or the model knows it all: "
-        "`truetune data show` tells.",
-        f"第 {step}/{total} 步：没有在学习，loss 几乎没动（{start:.2f} → {now:.2f}）。多半是步子太小：把 learning_rate 调到 "
-        f"{higher}（现在是 {rate}）。也可能每行参与学习的内容太少，或模型早就会了：用 `truetune data show` 查看。"))
+        f"step {step} of {total}: not learning: the loss has hardly moved ({start:.2f}, now {now:.2f}). Mostly the "
+        f"steps are too small: learning_rate: {higher} (now {rate}). Or little of each row is learned, or the model "
+        "knows it all: `truetune data show` tells.",
+        f"第 {step}/{total} 步：没有在学习，loss 几乎没动（{start:.2f}，现在 {now:.2f}）。多半是步子太小：把 learning_rate "
+        f"提高到 {higher}（现在是 {rate}）。也可能每行参与学习的内容太少，或模型早就会了：用 `truetune data show` 查看。"))
 
 
 def _passes(events: Sequence[Event]) -> list[float]:
-    """The mean loss of every whole epoch that was logged often enough: the same rows each time, so only learning makes a
-    difference."""
+    """The mean loss of every whole epoch that was logged often enough: the same rows each time, so what differs was
+    learned."""
     window = events[1]["epoch"] - events[0]["epoch"]
     first, last = math.ceil(events[0]["epoch"] - window - 1e-3), math.floor(events[-1]["epoch"] + 1e-3)
     passes = [[event["loss"] for event in events if number < event["epoch"] - 1e-3 <= number + 1]
@@ -206,9 +226,9 @@ def falls(losses: Sequence[float]) -> bool | None:
     tell.
 
     It falls all along where more pairs fall than rise (Mann 1945, Kendall 1975; 1.64 standard deviations beyond even),
-    or early, to a level where it stays: the second half lies three spreads below the start. Its fall is the median slope
-    of all pairs (Theil 1950, Sen 1968), and surely no more than that plus 1.64 standard errors of a line through as many
-    points.
+    or early, to a level where it stays: the second half lies three spreads below the start. Its fall is the median
+    slope of all pairs (Theil 1950, Sen 1968), and surely no more than that plus 1.64 standard errors of a line through
+    as many points.
     """
     count, late = len(losses), losses[len(losses) // 2 :]
     pairs = list(combinations(range(count), 2))
@@ -259,11 +279,11 @@ def _overfit(run: Signs) -> Sign | None:
         kept = Both(f"checkpoint-{at} holds it", f"保存在 checkpoint-{at}")
     epochs = short(best["epoch"])
     return Sign("overfit", step, now, low, Both(
-        f"step {step}: overfitting: the evaluation loss rises ({low:.3f} at step {at}, now {now:.3f}) while the training "
-        f"loss falls. Step {at} was best ({kept.en}); early_stopping_steps: 2 or num_train_epochs: {epochs} stops in "
-        "time.",
-        f"第 {step} 步：过拟合，评估 loss 在上升（第 {at} 步 {low:.3f}，现在 {now:.3f}），训练 loss 却在下降。第 {at} 步最好"
-        f"（{kept.zh}）；early_stopping_steps: 2 或 num_train_epochs: {epochs} 可以及时停下。"), best=at)
+        f"step {step}: overfitting: the evaluation loss rises ({low:.3f} at step {at}, now {now:.3f}) while the "
+        f"training loss falls. Step {at} was best ({kept.en}); early_stopping_steps: 2 or num_train_epochs: {epochs} "
+        "stops in time.",
+        f"第 {step} 步：过拟合，评估 loss 在上升（第 {at} 步 {low:.3f}，现在 {now:.3f}），训练 loss 却在下降。第 {at} 步"
+        f"最好（{kept.zh}）；early_stopping_steps: 2 或 num_train_epochs: {epochs} 可以及时停下。"), best=at)
 
 
 _RULES: dict[str, tuple[Callable[[Signs], Sign | None], ...]] = {
