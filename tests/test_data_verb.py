@@ -208,7 +208,8 @@ def test_what_was_left_out_is_named_and_lengths_are_counted(here, run_yaml, toke
     shown = json.loads(said)
     assert (status, shown["status"]) == (0, "warn")
     dropped, lengths = shown["dropped"], shown["lengths"]
-    assert dropped["refused"] == [{"where": "a.jsonl:4", "reason": "turn 1 (user) is empty"}]
+    assert dropped["refused"] == [{"where": "a.jsonl:4", "reason": "turn 1 (user) is empty",
+                                   "reason_zh": "第 1 条消息（user）是空的"}]
     assert (dropped["overlong"], dropped["overlong_dropped"]) == (["a.jsonl:1"], 1)
     assert sum(bar["rows"] for bar in lengths["histogram"]) == lengths["rows"] == 3
     known = sorted(len(tokenizer.apply_chat_template(chat, return_dict=False)) for chat in CHATS[1:])

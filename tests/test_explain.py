@@ -226,13 +226,13 @@ def test_a_search_finds_what_speaks_of_a_word():
 
 def test_what_nobody_knows_names_what_is_near(capsys):
     """The rest is shown all the same; the exit status says that something was wrong."""
-    assert main(["explain", "lora_rnk", "seed", "zzz", "--lang", "en"]) == WRONG_OPTIONS
+    assert main(["explain", "lora_rnk", "seed", "zz(", "--lang", "en"]) == WRONG_OPTIONS
     out, err = capsys.readouterr()
     assert out.startswith("seed  ")
     assert err.splitlines() == [
         "error  lora_rnk: no option and no word of the log is called so, and none speaks of it. Did you mean "
         "lora_rank?",
-        "error  zzz: no option and no word of the log is called so, and none speaks of it. `truetune explain` shows "
+        "error  zz(: no option and no word of the log is called so, and none speaks of it. `truetune explain` shows "
         "what there is."]
     assert main(["explain", "lora_rnk", "--lang", "zh"]) == WRONG_OPTIONS
     assert "是不是 lora_rank？" in capsys.readouterr().err
@@ -270,9 +270,9 @@ def test_everything_a_run_logs_is_explained(tiny, tmp_path, monkeypatch):
     """A real run with an evaluation: every key of its events, of trainer_log.jsonl and of all_results.json."""
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "rows.json")
-    words = options(model_name_or_path=tiny, dataset="rows.json", output_dir="o", max_steps=2, val_size=2, max_samples=6,
-                    per_device_train_batch_size=2, logging_steps=1, use_cpu=True, bf16=False, plot_loss=False,
-                    gradient_checkpointing=False, before_after=False)
+    words = options(model_name_or_path=tiny, dataset="rows.json", output_dir="o", max_steps=2, max_samples=6,
+                    val_size=2, per_device_train_batch_size=2, logging_steps=1, use_cpu=True, bf16=False,
+                    gradient_checkpointing=False, plot_loss=False, before_after=False)
     assert main(["train", *words, "--no-check"]) == 0
     run = tmp_path / "o"
     told = [key for kind in ("step", "eval") for event in events(run, kind) for key in event]
@@ -335,7 +335,7 @@ def test_every_example_is_valid_and_names_its_schema(path):
     assert marked and (path.parent / marked[1]).resolve() == ROOT / "schema" / "truetune.schema.json"
 
 
-PROBES = ["8", "-1", "0", "1", "64", "0.5", "8.0", "1e-4", "true", "False", "yes", "'off'", "maybe", "no", "a b", "all",
+PROBES = ["8", "-1", "0", "1", "2", "64", "0.5", "1e-4", "true", "False", "yes", "'off'", "maybe", "no", "a b", "all",
           "null", "", "''", "'null'", "a, b", "a,b,", "[a, b]", "[a, 5]", "[a, null]", "[[a]]", "[]", "0.5, 0.3",
           "[0.5, 0.3]", "0.5, x", "{a: 1}", "{a: x}", "{a: 0.5}", "'{\"a\": 1}'", "{}", "2024-01-01", "auto"]
 UNSEEN = ["'0'", "'-8'", "1_000", "1e3", "8.0", "'a: b'"]

@@ -204,7 +204,7 @@ def _check(arguments: list[str], chinese: bool) -> int:
         fine = Both("ready to train", "可以开始训练") if not static else \
             Both("the options are in order (model and data: without --static)",
                  "选项没有问题（要检查模型和数据，请去掉 --static）")
-        terminal.say({"ok": fine, "warn": Both(f"{fine}; see above", f"{fine.zh}；请看上面的提示"),
+        terminal.say({"ok": fine, "warn": Both(f"{fine}; see above", f"{fine.zh}；请看上面的警告"),
                       "error": Both("not ready to train; see above", "还不能训练；请看上面的错误")}[status])
     return exit_status
 

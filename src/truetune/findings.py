@@ -40,6 +40,25 @@ def spoken(words: Words, chinese: bool) -> str:
     return words if isinstance(words, str) else words[chinese]
 
 
+_PARSERS = (
+    ("Expecting property name enclosed in double quotes", "这里应当是双引号括起来的键（也可能多了一个逗号）"),
+    ("Expecting value", "这里应当有一个值"), ("Expecting ':' delimiter", "缺少冒号"),
+    ("Expecting ',' delimiter", "缺少逗号"), ("Unterminated string", "字符串没有用引号结尾"),
+    ("Invalid control character", "字符串里有未转义的控制字符（如换行或制表符）"),
+    ("Invalid \\", "反斜杠转义不合法"), ("Extra data", "结束之后还有多余的内容"),
+    ("mapping values are not allowed here", "这里不能有冒号（请检查缩进；含冒号的值要加引号）"),
+    ("could not find expected ':'", "缺少冒号"), ("found character '\\t'", "缩进用了制表符，请改用空格"),
+    ("found unexpected end of stream", "引号没有闭合"), ("expected ',' or ']'", "方括号没有闭合"),
+    ("expected ',' or '}'", "花括号没有闭合"), ("expected <block end>", "缩进不一致"),
+)
+"""How the parsers of JSON and YAML begin what they say of a common slip, and the same in Chinese."""
+
+
+def parser_says(reason: str) -> Both:
+    """What a parser of JSON or YAML says, in Chinese too where it is a common slip."""
+    return Both(reason, next((zh for en, zh in _PARSERS if reason.startswith(en)), reason))
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing to know before a run: `severity  option (where): message. fix`. source: a key of

@@ -187,6 +187,24 @@ def claim(config: Config) -> Run:
     assert config.output_dir is not None  # a rule has made sure
     folder = Path(config.output_dir).expanduser()
     _require_writable(folder, config)
+    if (folder / CONFIG).is_file():
+        tidy(folder)
+    return _settle(folder, config)
+
+
+def refusals(config: Config) -> list[Finding]:
+    """Why `claim` would refuse, found out without touching a file. Empty where it would not, or nothing is known."""
+    if not config.output_dir:
+        return []
+    try:
+        _settle(Path(config.output_dir).expanduser(), config)
+    except Problem as problem:
+        return problem.findings
+    return []
+
+
+def _settle(folder: Path, config: Config) -> Run:
+    """What `claim` decides, without writing anything."""
     _require_idle(folder, config)
     wish = config.resume_from_checkpoint
     wish = None if wish is None or wish.lower() == "false" else wish
@@ -195,8 +213,6 @@ def claim(config: Config) -> Run:
         _require_vacant(folder, config)
     elif config.overwrite_output_dir:
         _require_no_source(folder, config)
-    if holds_run:
-        tidy(folder)
     if wish:
         return _resume(folder, config, None if wish.lower() == "true" else Path(wish).expanduser())
     if not holds_run or config.overwrite_output_dir:

@@ -20,6 +20,7 @@ from truetune.findings import Finding, Problem, Say, status_of, worst_first
 from truetune.model.precision import matmul_rate, pick_device, pick_precision, resolve
 from truetune.options import Config
 from truetune.rules import derive
+from truetune.run import refusals
 
 SAMPLE = 20_000
 """Rows of a data set that a check tokenises: a second or two. A training tokenises all of them."""
@@ -55,8 +56,8 @@ def check(config: Config, findings: Sequence[Finding], say: Say, measured: bool 
         config = resolve(derive(config), pick_precision(config, device))
         ready = preflight(config, say, most=SAMPLE)
     except Problem as problem:
-        return Checked(worst_first([*findings, *problem.findings]))
-    return examine(ready, findings, say, measured)
+        return Checked(worst_first([*findings, *problem.findings, *refusals(config)]))
+    return examine(ready, [*findings, *refusals(config)], say, measured)
 
 
 def examine(ready: Preflight, findings: Sequence[Finding], say: Say, measured: bool = False) -> Checked:

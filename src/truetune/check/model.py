@@ -140,10 +140,11 @@ def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[F
         yield _finding("bad-model-file", "error", Both(f"{name} does not say model_type.", f"{name} 没有 model_type。"),
                        config, _AGAIN)
     elif kind not in CONFIG_MAPPING:
-        code = bool(settings.get("auto_map"))
+        en, zh = (", and code that comes with a model is never run", "，而随模型附带的代码从不运行") \
+            if settings.get("auto_map") else ("", "")
         yield _finding("unknown-architecture", "error", Both(
-            f"transformers knows no model_type {kind!r}{', and code that comes with a model is never run' if code else ''}.",
-            f"transformers 不认识 model_type {kind!r}{'，而随模型附带的代码从不运行' if code else ''}。"), config, Both(
+            f"transformers knows no model_type {kind!r:.40}{en}.", f"transformers 不认识 model_type {kind!r:.40}{zh}。"),
+            config, Both(
             "A newer transformers may know it; some models have a version for transformers (often named -hf).",
             "更新的 transformers 可能支持；有的模型另有 transformers 版本（名字常带 -hf）。"))
     elif settings.get("is_encoder_decoder") is True:
@@ -172,7 +173,8 @@ def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[F
 
 def _quantised(method: str, config: Config) -> Finding:
     name = config.model_name_or_path or ""
-    plain = re.sub(r"[-_](gptq|awq|fp8|int[48]|[48]bit|bnb|gguf|mxfp4|nvfp4|w4a16|w8a8).*$", "", name, flags=re.IGNORECASE)
+    plain = re.sub(r"[-_](gptq|awq|fp8|int[48]|[48]bit|bnb|gguf|mxfp4|nvfp4|w4a16|w8a8).*$", "", name,
+                   flags=re.IGNORECASE)
     return _finding("quantised-model", "error", Both(
         f"its weights are quantised already ({method}); they cannot be trained.",
         f"它的权重已经量化（{method}），不能训练。"), config, Both(
@@ -209,7 +211,8 @@ def weights(base: Path, config: Config) -> tuple[dict[str, Tensor], list[Finding
             f"{len(absent)} of {len(shards)} weight files that {INDEX} names are not in {base} ({first}).{hint.en}",
             f"{INDEX} 列出的 {len(shards)} 个权重文件中有 {len(absent)} 个不在 {base} 里（{first}）。{hint.zh}"),
             config, _AGAIN))
-    findings += [_finding("weights-damaged", "error", Both(f"{path} {reason.en}.{hint.en}", f"{path} {reason.zh}。{hint.zh}"),
+    findings += [_finding("weights-damaged", "error", Both(f"{path} {reason.en}.{hint.en}",
+                                                           f"{path} {reason.zh}。{hint.zh}"),
                           config, _AGAIN) for path, reason in damaged[:3]]
     lost = [name for name in index if name not in tensors] if not absent and not damaged else []
     if lost:
@@ -237,9 +240,10 @@ def _no_weights(base: Path, config: Config) -> Iterator[Finding]:
     pickles = sorted(file.name for pattern in _PICKLES for file in base.glob(pattern))
     others = sorted(file.name for file in base.glob("*.safetensors"))
     if others:
+        some = ", ".join([*others[:3], *(["…"] if len(others) > 3 else [])])
         yield _finding("no-weights", "error", Both(
-            f"{base} has neither {WEIGHTS} nor {INDEX}, only {', '.join(others[:3])}{', …' if len(others) > 3 else ''}.",
-            f"{base} 里既没有 {WEIGHTS} 也没有 {INDEX}，只有 {', '.join(others[:3])}{'、…' if len(others) > 3 else ''}。"),
+            f"{base} has neither {WEIGHTS} nor {INDEX}, only {some}.",
+            f"{base} 里既没有 {WEIGHTS} 也没有 {INDEX}，只有 {some}。"),
             config, _AGAIN)
     elif pickles:
         yield _finding("pickled-weights", "error", Both(
@@ -254,8 +258,8 @@ def _no_weights(base: Path, config: Config) -> Iterator[Finding]:
                        _AGAIN)
 
 
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight",
-               "embeddings.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight",
+               "tok_embeddings.weight", "embeddings.weight")
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 
@@ -276,7 +280,8 @@ def _largest(tensors: Mapping[str, Tensor], ends: tuple[str, ...]) -> Tensor | N
     return max(found, key=lambda tensor: tensor.shape[0], default=None)
 
 
-def _shapes(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Path, config: Config) -> Iterator[Finding]:
+def _shapes(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Path,
+            config: Config) -> Iterator[Finding]:
     """Whether config.json, or what transformers takes where it says nothing, fits the weights."""
     matrix = embedding(tensors)
     if matrix is None or not settings:
@@ -341,8 +346,9 @@ def _too_long(settings: Mapping[str, Any], config: Config) -> Iterator[Finding]:
     if positions and config.cutoff_len > positions:
         asked = config.given("cutoff_len")
         yield Finding("beyond-context", "error" if asked else "info", Both(
-            f"the model knows {positions:,} positions, and rows may have {config.cutoff_len:,} tokens: it has never seen "
-            "the ones behind.", f"模型只有 {positions:,} 个位置，而每行可达 {config.cutoff_len:,} 个 token：后面的位置它从没见过。"),
+            f"the model knows {positions:,} positions, and rows may have {config.cutoff_len:,} tokens: it has never "
+            "seen the ones behind.",
+            f"模型只有 {positions:,} 个位置，而每行可达 {config.cutoff_len:,} 个 token：后面的位置它从没见过。"),
             option="cutoff_len", where=config.origin("cutoff_len"), cure={"cutoff_len": positions}, fix=Both(
                 f"cutoff_len: {positions}, or a model with longer context (rope scaling changes the positions it "
                 "knows, and needs training on long rows).",
@@ -376,7 +382,8 @@ def adapter_findings(folder: Path, tensors: Mapping[str, Tensor], config: Config
         if not isinstance(settings, dict):
             raise Damaged(Both("does not hold a JSON object", "里不是 JSON 对象"))
     except Damaged as damaged:
-        yield finding("bad-model-file", "error", Both(f"{path} {damaged.reason.en}.", f"{path} {damaged.reason.zh}。"), _AGAIN)
+        yield finding("bad-model-file", "error", Both(f"{path} {damaged.reason.en}.",
+                                                      f"{path} {damaged.reason.zh}。"), _AGAIN)
         return
     yield from _adapter_settings(settings, folder, config)
     try:
@@ -397,8 +404,9 @@ def _adapter_settings(settings: Mapping[str, Any], folder: Path, config: Config)
 
     kind, task = _text(settings.get("peft_type")), settings.get("task_type")
     if kind.upper() != "LORA":
-        yield finding("adapter-kind", "error", Both(f"{folder} is of the kind {kind or 'unknown'}; LoRA adapters are trained on.",
-                                                    f"{folder} 的类型是 {kind or '未知'}；这里只支持 LoRA 适配器。"))
+        yield finding("adapter-kind", "error", Both(
+            f"{folder} is of the kind {kind or 'unknown'}; LoRA adapters are trained on.",
+            f"{folder} 的类型是 {kind or '未知'}；这里只支持 LoRA 适配器。"))
     if task not in (None, "CAUSAL_LM"):
         yield finding("adapter-kind", "error", Both(
             f"{folder} was made for {task}, not for a causal language model (CAUSAL_LM).",
@@ -438,7 +446,8 @@ def _adapter_shapes(parts: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
     if wrong:
         name, size, shape = wrong[0]
         yield _finding("adapter-mismatch", "error", Both(
-            f"{folder} does not fit this model: it is for a {name} of size {size}, the model's is {shape[0]} x {shape[1]}.",
+            f"{folder} does not fit this model: it is for a {name} of size {size}, the model's is {shape[0]} x "
+            f"{shape[1]}.",
             f"{folder} 与这个模型不匹配：它的 {name} 大小是 {size}，而模型的是 {shape[0]} x {shape[1]}。"), config,
             Both("Name the base it was trained on.", "请用它训练时的基座模型。"), option="adapter_name_or_path")
     elif lora and tensors and not matched:

@@ -11,8 +11,8 @@ from truetune.findings import Both
 
 SCRIPTS = (
     Both("Latin letters", "拉丁字母"), Both("Chinese", "中文"), Both("Japanese", "日文"), Both("Korean", "韩文"),
-    Both("Cyrillic", "西里尔字母"), Both("Arabic", "阿拉伯文"), Both("an Indian script", "印度文字"), Both("Thai", "泰文"),
-    Both("Greek", "希腊文"), Both("Hebrew", "希伯来文"),
+    Both("Cyrillic", "西里尔字母"), Both("Arabic", "阿拉伯文"), Both("an Indian script", "印度文字"),
+    Both("Thai", "泰文"), Both("Greek", "希腊文"), Both("Hebrew", "希伯来文"),
 )
 _LATIN, _CHINESE, _JAPANESE, _KOREAN, _CYRILLIC, _ARABIC, _INDIAN, _THAI, _GREEK, _HEBREW = range(len(SCRIPTS))
 _RANGES = (

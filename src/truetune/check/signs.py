@@ -119,13 +119,13 @@ SIGNS: Sequence[Sign] = (
          Both("Keep only what was said in the data; who speaks is told by columns or roles.",
               "数据里只保留说的话，角色用字段或 role 表示。"), warn=0.005),
     Sign("role-labels",
-         ("user:", "human:", "assistant:", "ai:", "user：", "assistant：", "用户：", "用户:", "人类：", "人类:", "助手：",
-          "助手:", "问：", "答："),
+         ("user:", "human:", "assistant:", "ai:", "user：", "assistant：", "用户：", "用户:", "人类：", "人类:",
+          "助手：", "助手:", "问：", "答："),
          _search(r"^\s*(?:User|Human|Assistant|AI|用户|人类|助手|问|答)\s?[:：]", question=False,
                  flags=re.IGNORECASE | re.MULTILINE),
-         Both("in {count} of {rows} {answers} a line begins with a speaker, such as {shown} ({places}): the model would "
-              "learn to write both sides of a conversation.",
-              "{rows} {answers}中有 {count} 个含有以说话人开头的行，如 {shown}（{places}）：模型会学成自问自答。"),
+         Both("in {count} of {rows} {answers} a line begins with a speaker, such as {shown} ({places}): the model "
+              "would learn to write both sides of a conversation.",
+              "{rows}{answers}中有 {count} 个含有以说话人开头的行，如 {shown}（{places}）：模型会学成自问自答。"),
          Both("Make each side a turn of its own (messages or conversations).",
               "把双方的话拆成各自的轮次（messages 或 conversations）。"), info=0.01, warn=0.05),
     Sign("placeholder",
@@ -148,18 +148,19 @@ SIGNS: Sequence[Sign] = (
          _search(r"\[(?i:(?:your|my|recipient|sender|company|customer|client)(?:['’]s)?[ _][\w ]{0,32}|"
                  r"name|date|address|phone|email)\]|(?<![A-Za-z0-9])[Xx]{3,}(?![A-Za-z0-9])|\b(?:TODO|FIXME)\b",
                  question=False, flags=re.NOFLAG),
-         Both("{count} of {rows} {answers} leave something to be filled in, such as {shown} ({places}): the model learns "
-              "to leave such gaps.",
-              "{rows} {answers}中有 {count} 个留有待填的空，如 {shown}（{places}）：模型会学着留空。"),
-         Both("Fill it, or leave those rows out, unless such gaps are wanted.", "填上或去掉这些行，除非就要这样的写法。"),
+         Both("{count} of {rows} {answers} leave something to be filled in, such as {shown} ({places}): the model "
+              "learns to leave such gaps.",
+              "{rows}{answers}中有 {count} 个留有待填的空，如 {shown}（{places}）：模型会学着留空。"),
+         Both("Fill it, or leave those rows out, unless such gaps are wanted.",
+              "填上或去掉这些行，除非就要这样的写法。"),
          info=0.02, warn=0.1),
     Sign("nothing-said", (), _says_nothing,
          Both("{count} of {rows} {answers} say nothing, such as {shown} ({places}).",
-              "{rows} {answers}中有 {count} 个没有内容，如 {shown}（{places}）。"),
+              "{rows}{answers}中有 {count} 个没有内容，如 {shown}（{places}）。"),
          Both("Leave those rows out.", "去掉这些行。")),
     Sign("answer-is-question", (), _repeats_question,
          Both("{count} of {rows} {answers} repeat the question word for word ({places}).",
-              "{rows} {answers}中有 {count} 个与问题一字不差（{places}）。"),
+              "{rows}{answers}中有 {count} 个与问题一字不差（{places}）。"),
          Both("Look at the columns: is the answer in another one?", "检查字段：回答是不是在另一个字段里？")),
     Sign("encoding",
          ("\ufffd", "ï¿½", "ï»¿", "锟斤拷", "烫烫", "ã", "â", "ä", "å", "æ", "ç", "è", "é", "锛", "銆"),
@@ -167,38 +168,42 @@ SIGNS: Sequence[Sign] = (
                  rf"(?:[à-ï][{_CP1252}]{{2}}){{2}}|[锛銆][^\n]{{0,80}}[锛銆]", code=True, flags=re.NOFLAG),
          Both("{count} of {rows} rows hold letters that a wrong encoding has damaged, such as {shown} ({places}).",
               "{rows} 行中有 {count} 行含有因编码错误而损坏的字符，如 {shown}（{places}）。"),
-         Both("Make the file again from its source, read and written as UTF-8.", "从源头重新生成文件，读写都用 UTF-8。")),
+         Both("Make the file again from its source, read and written as UTF-8.",
+              "从源头重新生成文件，读写都用 UTF-8。")),
     Sign("html",
          ("<br", "</p>", "</div>", "</span>", "</li>", "</ul>", "</td>", "</font>", "<p>", "&nbsp;", "&amp;", "&lt;",
           "&gt;", "&quot;", "&#"),
          _search(r"<br\s?/?>|</(?:p|div|span|li|ul|td|font)>|<p>|&(?:nbsp|amp|lt|gt|quot|#\d{2,5});", question=False),
          Both("{count} of {rows} {answers} hold HTML, such as {shown} ({places}): the model learns to write it.",
-              "{rows} {answers}中有 {count} 个含有 HTML，如 {shown}（{places}）：模型会学着写出来。"),
+              "{rows}{answers}中有 {count} 个含有 HTML，如 {shown}（{places}）：模型会学着写出来。"),
          Both("Turn it into plain text, unless the questions ask for HTML.", "转成纯文本，除非问题就是要 HTML。"),
          info=0.02, warn=0.1),
     Sign("refusals",
-         ("as an ai", "as an artificial", "language model", "sorry", "afraid", "can't", "cannot", "作为", "抱歉", "无法"),
+         ("as an ai", "as an artificial", "language model", "sorry", "afraid", "can't", "cannot", "作为", "抱歉",
+          "无法"),
          _search(r"\A.{0,200}?(?:\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b|"
                  r"\bi(?:'m| am) (?:sorry|afraid),? (?:but )?(?:i|as)\b|"
                  r"\bi can(?:no|')t (?:assist|help with|fulfill|provide)\b|"
                  r"作为一?[个名款]?(?:AI|人工智能|大?语言模型)|抱歉，我(?:无法|不能)|我无法提供)", question=False,
                  flags=re.IGNORECASE | re.DOTALL),
          Both("{count} of {rows} {answers} decline, or speak “as an AI” ({places}): the model learns to.",
-              "{rows} {answers}中有 {count} 个是拒答或“作为 AI”之类的套话（{places}）：模型会学成这样。"),
+              "{rows}{answers}中有 {count} 个是拒答或“作为 AI”之类的套话（{places}）：模型会学成这样。"),
          Both("Leave such rows out, unless that is wanted.", "去掉这些行，除非就想要这样。"), info=0.05, warn=0.2),
     Sign("other-name",
          ("chatgpt", "gpt", "claude", "gemini", "bard", "openai", "文心一言", "通义千问", "讯飞星火"),
          _search(r"\b(?:i am|i'm|my name is|call me) (?:chatgpt|gpt-?[345]|claude|gemini|bard)\b|"
                  r"我(?:是|叫)\s?(?:chatgpt|gpt-?[345]|claude|文心一言|通义千问|讯飞星火)|"
-                 r"\bi\b[^.\n]{0,60}(?:developed|trained|created) by openai|我[^。\n]{0,20}由\s?openai\s?(?:开发|训练)",
-                 question=False),
-         Both("{count} of {rows} {answers} speak as another assistant, such as {shown} ({places}): the model takes on its "
-              "name.", "{rows} {answers}中有 {count} 个以别家助手自称，如 {shown}（{places}）：模型会冒用这个名字。"),
+                 r"\bi\b[^.\n]{0,60}(?:developed|trained|created) by openai|"
+                 r"我[^。\n]{0,20}由\s?openai\s?(?:开发|训练)", question=False),
+         Both("{count} of {rows} {answers} speak as another assistant, such as {shown} ({places}): the model takes on "
+              "its name.",
+              "{rows}{answers}中有 {count} 个以别家助手自称，如 {shown}（{places}）：模型会冒用这个名字。"),
          Both("Change those rows, or leave them out.", "改掉或去掉这些行。"), warn=0.02),
     Sign("bad-call", ("<tool_call>",), _bad_call,
-         Both("in {count} of {rows} {answers} a tool call is no JSON: {shown} ({places}). No server could read what the "
-              "model learns to write.",
-              "{rows} {answers}中有 {count} 个的工具调用不是 JSON：{shown}（{places}）。模型学会的写法没有服务端能解析。"),
+         Both("in {count} of {rows} {answers} a tool call is no JSON: {shown} ({places}). No server could read what "
+              "the model learns to write.",
+              "{rows}{answers}中有 {count} 个的工具调用不是 JSON：{shown}（{places}）。"
+              "模型学会的写法没有服务端能解析。"),
          Both("Write calls as {\"name\": …, \"arguments\": {…}}, or as tool_calls beside the content.",
               "调用写成 {\"name\": …, \"arguments\": {…}}，或放在 content 旁的 tool_calls 里。"), warn=0.0),
 )

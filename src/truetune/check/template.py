@@ -80,7 +80,8 @@ def _origin(ready: Preflight, config: Config) -> Both:
     own = (Both(", other than the model's own", "，与模型自带的不同") if differs else
            Both(", which writes what the model's own does", "，与模型自带的写法相同")) if file else \
         Both("; the model brings none", "；模型没有自带模板")
-    return Both(f"{config.template}, named{own.en}; saved with the model", f"指定的 {config.template}{own.zh}；随模型保存")
+    return Both(f"{config.template}, named{own.en}; saved with the model",
+                f"指定的 {config.template}{own.zh}；随模型保存")
 
 
 def _brings(path: Path) -> bool:
@@ -167,7 +168,8 @@ def _shipped_stops(base: Path, vocabulary: int) -> list[int]:
 
 def _end_lines(rows: Rows | Stream, end: End | None) -> Iterator[tuple[Words, Words]]:
     total, endless = max(len(rows.lengths), 1), len(rows.having("endless"))
-    learned = Both(f"learned in {total - endless:,} of {total:,} rows", f"{total:,} 行中有 {total - endless:,} 行学习它")
+    learned = Both(f"learned in {total - endless:,} of {total:,} rows",
+                   f"{total:,} 行中有 {total - endless:,} 行学习它")
     if end is None:
         yield Both("end of turn", "回答结尾"), Both("no token", "没有专门的 token")
         return
@@ -175,7 +177,8 @@ def _end_lines(rows: Rows | Stream, end: End | None) -> Iterator[tuple[Words, Wo
     if end.length is not None:
         state = Both(f"; its row in the weights has {end.length:.2f} times the usual length",
                      f"；它在权重中的行是常见长度的 {end.length:.2f} 倍")
-    yield Both("end of turn", "回答结尾"), Both(f"{end.token} {learned.en}{state.en}", f"{end.token}，{learned.zh}{state.zh}")
+    yield Both("end of turn", "回答结尾"), Both(f"{end.token} {learned.en}{state.en}",
+                                                f"{end.token}，{learned.zh}{state.zh}")
 
 
 def _base_findings(end: End | None, config: Config) -> Iterator[Finding]:
@@ -197,7 +200,8 @@ def _base_findings(end: End | None, config: Config) -> Iterator[Finding]:
             why = Both(f"its row in the weights has {end.length:.1%} of the usual length",
                        f"它在权重中的行只有常见长度的 {end.length:.1%}")
         yield Finding("untrained-end", "info" if trains_it else "warn", Both(
-            f"{end.token}, which ends an answer, was never trained: {why}. It is a base model, and hardly learns to stop.",
+            f"{end.token}, which ends an answer, was never trained: {why}. It is a base model, and hardly learns to "
+            "stop.",
             f"结束回答的 {end.token} 从未训练过：{why.zh}。这是基座模型，很难学会停下。"),
             option="model_name_or_path", where=config.origin("model_name_or_path"),
             fix=None if trains_it else instruct)
@@ -219,9 +223,9 @@ def _base_findings(end: End | None, config: Config) -> Iterator[Finding]:
 
 def _prompt_lines(rows: Rows | Stream) -> Iterator[tuple[Words, Words]]:
     drifts = len(rows.having("drifts"))
-    yield Both("prompt", "提示"), Both(
-        f"what chat sends is how every row begins{f', but for white space in {drifts:,}' if drifts else ''} (proven row "
-        "by row)", f"对话时发送的内容与每行的开头一致{f'，但有 {drifts:,} 行空白不同' if drifts else ''}（逐行验证）")
+    but = Both(f", but for white space in {drifts:,}", f"，但有 {drifts:,} 行空白不同") if drifts else Both("", "")
+    yield Both("prompt", "提示"), Both(f"what chat sends is how every row begins{but} (proven row by row)",
+                                     f"对话时发送的内容与每行的开头一致{but.zh}（逐行验证）")
 
 
 def _system_lines(renderer: Renderer, config: Config) -> Iterator[tuple[Words, Words]]:
@@ -246,7 +250,8 @@ def _bos_findings(sample: list[Rendered], renderer: Renderer) -> Iterator[Findin
         yield Finding("bos-twice", "warn", Both(
             f"rows begin with {renderer.tokenizer.bos_token} twice; servers send it once, or twice in other places.",
             f"每行开头有两个 {renderer.tokenizer.bos_token}；部署时通常只发送一个。"), option="template",
-            where=twice[0].where, fix=Both("Take it out of the data or out of the template.", "从数据或模板里去掉一个。"))
+            where=twice[0].where, fix=Both("Take it out of the data or out of the template.",
+                                           "从数据或模板里去掉一个。"))
 
 
 # ------------------------------------------------------------------------------------------------------------ thinking
@@ -264,7 +269,8 @@ def thinking_findings(rows: Rows | Stream, renderer: Renderer, config: Config) -
             or config.enable_thinking is not True:
         return []
     return [Finding("no-thoughts", "warn", Both(
-        "no answer holds a thought, and this model can think: it would learn to think nothing when it is asked to think.",
+        "no answer holds a thought, and this model can think: it would learn to think nothing when it is asked to "
+        "think.",
         "没有一个回答带思考，而这个模型会思考：它会学成被要求思考时什么也不想。"), option="enable_thinking",
         where=config.origin("enable_thinking"), cure={"enable_thinking": False}, fix=Both(
             "enable_thinking: false teaches the answers without touching how it thinks.",
@@ -307,7 +313,8 @@ def _thought_findings(rows: Rows | Stream, renderer: Renderer, config: Config) -
         yield Finding("thoughts-as-text", "info" if share >= SOME_THINK else "warn", Both(
             f"{len(having):,} of {total:,} answers hold a thought, and this template knows none: <think> is learned as "
             "plain text, which servers show.",
-            f"{total:,} 个回答中有 {len(having):,} 个带思考，而这个模板不认识思考：<think> 会当普通文本学习，部署时会显示出来。"),
+            f"{total:,} 个回答中有 {len(having):,} 个带思考，而这个模板不认识思考：<think> 会当普通文本学习，"
+            "部署时会显示出来。"),
             option="dataset", where=where, fix=Both(
                 "Right to teach a model to think; otherwise take the thoughts out of the data.",
                 "教模型思考就没问题；否则请从数据里去掉思考。"))
@@ -334,8 +341,8 @@ def _vocabulary_findings(renderer: Renderer, sample: list[Rendered], matrix: Ten
     elif beyond:
         number, token = beyond[0]
         yield Finding("vocabulary", "info", Both(
-            f"for {len(beyond)} tokens of the tokenizer, from {token!r} ({number}) on, the model has no row of weights; "
-            "none is in these data.",
+            f"for {len(beyond)} tokens of the tokenizer, from {token!r} ({number}) on, the model has no row of "
+            "weights; none is in these data.",
             f"分词器有 {len(beyond)} 个 token（从 {token!r}（{number}）起）在模型里没有权重；这些数据没有用到。"),
             option="model_name_or_path", where=config.origin("model_name_or_path"), fix=fix)
 

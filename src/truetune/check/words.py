@@ -75,10 +75,10 @@ class Hits:
 
 @dataclass
 class Seen:
-    """What was counted over `rows` rows. signs: by number in `SIGNS`. repeated: rows that stand there before; differing:
-    rows whose question stands there before with another answer. identical: how often the most frequent answer comes,
-    and how it begins. scripts: how many answers are mostly in each of `SCRIPTS`; crossed: rows that answer in another
-    one than they are asked in, by the two. longer: of pairs, letters of chosen by those of rejected."""
+    """What was counted over `rows` rows. signs: by number in `SIGNS`. repeated: rows that stand there before.
+    differing: rows whose question stands there before with another answer. scripts: how many answers are mostly in each
+    of `SCRIPTS`. crossed: rows that answer in another one than they are asked in, by the two. longer: of pairs, letters
+    of chosen by those of rejected."""
 
     rows: int = 0
     signs: dict[int, Hits] = field(default_factory=dict)
@@ -247,15 +247,16 @@ def _said(row: Row) -> Said:
 
 def _of_talk(talk: Conversation) -> Said:
     messages = talk.messages
+    system = messages[0].content if messages[0].role == "system" else ""
     offered = {str(tool.get("function", tool).get("name", "")) for tool in talk.tools}
     calls = [call for message in messages for call in message.tool_calls]
     answers = [message for message in messages if message.role == "assistant"]
     before = _key(*[message.content for message in messages[:-1] if message.role != "system"])
     return Said(
         talk.place, "\n".join([message.content for message in messages if message.role == "user"]),
-        "\n".join([message.content for message in answers]), messages[0].content if messages[0].role == "system" else "",
-        hash((before, messages[0].role == "system" and _key(messages[0].content), _key(messages[-1].content),
-              str(calls) if calls else "", str(talk.tools) if offered else "")),
+        "\n".join([message.content for message in answers]), system,
+        hash((before, _key(system), _key(messages[-1].content), str(calls) if calls else "",
+              str(talk.tools) if offered else "")),
         before, len(answers), any([message.reasoning or "</think>" in message.content for message in answers]),
         bool(offered or calls), tuple(call.name for call in calls if offered and call.name not in offered))
 

@@ -315,7 +315,8 @@ class _Loader:
             f"{source.name} 的 num_samples 不起作用：流式数据不抽样。"), option="streaming", where=source.where,
             fix=Both("max_samples takes the first ones.", "max_samples 可以只取前若干行。"))
                           for source in sources if source.num_samples]
-        total = config.max_steps * config.rows_at_once * config.gradient_accumulation_steps
+        # A check goes on without max_steps, which a rule has found missing.
+        total = max(config.max_steps, 1) * config.rows_at_once * config.gradient_accumulation_steps
 
         def rows() -> Iterator[Rendered]:
             for number in count():

@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
 from truetune.data.messages import Place
-from truetune.findings import Both, Problem, Words, problem, spoken
+from truetune.findings import Both, Problem, parser_says, problem
 
 _CHUNK = 1 << 16  # one emoji makes a window four bytes a letter: a small one stays in the processor's cache
 _BATCH = 1000
@@ -103,7 +103,7 @@ def _json_lines(text: _Window, start: int) -> Iterator[tuple[Any, int]]:
         try:
             value = decode(line)
         except json.JSONDecodeError as error:
-            raise _bad_json(error.msg, text.name, number) from None
+            raise _bad_json(parser_says(error.msg), text.name, number) from None
         yield value, number
 
 
@@ -126,7 +126,8 @@ def _array(text: _Window) -> Iterator[tuple[Any, int]]:
                 if unfinished and text.more():
                     continue
                 stray = error.pos == text.at and text.seen[text.at :][:1] == "]"
-                reason = Both("a comma before the closing ]", "结尾的 ] 前面多了一个逗号") if stray else error.msg
+                reason = Both("a comma before the closing ]", "结尾的 ] 前面多了一个逗号") if stray else \
+                    parser_says(error.msg)
                 raise _bad_json(reason, text.name, text.line_of(error.pos)) from None
             line = text.line
             text.go_to(end)
@@ -156,8 +157,8 @@ def _after_row(text: _Window) -> re.Match[str]:
 _NO_COMMA = Both("Expecting ',' or ']' after a row", "一行之后应当是 ',' 或 ']'")
 
 
-def _bad_json(reason: Words, name: str, line: int) -> Problem:
-    return problem("bad-json", Both(f"not valid JSON: {reason}.", f"不是合法的 JSON：{spoken(reason, True)}。"),
+def _bad_json(reason: Both, name: str, line: int) -> Problem:
+    return problem("bad-json", Both(f"not valid JSON: {reason}.", f"不是合法的 JSON：{reason.zh}。"),
                    where=f"{name}:{line}",
                    fix=Both("A file holds one array of objects, or one object on each line.",
                             "文件应当是一个由对象组成的数组，或每行一个对象。"))

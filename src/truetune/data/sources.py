@@ -36,7 +36,7 @@ from truetune.data.formats import (
 )
 from truetune.data.messages import Place
 from truetune.data.readers import KINDS, RawRow, read_file, struct_columns, suffix_of, without_nulls
-from truetune.findings import Both, Finding, Problem, Words, problem, spoken
+from truetune.findings import Both, Finding, Problem, Words, parser_says, problem, spoken
 from truetune.options import Config
 
 INFO = "dataset_info.json"
@@ -456,7 +456,8 @@ def _parse_info(path: Path, where: str) -> Mapping[str, Any]:
         raise problem("not-utf8", Both("the file is not UTF-8.", "文件不是 UTF-8 编码。"), where=where,
                       fix=Both("Save it as UTF-8.", "请存为 UTF-8。")) from None
     except json.JSONDecodeError as error:
-        raise problem("bad-json", Both(f"not valid JSON: {error.msg}.", f"不是合法的 JSON：{error.msg}。"),
+        reason = parser_says(error.msg)
+        raise problem("bad-json", Both(f"not valid JSON: {reason}.", f"不是合法的 JSON：{reason.zh}。"),
                       where=f"{where}:{error.lineno}") from None
     if not isinstance(info, dict):
         raise problem("bad-info", Both("it must be an object of data sets by name.",

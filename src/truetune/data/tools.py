@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truetune.data.messages import BadRow, ToolCall
-from truetune.findings import WRONG_OPTIONS, Both, Words, problem, spoken
+from truetune.findings import WRONG_OPTIONS, Both, Words, parser_says, problem, spoken
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -219,9 +219,9 @@ def _json(text: str, what: Words) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        place = error.pos + 1
-        raise BadRow(Both(f"{what} not JSON: {error.msg} at character {place}",
-                          f"{spoken(what, True)}不是合法的 JSON：第 {place} 个字符处 {error.msg}")) from None
+        place, reason = error.pos + 1, parser_says(error.msg)
+        raise BadRow(Both(f"{what} not JSON: {reason} at character {place}",
+                          f"{spoken(what, True)}不是合法的 JSON：第 {place} 个字符处，{reason.zh}")) from None
     except (ValueError, RecursionError) as error:
         raise BadRow(Both(f"{what} not JSON: {error}", f"{spoken(what, True)}不是合法的 JSON：{error}")) from None
 

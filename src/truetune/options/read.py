@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, Words, problem, spoken
+from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, parser_says, problem
 from truetune.options import OPTIONS, Config
 from truetune.options.schema import LEVELS
 
@@ -85,7 +85,7 @@ def read_file(path: Path) -> list[Given]:
         root = yaml.compose(text.replace("\t", " ") if json else text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else 0
-        raise _malformed(path, line, error.problem or "", "JSON" if json else "YAML") from None
+        raise _malformed(path, line, parser_says(error.problem or ""), "JSON" if json else "YAML") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position)
         letter = repr(chr(error.character))
@@ -117,9 +117,8 @@ def _read_text(path: Path) -> str:
                       option=str(path), status=WRONG_OPTIONS) from None
 
 
-def _malformed(path: Path, line: int, what: Words, language: str) -> Problem:
-    return problem("config-syntax", Both(f"not valid {language}: {what}.",
-                                         f"不是合法的 {language}：{spoken(what, True)}。"),
+def _malformed(path: Path, line: int, what: Both, language: str) -> Problem:
+    return problem("config-syntax", Both(f"not valid {language}: {what}.", f"不是合法的 {language}：{what.zh}。"),
                    option=f"{path}:{line + 1}", status=WRONG_OPTIONS)
 
 

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from truetune.check import Preflight
+from truetune.check.preflight import Preflight
 from truetune.checkpoint import random_state, set_random_state
 from truetune.data.batches import collate
 from truetune.data.renderer import Rendered, Renderer, Run

@@ -152,8 +152,8 @@ def _spike(run: Signs) -> Sign | None:
     return Sign("spike", step, loss, middle, Both(
         f"step {step}: the loss jumped to {loss:.2f} (usual: {middle:.2f}). One jump does no harm; if more come, "
         f"learning_rate: {lower} (now {rate}), or look at the rows of this step.",
-        f"第 {step} 步：loss 突然升到 {loss:.2f}（平时约 {middle:.2f}）。偶尔一次没有关系；如果反复出现，可把 learning_rate "
-        f"降到 {lower}（现在是 {rate}），或检查这一步的数据。"))
+        f"第 {step} 步：loss 突然升到 {loss:.2f}（平时约 {middle:.2f}）。偶尔一次没有关系；如果反复出现，可把 "
+        f"learning_rate 降到 {lower}（现在是 {rate}），或检查这一步的数据。"))
 
 
 def _explosion(run: Signs) -> Sign | None:
@@ -163,9 +163,8 @@ def _explosion(run: Signs) -> Sign | None:
     step, norm, middle, limit = run.last["step"], run.norms[-1], usual[0], run.max_grad_norm
     if norm <= max(10 * middle, limit, 1.0):
         return None
-    cut = Both(f"max_grad_norm has cut it to {limit:g}, so this step did little harm; if more come, learning_rate: "
-               f"{run.lower}.",
-               f"max_grad_norm 已把它裁剪到 {limit:g}，这一步影响不大；如果反复出现，请把 learning_rate 降到 {run.lower}。")
+    cut = Both(f"max_grad_norm cut it to {limit:g}, so it did little harm; if more come, learning_rate: {run.lower}.",
+               f"max_grad_norm 已把它裁剪到 {limit:g}，影响不大；如果反复出现，请把 learning_rate 降到 {run.lower}。")
     if not limit:
         cut = Both("Nothing cuts it: set max_grad_norm: 1.", "没有裁剪：请设置 max_grad_norm: 1。")
     return Sign("explosion", step, norm, middle, Both(
@@ -207,8 +206,9 @@ def _flat(run: Signs) -> Sign | None:
         f"step {step} of {total}: not learning: the loss has hardly moved ({start:.2f}, now {now:.2f}). Mostly the "
         f"steps are too small: learning_rate: {higher} (now {rate}). Or little of each row is learned, or the model "
         "knows it all: `truetune data show` tells.",
-        f"第 {step}/{total} 步：没有在学习，loss 几乎没动（{start:.2f}，现在 {now:.2f}）。多半是步子太小：把 learning_rate "
-        f"提高到 {higher}（现在是 {rate}）。也可能每行参与学习的内容太少，或模型早就会了：用 `truetune data show` 查看。"))
+        f"第 {step}/{total} 步：没有在学习，loss 几乎没动（{start:.2f}，现在 {now:.2f}）。多半是步子太小：把 "
+        f"learning_rate 提高到 {higher}（现在是 {rate}）。也可能每行参与学习的内容太少，或模型早就会了：用 `truetune "
+        "data show` 查看。"))
 
 
 def _passes(events: Sequence[Event]) -> list[float]:
@@ -282,8 +282,8 @@ def _overfit(run: Signs) -> Sign | None:
         f"step {step}: overfitting: the evaluation loss rises ({low:.3f} at step {at}, now {now:.3f}) while the "
         f"training loss falls. Step {at} was best ({kept.en}); early_stopping_steps: 2 or num_train_epochs: {epochs} "
         "stops in time.",
-        f"第 {step} 步：过拟合，评估 loss 在上升（第 {at} 步 {low:.3f}，现在 {now:.3f}），训练 loss 却在下降。第 {at} 步"
-        f"最好（{kept.zh}）；early_stopping_steps: 2 或 num_train_epochs: {epochs} 可以及时停下。"), best=at)
+        f"第 {step} 步：过拟合，评估 loss 在上升（第 {at} 步 {low:.3f}，现在 {now:.3f}），训练 loss 却在下降。第 {at} "
+        f"步最好（{kept.zh}）；early_stopping_steps: 2 或 num_train_epochs: {epochs} 可以及时停下。"), best=at)
 
 
 _RULES: dict[str, tuple[Callable[[Signs], Sign | None], ...]] = {
