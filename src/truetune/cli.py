@@ -442,10 +442,12 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
          "跳过检查页直接训练（无法运行的仍会拒绝）"),)),
     "check": Verb(_check, "what can be known before training", "训练前能知道的一切",
                   _RUN, own=(
-                      ("--static", "the options only: no model, no data, at once", "只看选项：不读模型和数据，立即完成"),
+                      ("--static", "the options only: no model, no data, at once",
+                       "只看选项：不读模型和数据，立即完成"),
                       ("--measure", "also take one real step, and compare memory and time with the prediction",
                        "真正走一步，与预测的显存和时间比较"),
-                      ("--apply N", "write suggestion N of the page into the YAML file", "把检查页的第 N 条建议写入 YAML 文件"),
+                      ("--apply N", "write suggestion N of the page into the YAML file",
+                       "把检查页的第 N 条建议写入 YAML 文件"),
                       ("--json", "as JSON", "以 JSON 输出"))),
     "data": Verbs("look into the tokens that are trained on: build, show, diff",
                   "查看训练所用的 token：build、show、diff", {

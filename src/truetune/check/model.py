@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from truetune.check.weights import Damaged, Tensor, read_header, read_json
+from truetune.check.weights import Damaged, Tensor, is_there, read_header, read_json
 from truetune.findings import Both, Finding, Severity
 from truetune.options import Config
 
@@ -62,10 +62,10 @@ def _no_folder(base: Path, config: Config) -> Iterator[Finding]:
             yield _finding("not-a-model", "error", Both(f"{base} is no folder.", f"{base} 不是文件夹。"), config,
                            Both("Name the folder that holds config.json.", "请给出 config.json 所在的文件夹。"))
         return
-    if (base / "config.json").is_symlink() or (base / "config.json").exists():
+    if is_there(base / "config.json"):
         return
-    if (base / ADAPTER).exists():
-        of = _text(_settings(base, ADAPTER).get("base_model_name_or_path")) or "…"
+    if is_there(base / ADAPTER):
+        of = _text(_settings(base, ADAPTER).get("base_model_name_or_path"))[:120] or "…"
         yield _finding("adapter-as-model", "error", Both(
             f"{base} holds an adapter, not a model.", f"{base} 里是适配器，不是模型。"), config, Both(
             f"model_name_or_path: {of}, adapter_name_or_path: {base}.",
@@ -87,7 +87,7 @@ def _gguf(path: Path, config: Config) -> Finding:
 def _broken_json(base: Path, config: Config) -> Iterator[Finding]:
     for name in _JSON:
         path = base / name
-        if path.exists() or path.is_symlink():
+        if is_there(path):
             try:
                 if not isinstance(read_json(path), dict):
                     raise Damaged(Both("does not hold a JSON object", "里不是 JSON 对象"))
@@ -132,9 +132,9 @@ def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[F
     if not settings:
         return
     name = str(base / "config.json")
-    kind = _text(settings.get("model_type"))
+    kind = _text(settings.get("model_type"))[:40]
     architectures = settings.get("architectures")
-    first = _text(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    first = _text(architectures[0])[:60] if isinstance(architectures, list) and architectures else ""
     other = Both("Name a causal language model.", "请换成因果语言模型。")
     if not kind:
         yield _finding("bad-model-file", "error", Both(f"{name} does not say model_type.", f"{name} 没有 model_type。"),
@@ -143,8 +143,8 @@ def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[F
         en, zh = (", and code that comes with a model is never run", "，而随模型附带的代码从不运行") \
             if settings.get("auto_map") else ("", "")
         yield _finding("unknown-architecture", "error", Both(
-            f"transformers knows no model_type {kind!r:.40}{en}.", f"transformers 不认识 model_type {kind!r:.40}{zh}。"),
-            config, Both(
+            f"transformers knows no model_type {kind!r}{en}.",
+            f"transformers 不认识 model_type {kind!r}{zh}。"), config, Both(
             "A newer transformers may know it; some models have a version for transformers (often named -hf).",
             "更新的 transformers 可能支持；有的模型另有 transformers 版本（名字常带 -hf）。"))
     elif settings.get("is_encoder_decoder") is True:
@@ -167,7 +167,7 @@ def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[F
             f"{kind} 还接收图像或声音；这里只训练文本部分。"), config)
     quantised = settings.get("quantization_config")
     if quantised:
-        method = _text(quantised.get("quant_method")) if isinstance(quantised, dict) else ""
+        method = _text(quantised.get("quant_method"))[:40] if isinstance(quantised, dict) else ""
         yield _quantised(method or "quantised", config)
 
 
@@ -195,7 +195,7 @@ def weights(base: Path, config: Config) -> tuple[dict[str, Tensor], list[Finding
     absent, damaged = [], []
     for shard in shards:
         path = base / shard
-        if not (path.exists() or path.is_symlink()):
+        if not is_there(path):
             absent.append(shard)
             continue
         try:
@@ -206,7 +206,7 @@ def weights(base: Path, config: Config) -> tuple[dict[str, Tensor], list[Finding
     hint = Both(f" {unfinished.name} shows that a download was interrupted.", f"{unfinished.name} 说明下载中断过。") \
         if unfinished else Both("", "")
     if absent:
-        first = f"{absent[0]}{', …' if len(absent) > 1 else ''}"
+        first = f"{absent[0]:.80}{', …' if len(absent) > 1 else ''}"
         findings.append(_finding("weights-missing", "error", Both(
             f"{len(absent)} of {len(shards)} weight files that {INDEX} names are not in {base} ({first}).{hint.en}",
             f"{INDEX} 列出的 {len(shards)} 个权重文件中有 {len(absent)} 个不在 {base} 里（{first}）。{hint.zh}"),
@@ -217,8 +217,8 @@ def weights(base: Path, config: Config) -> tuple[dict[str, Tensor], list[Finding
     lost = [name for name in index if name not in tensors] if not absent and not damaged else []
     if lost:
         findings.append(_finding("weights-damaged", "error", Both(
-            f"{len(lost)} tensors that {INDEX} names are in no file ({lost[0]}).",
-            f"{INDEX} 列出的 {len(lost)} 个张量不在任何文件里（{lost[0]}）。"), config, _AGAIN))
+            f"{len(lost)} tensors that {INDEX} names are in no file ({lost[0]:.80}).",
+            f"{INDEX} 列出的 {len(lost)} 个张量不在任何文件里（{lost[0]:.80}）。"), config, _AGAIN))
     odd = sorted({tensor.dtype for tensor in tensors.values()} - {"F32", "F16", "BF16", "F64", "I64", "BOOL"})
     if odd and not _settings(base).get("quantization_config"):
         findings.append(_quantised(", ".join(odd), config))
@@ -227,7 +227,7 @@ def weights(base: Path, config: Config) -> tuple[dict[str, Tensor], list[Finding
 
 def _shards(base: Path) -> tuple[list[str], list[str]]:
     """The weight files of a model as transformers looks for them, and the tensors that an index promises."""
-    if (base / WEIGHTS).exists() or (base / WEIGHTS).is_symlink():
+    if is_there(base / WEIGHTS):
         return [WEIGHTS], []
     table = _settings(base, INDEX).get("weight_map")
     if not isinstance(table, dict):
@@ -294,7 +294,7 @@ def _shapes(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Pa
         told, said = _declared(settings, field)
         more = field == "num_hidden_layers" and isinstance(told, int) and told < number  # layers that predict further
         if told is not None and told != number and not more:
-            source = Both(f"says {field}: {told!r}", f"写的是 {field}: {told!r}") if said else Both(
+            source = Both(f"says {field}: {told!r:.40}", f"写的是 {field}: {told!r:.40}") if said else Both(
                 f"does not say {field}, for which transformers takes {told}", f"没有 {field}，transformers 取 {told}")
             yield _finding("config-mismatch", "error", Both(
                 f"{base / 'config.json'} {source.en}, and the weights have {number}.",
@@ -321,7 +321,7 @@ def _declared(settings: Mapping[str, Any], field: str) -> tuple[object, bool]:
 
 
 def _no_tokenizer(base: Path, config: Config) -> Iterator[Finding]:
-    if not any((base / name).exists() or (base / name).is_symlink() for name in _TOKENIZERS):
+    if not any(is_there(base / name) for name in _TOKENIZERS):
         yield _finding("no-tokenizer", "error", Both(
             f"there is no tokenizer in {base} ({', '.join(_TOKENIZERS[:3])}, …).",
             f"{base} 里没有分词器（{', '.join(_TOKENIZERS[:3])} 等）。"), config, Both(
@@ -370,8 +370,8 @@ def adapter_findings(folder: Path, tensors: Mapping[str, Tensor], config: Config
         yield finding("no-adapter", "error", Both(f"there is no folder {folder}.", f"没有文件夹 {folder}。"))
         return
     path = folder / ADAPTER
-    if not path.exists():
-        model = (folder / "config.json").exists()
+    if not is_there(path):
+        model = is_there(folder / "config.json")
         yield finding("not-an-adapter", "error", Both(
             f"{folder} has no {ADAPTER}, so it is no adapter{' but a whole model' if model else ''}.",
             f"{folder} 里没有 {ADAPTER}，不是适配器{'，而是完整的模型' if model else ''}。"),
@@ -389,7 +389,7 @@ def adapter_findings(folder: Path, tensors: Mapping[str, Tensor], config: Config
     try:
         parts = read_header(folder / "adapter_model.safetensors")
     except Damaged as damaged:
-        pickled = (folder / "adapter_model.bin").exists()
+        pickled = is_there(folder / "adapter_model.bin")
         reason = Both("is not there, only the pickle adapter_model.bin, which is not read",
                       "不存在，只有不会读取的 pickle 文件 adapter_model.bin") if pickled else damaged.reason
         yield finding("weights-damaged", "error", Both(f"{folder / 'adapter_model.safetensors'} {reason.en}.",
@@ -402,16 +402,16 @@ def _adapter_settings(settings: Mapping[str, Any], folder: Path, config: Config)
     def finding(id: str, severity: Severity, message: Both, fix: Both | None = None) -> Finding:
         return _finding(id, severity, message, config, fix, option="adapter_name_or_path")
 
-    kind, task = _text(settings.get("peft_type")), settings.get("task_type")
+    kind, task = _text(settings.get("peft_type"))[:40], settings.get("task_type")
     if kind.upper() != "LORA":
         yield finding("adapter-kind", "error", Both(
             f"{folder} is of the kind {kind or 'unknown'}; LoRA adapters are trained on.",
             f"{folder} 的类型是 {kind or '未知'}；这里只支持 LoRA 适配器。"))
     if task not in (None, "CAUSAL_LM"):
         yield finding("adapter-kind", "error", Both(
-            f"{folder} was made for {task}, not for a causal language model (CAUSAL_LM).",
-            f"{folder} 用于 {task}，不是因果语言模型（CAUSAL_LM）。"))
-    of, ours = _text(settings.get("base_model_name_or_path")), config.model_name_or_path or ""
+            f"{folder} was made for {task!r:.40}, not for a causal language model (CAUSAL_LM).",
+            f"{folder} 用于 {task!r:.40}，不是因果语言模型（CAUSAL_LM）。"))
+    of, ours = _text(settings.get("base_model_name_or_path"))[:120], config.model_name_or_path or ""
     if of and _last(of) != _last(ours):
         yield finding("other-base", "warn", Both(f"{folder} was trained on {of}, and model_name_or_path is {ours}.",
                                                  f"{folder} 是在 {of} 上训练的，而 model_name_or_path 是 {ours}。"),

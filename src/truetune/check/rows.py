@@ -138,10 +138,12 @@ def _row_lines(data: Data, config: Config) -> Iterator[Line]:
         yield Both("rows", "行数"), Both(f"a stream, of which the first {looked:,} rows are looked at{held_en}",
                                        f"流式读取，只看前 {looked:,} 行{held_zh}")
     else:
-        rows = data.train_rows // PER_ROW[STAGE_ROWS[config.stage]]
-        about = _about(data)
-        yield Both("rows", "行数"), Both(f"{about}{rows:,} to train on{held_en}",
-                                         f"训练 {about.zh}{rows:,} 行{held_zh}")
+        rows, about = data.train_rows // PER_ROW[STAGE_ROWS[config.stage]], _about(data)
+        joined = any(store.manifest.settings["joined"] for store in data.stores)
+        what = Both(f"blocks of {config.cutoff_len:,} tokens ", f"块，每块 {config.cutoff_len:,} 个 token") if joined \
+            else Both("", "行")
+        yield Both("rows", "行数"), Both(f"{about}{rows:,} {what}to train on{held_en}",
+                                       f"训练 {about.zh}{rows:,} {what.zh}{held_zh}")
     for found in data.sets:
         raw = found.store.manifest.raw_rows
         if found.sampled:

@@ -132,6 +132,15 @@ def _tensor(entry: Any, path: Path, start: int) -> Tensor:
     return Tensor(path, dtype, shape, start + begin, start + end)
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything of this name is there, a link to nothing included."""
+    try:
+        path.lstat()
+    except (OSError, ValueError):  # a name out of a file may be too long, or hold a zero
+        return False
+    return True
+
+
 def _size(path: Path) -> int:
     """Bytes of a regular file. (A folder, a pipe or a device would fail late or never end.)"""
     if not path.is_file():

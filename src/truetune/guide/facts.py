@@ -120,16 +120,15 @@ def gather(config: Config, say: Say) -> Facts:
         raise Problem([*error.findings, *errors], error.status) from None
     if errors:
         raise Problem(errors)
-    data = _read(sources, config, base, tokenizer)
-    return Facts(_model(base, settings, load_tokenizer(base)), data, _machine(config))
+    model = _model(base, settings, str(tokenizer.chat_template or ""))  # before reading settles the template
+    return Facts(model, _read(sources, config, base, tokenizer), _machine(config))
 
 
 # --------------------------------------------------------------------------------------------------------------- model
 
 
-def _model(base: Path, settings: Any, tokenizer: PreTrainedTokenizerBase) -> ModelFacts:
+def _model(base: Path, settings: Any, template: str) -> ModelFacts:
     text = settings.get_text_config()
-    template = str(tokenizer.chat_template or "")
     return ModelFacts(
         base, _parameters(settings, base), int(text.to_dict().get("max_position_embeddings") or 2**20),
         (text.model_type, text.hidden_size, text.num_hidden_layers, text.vocab_size), bool(template),

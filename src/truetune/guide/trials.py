@@ -92,7 +92,7 @@ def search(config: Config, steps: int | None, terminal: Terminal) -> Search:
     Raises:
         Problem: the run could not start either.
     """
-    with _session(config, steps, _STEPS, terminal) as (session, of), Bench(session, terminal) as bench:
+    with opened_run(config, steps, _STEPS, terminal) as (session, of), Bench(session, terminal) as bench:
         found = Search(session.config, session.ready.plan.total_steps, of)
         terminal.say(Both(
             f"three runs of {found.steps} steps (the whole run has {of:,}), each judged by {len(bench.rows)} held-out "
@@ -120,7 +120,7 @@ def sweep(config: Config, steps: int | None, terminal: Terminal) -> Search:
     Raises:
         Problem: the run could not start either.
     """
-    with _session(config, steps or _RANGE_STEPS, 0, terminal) as (session, of), Bench(session, terminal) as bench:
+    with opened_run(config, steps or _RANGE_STEPS, 0, terminal) as (session, of), Bench(session, terminal) as bench:
         found = Search(session.config, session.ready.plan.total_steps, of)
         terminal.say(Both(f"one run of {found.steps} steps, its rate growing from {RANGE[0]:g} to {RANGE[1]:g}",
                           f"一次 {found.steps} 步的训练，学习率从 {RANGE[0]:g} 升到 {RANGE[1]:g}"))
@@ -130,7 +130,7 @@ def sweep(config: Config, steps: int | None, terminal: Terminal) -> Search:
 
 
 @contextmanager
-def _session(config: Config, steps: int | None, most: int, terminal: Terminal) -> Iterator[tuple[Session, int]]:
+def opened_run(config: Config, steps: int | None, most: int, terminal: Terminal) -> Iterator[tuple[Session, int]]:
     """The run, started as `train` would, in a folder of its own that is gone afterwards; and how many steps it has in
     all. What it says of itself `truetune check` says too, so it is silent but for what stops it.
 

@@ -401,7 +401,7 @@ RULES: tuple[Rule, ...] = (
          "error",
          Both("the run would write into the folder of its own model.",
               "运行会写进基座模型自己的文件夹。"),
-         Both("Choose another folder, such as saves/my-run.", "请换一个文件夹，例如 saves/my-run。"), ("train", "check")),
+         Both("Choose another folder, such as saves/my-run.", "请换一个文件夹，例如 saves/my-run。")),
     *(Rule("not-expanded", path, lambda c, path=path: (getattr(c, path) or "").startswith(("~", "$")), "error",
            Both(f"{{{path}}} would be a folder of that very name: ~ and $ are not expanded.",
                 f"{{{path}}} 会被当作文件夹的字面名字：~ 和 $ 不会展开。"),
