@@ -1,13 +1,14 @@
 # make demo   fine-tune a small real model and see its answers before and after
 # make test   all tests
 # make lint   ruff and pyright
+# make draw   draw docs/options.md and schema/ again after a change of options
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 NAME ?= Quill
 AUTHOR ?= Inkwell Labs
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint draw clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py --name "$(NAME)" --author "$(AUTHOR)"
@@ -30,6 +31,13 @@ lint: .venv/ready-dev
 .venv/ready-dev: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf,dev]"
 	touch $@
+
+# What is drawn from the schema of options: pages and JSON Schemas, in both languages.
+draw: .venv/ready
+	$(BIN)/truetune schema --lang en > schema/truetune.schema.json
+	$(BIN)/truetune schema --lang zh > schema/truetune.schema.zh-CN.json
+	$(BIN)/truetune schema --markdown --lang en > docs/options.md
+	$(BIN)/truetune schema --markdown --lang zh > docs/options.zh-CN.md
 
 clean:
 	rm -rf .venv

@@ -23,10 +23,10 @@ from truetune.report import Terminal
 
 SOURCE = ROOT / "src" / "truetune"
 TELLING = {
-    "Finding": {"message": 2, "fix": 5}, "problem": {"message": 1, "fix": None}, "replace": {"message": None, "fix": None},
-    "BadRow": {"reason": 0, "fix": 2}, "Refused": {"reason": 1, "fix": 3}, "Rule": {"message": 4, "fix": 5},
-    "say": {"words": 0}, "busy": {"words": 0}, "emit": {"text": None}, "print": {"words": 0},
-    "Text": {"words": 0},
+    "Finding": {"message": 2, "fix": 5}, "problem": {"message": 1, "fix": None},
+    "replace": {"message": None, "fix": None}, "Rule": {"message": 4, "fix": 5},
+    "BadRow": {"reason": 0, "fix": 2}, "Refused": {"reason": 1, "fix": 3},
+    "say": {"words": 0}, "busy": {"words": 0}, "emit": {"text": None}, "print": {"words": 0}, "Text": {"words": 0},
 }
 """What is called to tell something, and where its words stand among the arguments (None: only by name)."""
 SAME = re.compile(r" *(pip install|truetune) .*|{}  epoch {}  loss {}  lr {}  grad {}  {} tokens/s  {}")
@@ -122,7 +122,7 @@ SLIPS: dict[str, tuple[tuple[str, ...], dict[str, str], list[str]]] = {
         "错误  run.yaml:2: 不是合法的 YAML：缩进用了制表符，请改用空格。"]),
     "no such run.yaml": (("train", "missing.yaml"), {}, ["错误  missing.yaml: 没有这个文件。"]),
     "no such command": (("tain",), {}, ["错误  tain: 未知的命令。是不是 train？"]),
-    "a model folder that is not there": (("data", "show", "--model_name_or_path=./no-model", "--dataset=good.json"), {}, [
+    "a model folder that is not there": (("data", "show", "model_name_or_path=./no-model", "dataset=good.json"), {}, [
         "错误  model_name_or_path (命令行): 没有文件夹 no-model。"]),
     "a data file that is not there": (("data", "show", MODEL, "--dataset=god.json"), {}, [
         "错误  dataset: 没有文件 god.json。是不是 good.json？"]),
@@ -203,7 +203,7 @@ def test_progress_in_chinese(tmp_path: Path):
                 tokens_per_second=100.0)
     events.emit("note", step=2, text=Both("stopped early", "提前停止"))
     events.close()
-    assert said.getvalue() == ("第 2/8 步  epoch 0.50  loss 1.5000  lr 1.00e-04  grad 0.50  100 tokens/s  剩余 0:00:30\n"
-                               "提前停止\n")
+    assert said.getvalue().splitlines() == [
+        "第 2/8 步  epoch 0.50  loss 1.5000  lr 1.00e-04  grad 0.50  100 tokens/s  剩余 0:00:30", "提前停止"]
     note = read_events(tmp_path / "events.jsonl")[-1]
     assert (note["text"], note["text_zh"]) == ("stopped early", "提前停止")

@@ -57,7 +57,7 @@ def test_help_in_english_and_chinese(truetune: Truetune):
     for verb in ("train", "check", "chat", "export", "env", "version"):
         assert f"\n  {verb} " in english.stdout and f"\n  {verb} " in chinese.stdout
     assert "talk to a model" in english.stdout and "对话" in chinese.stdout
-    assert truetune("train", "--help", "--lang=zh").stdout.count("调高") > 3
+    assert truetune("train", "--help", "all", "--lang=zh").stdout.count("调高") > 3
     assert truetune("train", "--help", LC_ALL="", LC_MESSAGES="", LANG="zh_CN.UTF-8").stdout.startswith(
         "truetune train: 先检查")  # the terminal's language, whether or not the system has that locale installed
     assert truetune("train", "--help", "--lang", "en", LC_ALL="zh_CN.UTF-8").stdout.startswith("truetune train: check")
@@ -99,7 +99,8 @@ def test_unknown_command(truetune: Truetune):
     near, far = truetune("trian", "run.yaml"), truetune("bake")
     assert (near.returncode, near.stderr) == (2, "error  trian: unknown command. Did you mean train?\n")
     assert (far.returncode, far.stderr) == (
-        2, "error  bake: unknown command. It is one of train, check, data, chat, export, env, version.\n")
+        2, "error  bake: unknown command. It is one of train, check, recipe, find-lr, data, explain, schema, chat, export, "
+           "env, version.\n")
 
 
 def test_everything_wrong_with_the_options_is_told_at_once_and_nothing_is_written(truetune: Truetune, tmp_path):

@@ -232,8 +232,8 @@ def _shards(base: Path) -> tuple[list[str], list[str]]:
     table = _settings(base, INDEX).get("weight_map")
     if not isinstance(table, dict):
         return [], []
-    named = {file for file in table.values() if isinstance(file, str) and file == Path(file).name}
-    return sorted(named), [name for name, file in table.items() if file in named]
+    promised = {name: file for name, file in table.items() if isinstance(file, str) and file == Path(file).name}
+    return sorted({*promised.values()}), [*promised]
 
 
 def _no_weights(base: Path, config: Config) -> Iterator[Finding]:

@@ -56,8 +56,8 @@ MOST_TOKENS = 48
 _OWN_ROWS, _LONGEST = 3, 512
 """Rows that are asked where the user names no prompts, and the longest prompt among them, in tokens."""
 _SAMPLE_ROWS, _SAMPLE_TOKENS = 16, 2000
-_AT_ONCE = 24
-"""Prompts that are answered together: little memory, and the twenty in one go."""
+_AT_ONCE = 4096
+"""Tokens of prompts that are answered together: little memory, and the twenty in one go."""
 _HARDEST = 10
 FAILURES = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, Problem)
 """What a model that nobody has tried may raise while it generates (an assertion of ours is not among them)."""
@@ -282,10 +282,7 @@ def _undisturbed(policy: Policy) -> Iterator[None]:
 
 def _ask(interview: Interview, policy: Policy) -> Answers:
     began, probes, tokenizer = time.perf_counter(), interview.probes, interview.renderer.tokenizer
-    said: list[list[int]] = []
-    for mine in (True, False):  # the user's prompts may be long, and would pad the others
-        said += _generate([probe.ids for probe in probes if (probe.about == "yours") == mine], policy,
-                          interview.generation)
+    said = _generate([probe.ids for probe in probes], policy, interview.generation)
     ends = set(interview.renderer.stop_ids())
     answers = [{"text": str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), "ended": ids[-1] in ends,
                 "ids": ids} for ids in said]
@@ -298,20 +295,31 @@ def _ask(interview: Interview, policy: Policy) -> Answers:
 def _generate(prompts: Sequence[list[int]], policy: Policy, generation: GenerationConfig) -> list[list[int]]:
     """The ids of each answer, its end of turn included; shorter prompts are padded on the left."""
     causal: Any = policy.causal  # its `generate` is hidden from type checkers
-    said: list[list[int]] = []
+    said: dict[int, list[int]] = {}
     policy.causal.set_attn_implementation(policy._own_attention)
     try:
-        for first in range(0, len(prompts), _AT_ONCE):
-            some = prompts[first : first + _AT_ONCE]
-            width, pad = max(map(len, some)), generation.pad_token_id
-            ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in some], device=causal.device)
-            mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in some],
-                                device=causal.device)
-            out = causal.generate(input_ids=ids, attention_mask=mask, generation_config=generation)
-            said += [_to_end(row, generation.eos_token_id) for row in out[:, width:].tolist()]
+        for numbers in _together([len(prompt) for prompt in prompts]):
+            width, pad = len(prompts[numbers[-1]]), generation.pad_token_id
+            padding = [width - len(prompts[number]) for number in numbers]
+            ids = [[pad] * more + prompts[number] for number, more in zip(numbers, padding, strict=True)]
+            mask = [[0] * more + [1] * (width - more) for more in padding]
+            out = causal.generate(input_ids=torch.tensor(ids, device=causal.device), generation_config=generation,
+                                  attention_mask=torch.tensor(mask, device=causal.device))
+            for number, row in zip(numbers, out[:, width:].tolist(), strict=True):
+                said[number] = _to_end(row, generation.eos_token_id)
     finally:
         policy._set_attention()
-    return said
+    return [said[number] for number in range(len(prompts))]
+
+
+def _together(lengths: Sequence[int]) -> list[list[int]]:
+    """Prompts that are answered together, the shortest first: as many as `_AT_ONCE` tokens take, padding counted."""
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
+        if not batches or lengths[number] * (len(batches[-1]) + 1) > _AT_ONCE:
+            batches.append([])
+        batches[-1].append(number)
+    return batches
 
 
 def _to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
