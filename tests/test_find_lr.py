@@ -26,13 +26,13 @@ SILENT = Terminal(quiet=True)
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    return write_rows(tmp_path / "rows.json", 24)
+    return write_rows(tmp_path / "rows.json", 12, "It is {n}.")
 
 
 def config(model: Path, rows: Path, **options: Any) -> Config:
-    """A small LoRA run in float32: 24 rows, 4 a step."""
+    """A small LoRA run in float32: 12 rows, 2 a step."""
     settings = {"model_name_or_path": str(model), "dataset": (str(rows),), "output_dir": str(rows.parent / "run"),
-                "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3,
+                "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "learning_rate": 1e-3,
                 "bf16": False, "lora_rank": 4, "num_train_epochs": 1.0, "logging_steps": 1.0, "save_strategy": "no"}
     return Config.model_validate({**settings, **options})
 
@@ -47,9 +47,8 @@ def as_words(run: Config) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"lora_dropout": 0.3}, {"bf16": True}, {"finetuning_type": "full", "bf16": True},
-    {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
-], ids=str)
+    {"lora_dropout": 0.3}, {"bf16": True}, {"finetuning_type": "full", "bf16": True},
+], ids=["dropout", "bf16", "full"])
 def test_a_trial_is_the_run_itself(options: dict[str, Any], tiny: Path, rows: Path) -> None:
     """The steps of a trial lose bit for bit what `truetune train` loses at that rate, and after a trial at a ruinous
     rate they do so again: weights, moments, dropout and rows are back where the run starts."""
@@ -60,7 +59,7 @@ def test_a_trial_is_the_run_itself(options: dict[str, Any], tiny: Path, rows: Pa
         first = bench.run(1e-3)
         ruined = bench.run(10.0)
         again = bench.run(1e-3)
-    assert of == len(expected) == 5
+    assert of == len(expected) == 4
     assert first.losses == expected
     assert ruined.losses[1:] != expected[1:]
     assert again.losses == expected
@@ -69,13 +68,13 @@ def test_a_trial_is_the_run_itself(options: dict[str, Any], tiny: Path, rows: Pa
 def test_three_rates_are_judged_by_the_same_rows(tiny: Path, rows: Path) -> None:
     """A third, once and three times the rate; the schedule is the run's, shortened. The present rate's held-out loss is
     what the run itself would evaluate to. output_dir is not touched."""
-    run = config(tiny, rows, val_size=6, lr_scheduler_type="linear")
-    found = search(run, 4, SILENT)
+    run = config(tiny, rows, val_size=4, lr_scheduler_type="linear")
+    found = search(run, 3, SILENT)
     assert [trial.rate for trial in found.trials] == list(rates_around(1e-3)) == [3.3e-4, 1e-3, 3e-3]
-    assert found.trials[2].rates == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
-    assert (found.steps, found.of, found.interrupted) == (4, 5, False)
+    assert found.trials[2].rates == pytest.approx([3e-3, 2e-3, 1e-3])
+    assert (found.steps, found.of, found.interrupted) == (3, 4, False)
     assert not (rows.parent / "run").exists()
-    assert main(["train", *as_words(run), "--max_steps=4"]) == 0
+    assert main(["train", *as_words(run), "--max_steps=3"]) == 0
     (evaluated,) = events(rows.parent / "run", "eval")
     here = found.trials[1].held_out
     assert here and here.loss == pytest.approx(evaluated["eval_loss"], rel=1e-5)
@@ -84,7 +83,7 @@ def test_three_rates_are_judged_by_the_same_rows(tiny: Path, rows: Path) -> None
 def test_rows_are_held_out_where_the_run_holds_out_none(tiny: Path, rows: Path) -> None:
     """A fifth of them, which no trial learns from."""
     with opened_run(config(tiny, rows), 1, 40, SILENT) as (session, _), Bench(session, SILENT) as bench:
-        assert len(bench.rows) == 5 and len(session.ready.train) == 19
+        assert len(bench.rows) == 2 and len(session.ready.train) == 10
         learned = {row.where for row in session.ready.train}
         assert not learned & {row.where for row in bench.rows}
 
@@ -100,13 +99,12 @@ def test_nothing_is_left_behind(tiny: Path, rows: Path, tmp_path: Path, monkeypa
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_a_ruinous_rate_diverges_and_is_stopped(tiny: Path, rows: Path) -> None:
-    """It does not take its steps to the end, and the trial after it is sound."""
-    with opened_run(config(tiny, rows, num_train_epochs=8), None, 40, SILENT) as (session, _), \
-            Bench(session, SILENT) as bench:
-        ruined, sound = bench.run(30.0), bench.run(1e-3)
-    assert ruined.diverged and 10 <= len(ruined.losses) < 40
-    assert not sound.diverged and len(sound.losses) == 40
+def test_a_rate_that_leaves_the_numbers_ends_its_trial(tiny: Path, rows: Path) -> None:
+    """A loss that is not finite is no error here but an answer; the trial after it is sound."""
+    with opened_run(config(tiny, rows), None, 40, SILENT) as (session, _), Bench(session, SILENT) as bench:
+        ruined, sound = bench.run(1e30), bench.run(1e-3)
+    assert ruined.diverged and len(ruined.losses) < len(sound.losses) == 5
+    assert not sound.diverged
 
 
 def test_exploding_by_hand() -> None:
@@ -166,8 +164,9 @@ CLEAR, MIDDLE, NEAR = held_out(1.0, 1.1, 1.2), held_out(2.0, 2.1, 2.2), held_out
     (found(MIDDLE, CLEAR, MIDDLE), 3e-4, "keep learning_rate: 0.0003. No other", "保持"),
     (found(MIDDLE, MIDDLE, NEAR), 3e-4, "within noise", "噪声范围内"),
     (found(MIDDLE, CLEAR, None), 3e-4, "0.0009 diverged.", "0.0009 发散了"),
-    (found(CLEAR, None, None), 1e-4, "The present one, 0.0003, diverges.", "会发散"),
+    (found(CLEAR, None, None), 1e-4, "since the present one diverges. 0.0003, 0.0009 diverged", "会发散"),
     (found(None, None, None), 1e-5, "Try learning_rate: 1e-05.", "请试试"),
+    (found(MIDDLE, CLEAR, held_out(6.0, 6.0, 6.0)), 3e-4, "0.0009 diverged", "0.0009 发散了"),
     (found(held_out(6.0), held_out(7.0), held_out(8.0)), 1e-5, "no rate made the held-out rows better", "都太高"),
     (found(MIDDLE), None, "fewer than two rates", "不到两个"),
     (found(MIDDLE, CLEAR, rates=(1e-4, 9e-4)), None, "the present rate was not tried", "还没有试"),
@@ -201,7 +200,7 @@ def run_yaml(tiny: Path, rows: Path) -> Path:
     """A run with a comment beside its learning rate, which is far too low."""
     file = rows.parent / "mine.yaml"
     lines = [f"model_name_or_path: {tiny}", f"dataset: {rows}", f"output_dir: {rows.parent / 'run'}", "bf16: false",
-             "learning_rate: 1e-5  # from a friend", "num_train_epochs: 2", "per_device_train_batch_size: 4"]
+             "learning_rate: 1e-5  # from a friend", "num_train_epochs: 3", "per_device_train_batch_size: 2"]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
 
@@ -233,7 +232,7 @@ def test_apply(run_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (["mine.yaml", "--steps", "none"], "It takes a whole number from 1 on."),
     (["mine.yaml", "lerning_rate=1"], "Did you mean learning_rate?"),
     (["mine.yaml", "streaming=true", "max_steps=9"], "a stream is read once"),
-    (["mine.yaml", "val_size=24"], "cannot be held out"),
+    (["mine.yaml", "val_size=12"], "cannot be held out"),
 ])
 def test_what_is_wrong_is_said(words: list[str], line: str, run_yaml: Path, monkeypatch: pytest.MonkeyPatch,
                                capsys: pytest.CaptureFixture[str]) -> None:

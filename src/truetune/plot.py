@@ -1,12 +1,16 @@
-"""The loss picture: raw values light, smoothed dark, evaluation as dots."""
+"""The pictures of a run: its loss, and the steps it took. Raw values light, smoothed dark, what matters marked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from truetune.events import Event
+
+LOSS, STEPS = "training_loss.png", "training_steps.png"
+_LIGHT, _DARK, _ORANGE, _RED = "#9ec5e8", "#14507f", "#d1602a", "#c62828"
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -27,28 +31,85 @@ def _decaying(values: Sequence[float], keep: float) -> list[float]:
     return [a + b - value for a, b, value in zip(left, right, values, strict=True)]
 
 
-def plot_loss(events: Sequence[Event], path: Path) -> None:
-    """Draw training_loss.png from a run's events; nothing where there are fewer than two values."""
-    steps = [event for event in events if event["event"] == "step"]
-    if len(steps) < 2:
-        return
-    from matplotlib.figure import Figure
+def plot_loss(events: Sequence[Event], path: Path, spikes: Iterable[tuple[int, float]] = ()) -> bool:
+    """Draw training_loss.png from a run's events: loss, evaluations, the best of these where later ones are worse.
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    Args:
+        spikes: (step, loss) of odd steps, which get a cross.
+
+    Returns:
+        Whether there was anything to draw: fewer than two values are none.
+    """
+    points = [(event["step"], event["loss"]) for event in events if event["event"] == "step"]
+    if len(points) < 2:
+        return False
+    figure = _figure(4)
     axes = figure.subplots()
-    x = [event["step"] for event in steps]
-    y = [event["loss"] for event in steps]
-    axes.plot(x, y, color="#9ec5e8", linewidth=1, label="loss")
-    axes.plot(x, smooth(y), color="#14507f", linewidth=2, label="loss, smoothed")
-    evaluated = [event for event in events if event["event"] == "eval"]
+    _curve(axes, points, "loss")
+    odd = list(spikes)
+    if odd:
+        axes.plot(*zip(*odd, strict=True), "x", color=_RED, markersize=8, markeredgewidth=2, label="spike")
+    evaluated = [(event["step"], event["eval_loss"]) for event in events if event["event"] == "eval"]
     if evaluated:
-        axes.plot([e["step"] for e in evaluated], [e["eval_loss"] for e in evaluated], "o-", color="#d1602a",
-                  markersize=4, linewidth=1, label="evaluation")
+        axes.plot(*zip(*evaluated, strict=True), "o-", color=_ORANGE, markersize=4, linewidth=1, label="evaluation")
+        best = min(evaluated, key=lambda point: point[1])
+        if best != evaluated[-1]:
+            axes.axvline(best[0], color=_ORANGE, linewidth=1, linestyle=":", label=f"best evaluation: step {best[0]}")
     axes.set(xlabel="step", ylabel="loss per token")
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    part = path.with_name(f".{path.name}")
+    _save(figure, path)
+    return True
+
+
+def plot_steps(events: Sequence[Event], path: Path, max_grad_norm: float = 0.0) -> bool:
+    """Draw the learning rate and the length of the gradient, one above the other.
+
+    Args:
+        max_grad_norm: where longer gradients were cut; 0: nowhere.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    steps = [event for event in events if event["event"] == "step"]
+    norms = [(event["step"], event["grad_norm"]) for event in steps if event["grad_norm"] is not None]
+    if len(norms) < 2:
+        return False
+    figure = _figure(5)
+    rate, gradient = figure.subplots(2, 1, sharex=True)
+    rate.plot([event["step"] for event in steps], [event["learning_rate"] for event in steps], color=_DARK, linewidth=2)
+    rate.set(ylabel="learning rate")
+    rate.set_ylim(bottom=0)
+    _curve(gradient, norms, "gradient")
+    if max_grad_norm:
+        gradient.axhline(max_grad_norm, color=_ORANGE, linewidth=1, linestyle=":",
+                         label=f"cut above {max_grad_norm:g} (max_grad_norm)")
+    gradient.set(xlabel="step", ylabel="length of the gradient")
+    if max(norm for _, norm in norms) > 30 * sorted(norm for _, norm in norms)[len(norms) // 2]:
+        gradient.set_yscale("log")
+    else:
+        gradient.set_ylim(bottom=0)
+    _save(figure, path)
+    return True
+
+
+def _figure(height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(7, height), layout="constrained")
+
+
+def _curve(axes: Any, points: Sequence[tuple[int, float]], name: str) -> None:
+    x, y = [step for step, _ in points], [value for _, value in points]
+    axes.plot(x, y, color=_LIGHT, linewidth=1, label=name)
+    axes.plot(x, smooth(y), color=_DARK, linewidth=2, label=f"{name}, smoothed")
+
+
+def _save(figure: Any, path: Path) -> None:
+    for axes in figure.axes:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(axes.lines) > 1:
+            axes.legend(frameon=False)
+    part = path.with_name(f".{path.name}.part")
     figure.savefig(part, dpi=130, format="png")
     part.replace(path)

@@ -185,10 +185,12 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
     if run.resume:
         say(f"going on from {run.resume}")
     bar = ConsoleProgress(terminal, ready.plan.total_steps)
-    signs = Signs.of(config, sum(weight.numel() for weight in model.parameters()))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    signs = Signs.of(config, parameters)
     events = Events(run.folder, [bar, lambda event: _warn(signs, event, events)], progress.step if run.resume else None)
     signs.replay(read_events(run.folder / EVENTS))
-    events.emit("start", step=progress.step, total_steps=ready.plan.total_steps, facts=ready.facts)
+    events.emit("start", step=progress.step, total_steps=ready.plan.total_steps, facts=ready.facts,
+                parameters=parameters)
     return Session(run, config, ready, device, model, policy, OBJECTIVES[config.stage](), optimizer, data_hash, bar,
                    Interrupts(say), events, progress, RowLosses(len(ready.train)))
 

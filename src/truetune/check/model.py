@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from truetune.check.weights import Damaged, Tensor, is_there, read_header, read_json
+from truetune.check.weights import Damaged, Tensor, is_there, read_header, read_json, read_text
 from truetune.findings import Both, Finding, Severity
 from truetune.options import Config
 
@@ -39,6 +39,7 @@ def model_findings(base: Path, config: Config) -> list[Finding]:
     findings += of_weights
     findings += _shapes(settings, tensors, base, config)
     findings += _no_tokenizer(base, config)
+    findings += _broken_template(base, config)
     findings += _too_long(settings, config)
     for name in config.adapter_name_or_path:
         findings += adapter_findings(Path(name).expanduser(), tensors, config)
@@ -326,6 +327,30 @@ def _no_tokenizer(base: Path, config: Config) -> Iterator[Finding]:
             f"there is no tokenizer in {base} ({', '.join(_TOKENIZERS[:3])}, …).",
             f"{base} 里没有分词器（{', '.join(_TOKENIZERS[:3])} 等）。"), config, Both(
             "Copy it from the model that these weights come from.", "从这些权重所属的模型复制过来。"))
+
+
+def _broken_template(base: Path, config: Config) -> Iterator[Finding]:
+    """A chat template that cannot be read. (Where another one is named, it is not used.)"""
+    from jinja2 import TemplateSyntaxError
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    sources = {base / "tokenizer_config.json": _text(_settings(base, "tokenizer_config.json").get("chat_template"))}
+    file = base / "chat_template.jinja"
+    try:
+        if is_there(file):
+            sources[file] = read_text(file)
+        for path, source in sources.items():
+            file = path
+            _compile_jinja_template(source)
+    except Damaged as damaged:
+        reason = damaged.reason
+    except (TemplateSyntaxError, RecursionError) as error:
+        told = f"{error.message} (line {error.lineno})" if isinstance(error, TemplateSyntaxError) else str(error)
+        reason = Both(f"is no chat template that can be read: {told}", f"不是可读的对话模板：{told}")
+    else:
+        return
+    yield _finding("bad-model-file", "info" if config.template else "error",
+                   Both(f"{file} {reason.en}.", f"{file} {reason.zh}。"), config, _AGAIN)
 
 
 def longest_context(settings: Mapping[str, Any]) -> int | None:

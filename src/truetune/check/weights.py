@@ -20,7 +20,7 @@ from truetune.findings import Both
 
 _LARGEST_HEADER = 100_000_000
 """Bytes; safetensors itself refuses larger ones."""
-_LARGEST_JSON = 100_000_000
+_LARGEST_TEXT = 100_000_000
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
          "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 """Bytes a number, by type."""
@@ -49,24 +49,38 @@ def read_json(path: Path) -> Any:
     """What a JSON file says.
 
     Raises:
-        Damaged: it is no file, cannot be read, is not JSON, or is far too large.
+        Damaged: it is no text, or no JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        told = error.msg if isinstance(error, json.JSONDecodeError) else str(error).split("\n")[0]
+        raise Damaged(Both(f"is not valid JSON: {told:.80}{line}", f"不是有效的 JSON：{told:.80}{line}")) from None
+
+
+def read_text(path: Path) -> str:
+    """What a text file says.
+
+    Raises:
+        Damaged: it is no file, empty, not UTF-8 or far too large, or cannot be read.
     """
     try:
         size = _size(path)
-        if size > _LARGEST_JSON:
+        if size > _LARGEST_TEXT:
             raise Damaged(Both(f"has {size / 1e6:,.0f} MB, too much for what it should hold",
                                f"有 {size / 1e6:,.0f} MB，对这种文件来说过大"))
         raw = path.read_bytes()
         _no_pointer(raw[:200])
-        return json.loads(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
     except OSError as error:
         raise Damaged(_unreadable(error)) from None
-    except (ValueError, RecursionError) as error:
-        if path.stat().st_size == 0:
-            raise Damaged(Both("is empty", "是空的")) from None
-        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        told = error.msg if isinstance(error, json.JSONDecodeError) else str(error).split("\n")[0]
-        raise Damaged(Both(f"is not valid JSON: {told:.80}{line}", f"不是有效的 JSON：{told:.80}{line}")) from None
+    except UnicodeDecodeError:
+        raise Damaged(Both("is not UTF-8", "不是 UTF-8")) from None
+    if not text:
+        raise Damaged(Both("is empty", "是空的"))
+    return text
 
 
 def read_header(path: Path) -> dict[str, Tensor]:

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from truetune.guide.trials import Search
+from truetune.guide.trials import Search, Trial, rates_around
+from truetune.guide.verdict import difference
 from truetune.plot import smooth
 
 _COLOURS = ("#3b8ea5", "#14507f", "#d1602a")
 
 
 def draw_trials(search: Search, suggested: float | None, path: Path) -> None:
-    """Left the smoothed loss of each trial by step, right the held-out loss of each rate."""
+    """Left the loss of each trial by step, right the held-out loss of each rate, with what noise may make of its
+    difference to the present rate."""
     figure = _figure(10)
     steps, rates = figure.subplots(1, 2, width_ratios=(3, 2))
     for trial, colour in zip(search.trials, _COLOURS, strict=False):
-        x = range(1, len(trial.losses) + 1)
-        steps.plot(x, trial.losses, color=colour, linewidth=1, alpha=0.25)
-        if len(trial.losses) > 1:
-            name = f"{trial.rate:g}{' (diverged)' if trial.diverged else ''}"
-            steps.plot(x, smooth(trial.losses), color=colour, linewidth=2, label=name)
-        if trial.held_out:
-            rates.plot([trial.rate], [trial.held_out.loss], "o", color=colour, markersize=8)
-    judged = [(trial.rate, trial.held_out.loss) for trial in search.trials if trial.held_out]
-    rates.plot(*zip(*sorted(judged), strict=True) if judged else ((), ()), color="#888888", linewidth=1, zorder=0)
-    if search.before:
-        rates.axhline(search.before.loss, color="#888888", linestyle=":", label="before training")
-    _mark(rates, suggested)
+        _line(steps, range(1, len(trial.losses) + 1), trial, colour)
     steps.set(xlabel="step", ylabel="loss per token")
-    rates.set(xlabel="learning rate", ylabel="held-out loss per token", xscale="log",
-              xlim=(search.trials[0].rate / 2, search.config.learning_rate * 6))
-    rates.set_xticks([trial.rate for trial in search.trials], [f"{trial.rate:g}" for trial in search.trials])
+    judged = [(trial, trial.held_out) for trial in search.trials if trial.held_out]
+    here = next((held_out for trial, held_out in judged if trial.rate == search.config.learning_rate), None)
+    for trial, held_out in judged:
+        error = 2 * difference(held_out, here)[1] if here else 0.0
+        rates.errorbar([trial.rate], [held_out.loss], yerr=[error], fmt="o", markersize=8, capsize=4,
+                       color=_COLOURS[search.trials.index(trial)])
+    rates.plot(*zip(*((trial.rate, held_out.loss) for trial, held_out in judged), strict=True) if judged else ((), ()),
+               color="#888888", linewidth=1, zorder=0)
+    if search.before:
+        rates.plot([], [], " ", label=f"before training: {search.before.loss:.3g}")
+    _mark(rates, suggested)
+    tried = rates_around(search.config.learning_rate)
+    rates.set(xlabel="learning rate", ylabel="held-out loss per token", xscale="log", xlim=(tried[0] / 2, tried[2] * 2))
+    rates.set_xticks(tried, [f"{rate:g}" for rate in tried])
     rates.set_xticks([], minor=True)
     _finish(figure, path)
 
@@ -41,12 +44,18 @@ def draw_range(search: Search, suggested: float | None, path: Path) -> None:
     figure = _figure(7)
     axes = figure.subplots()
     (trial,) = search.trials
-    axes.plot(trial.rates, trial.losses, color="#9ec5e8", linewidth=1, label="loss")
-    if len(trial.losses) > 1:
-        axes.plot(trial.rates, smooth(trial.losses), color="#14507f", linewidth=2, label="loss, smoothed")
+    _line(axes, trial.rates, trial, "#14507f")
     _mark(axes, suggested)
-    axes.set(xlabel="learning rate", ylabel="loss per token", xscale="log")
+    axes.set(xlabel="learning rate", ylabel="loss per token", xscale="log", ylim=(0, 1.5 * trial.losses[0]))
     _finish(figure, path)
+
+
+def _line(axes: Any, x: Sequence[float], trial: Trial, colour: str) -> None:
+    """The loss, light, and smoothed."""
+    axes.plot(x, trial.losses, color=colour, linewidth=1, alpha=0.3)
+    if len(trial.losses) > 1:
+        name = f"{trial.rate:g}{' (diverged)' if trial.diverged else ''}"
+        axes.plot(x, smooth(trial.losses), color=colour, linewidth=2, label=name)
 
 
 def _figure(width: float) -> Any:

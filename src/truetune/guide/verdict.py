@@ -81,9 +81,9 @@ _CASES: tuple[_Case, ...] = (
         "{rate:g}。")),
     _Case(lambda o: o.here is None, lambda o: None, Both(
         "the present rate was not tried, so there is nothing to compare with.", "还没有试当前的学习率，无法比较。")),
-    _Case(lambda o: o.here is not None and o.here.diverged, lambda o: _of(o.best), Both(
-        "set learning_rate: {rate:g}. The present one, {here:g}, diverges.",
-        "设为 learning_rate: {rate:g}。当前的 {here:g} 会发散。")),
+    _Case(lambda o: o.here is not None and not o.here.held_out, lambda o: _of(o.best), Both(
+        "set learning_rate: {rate:g}, since the present one diverges.",
+        "设为 learning_rate: {rate:g}，因为当前的会发散。")),
     _Case(lambda o: o.best is o.here, lambda o: _of(o.here), Both(
         "keep learning_rate: {rate:g}. No other rate did better.", "保持 learning_rate: {rate:g}，没有更好的。")),
     _Case(lambda o: o.noise, lambda o: _of(o.here), Both(
@@ -101,7 +101,7 @@ _CASES: tuple[_Case, ...] = (
         "可从那里再搜一次。")),
 )
 
-_DIVERGED = Both(" {diverged} diverged.", "{diverged} 发散了。")
+_DIVERGED = Both(" {diverged} diverged: worse than before training.", "{diverged} 发散了：比训练前还差。")
 _LONGER = Both(" The whole run is {times:.0f} times as long as these were, and a longer run wants a somewhat smaller "
                "rate: "
                "look at its held-out loss.",
@@ -119,7 +119,8 @@ def judge(search: Search) -> Verdict:
     case = next(case for case in _CASES if case.when(outcome))
     rate = case.rate(outcome)
     change = rate is not None and rate != present
-    diverged = [trial.rate for trial in search.trials if trial.diverged]
+    diverged = [trial.rate for trial in search.trials
+                if trial.diverged or (trial.held_out and not trial.held_out.loss < before)]
     longer = change and rate is not None and rate > present and search.of > 5 * search.steps
     words = (case.words, *([_DIVERGED] if diverged else []), *([_LONGER] if longer else []))
     values = {"rate": rate, "here": present, "best": _of(best, 0), "gap": outcome.gap(),

@@ -56,7 +56,7 @@ def train_all(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Mo
 def train_layers(model: PreTrainedModel, config: Config, base: Path) -> torch.nn.Module:
     """Freeze tuning: `freeze_trainable_modules` of the last (or first) layers, and `freeze_extra_modules`."""
     model.requires_grad_(False)
-    layers = _layers(model)
+    layers = layers_of(model)
     count = config.freeze_trainable_layers
     if abs(count) > len(layers):
         raise problem("too-many-layers", Both(f"{count} layers are asked for, the model has {len(layers)}.",
@@ -97,7 +97,12 @@ def _is_hub_id(name: str) -> bool:
     return name not in BUNDLED and not Path(name).expanduser().is_dir()
 
 
-def _layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The model's layers, in order.
+
+    Raises:
+        Problem: there is no list of as many modules as config.json names layers.
+    """
     depth = model.config.get_text_config().num_hidden_layers
     for module in model.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == depth:

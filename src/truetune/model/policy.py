@@ -92,14 +92,6 @@ class Policy:
                          f"{name.zh}：{fault.zh}；改用较慢的方式：{slower.zh}"))
         self.causal.train(was_training)
 
-    def _head(self) -> Head:
-        text = self.causal.config.get_text_config()
-        values = text.to_dict()
-        scale = values.get("logit_scale") or 1 / (values.get("logits_scaling") or 1)
-        head = self.causal.get_output_embeddings()
-        assert head is not None  # a causal language model has one
-        return Head(head, float(scale), values.get("final_logit_softcapping"))
-
     def _hidden(self, batch: Batch) -> torch.Tensor:
         """(N, H): the hidden states that predict the learned tokens."""
         borders = {"row_starts": batch.starts} if self._takes_rows else {}
@@ -107,11 +99,11 @@ class Policy:
         return out.last_hidden_state[0, batch.sources]
 
     def _end_to_end(self, batch: Batch) -> torch.Tensor:
-        return log_probabilities(self._hidden(batch), batch.targets, self._head())
+        return log_probabilities(self._hidden(batch), batch.targets, head_of(self.causal))
 
     def _row_by_row(self, batch: Batch) -> torch.Tensor:
         hidden = torch.cat([self._hidden(row) for row in _rows(batch)])
-        return log_probabilities(hidden, batch.targets, self._head())
+        return log_probabilities(hidden, batch.targets, head_of(self.causal))
 
     def _plain(self, batch: Batch) -> torch.Tensor:
         pieces = []
@@ -119,6 +111,15 @@ class Policy:
             logits = self.causal(input_ids=row.ids, use_cache=False).logits[0, row.sources].float()
             pieces.append(logits.log_softmax(dim=-1).gather(1, row.targets[:, None])[:, 0])
         return torch.cat(pieces)
+
+
+def head_of(causal: PreTrainedModel) -> Head:
+    """The output head of a causal language model, with whatever its configuration does to the logits."""
+    values = causal.config.get_text_config().to_dict()
+    scale = values.get("logit_scale") or 1 / (values.get("logits_scaling") or 1)
+    head = causal.get_output_embeddings()
+    assert head is not None  # a causal language model has one
+    return Head(head, float(scale), values.get("final_logit_softcapping"))
 
 
 def _rows(batch: Batch) -> list[Batch]:

@@ -62,8 +62,6 @@ class Signs:
     norms: list[float] = field(default_factory=list)
     warm: list[Event] = field(default_factory=list)
     """The step events since the warmup."""
-    lowest: float = math.inf
-    """The lowest median of five losses."""
     moving: bool | None = None
     """Whether the loss has fallen; None: not sure yet."""
     saved: list[int] = field(default_factory=list)
@@ -132,21 +130,25 @@ def short(value: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
-def usual_of(values: Sequence[float]) -> tuple[float, float] | None:
-    """Median and spread (MAD, as a standard deviation) of the values before the last one; None: too few."""
-    window = values[-_WINDOW - 1 : -1]
+def unusual(values: Sequence[float], times: float) -> float | None:
+    """What is usual among the values before the last one, where that one is far above; None: it is not, or too few are
+    known.
+
+    Far: `times` the median, and six spreads (MAD, as a standard deviation) above it. Both on the scale of logarithms,
+    since losses and gradients spread over factors: with one row a step, a loss ten times the median is ordinary.
+    """
+    window = [math.log(max(value, 1e-6)) for value in values[-_WINDOW - 1 : -1]]
     if len(window) < _FEWEST:
         return None
     middle = median(window)
-    return middle, 1.4826 * median(abs(value - middle) for value in window)
+    spread = 1.4826 * median(abs(value - middle) for value in window)
+    far = math.log(max(values[-1], 1e-6)) - middle
+    return math.exp(middle) if far > max(math.log(times), 6 * spread) else None
 
 
 def _spike(run: Signs) -> Sign | None:
-    usual = usual_of([loss for _, loss in run.losses[-_WINDOW - 1 :]])
-    if not usual:
-        return None
-    (step, loss), (middle, spread) = run.losses[-1], usual
-    if loss <= middle + max(8 * spread, 0.5 * middle, 0.5):
+    (step, loss), middle = run.losses[-1], unusual([loss for _, loss in run.losses[-_WINDOW - 1 :]], 1.5)
+    if middle is None or loss < middle + 0.5:
         return None
     rate, lower = short(run.learning_rate), run.lower
     return Sign("spike", step, loss, middle, Both(
@@ -157,12 +159,10 @@ def _spike(run: Signs) -> Sign | None:
 
 
 def _explosion(run: Signs) -> Sign | None:
-    usual = usual_of(run.norms)
-    if not usual or run.last.get("grad_norm") != run.norms[-1]:
+    middle, step, limit = unusual(run.norms, 10), run.last["step"], run.max_grad_norm
+    if middle is None or run.norms[-1] != run.last["grad_norm"] or run.norms[-1] <= max(limit, 1.0):
         return None
-    step, norm, middle, limit = run.last["step"], run.norms[-1], usual[0], run.max_grad_norm
-    if norm <= max(10 * middle, limit, 1.0):
-        return None
+    norm = run.norms[-1]
     cut = Both(f"max_grad_norm cut it to {limit:g}, so it did little harm; if more come, learning_rate: {run.lower}.",
                f"max_grad_norm 已把它裁剪到 {limit:g}，影响不大；如果反复出现，请把 learning_rate 降到 {run.lower}。")
     if not limit:
@@ -174,14 +174,14 @@ def _explosion(run: Signs) -> Sign | None:
 
 
 def _diverging(run: Signs) -> Sign | None:
-    """The loss is high and stays so: the median of five, against the lowest one so far; where it went up at once,
-    against the start (6 nats a token: no model that works is so surprised)."""
-    if len(run.losses) < 5 or run.told("diverging"):
+    """The loss is high and stays so: each of the last five is above nine tenths of those before, and half as much again
+    as their median. Where few came before, all must be above 6 nats: no model that works is so surprised."""
+    losses = [loss for _, loss in run.losses[-_WINDOW - 5 :]]
+    last, before = losses[-5:], sorted(losses[:-5])
+    if run.told("diverging") or not before:
         return None
-    (_, first), now = run.losses[0], median(loss for _, loss in run.losses[-5:])
-    before, run.lowest = run.lowest, min(run.lowest, now)
-    usual = before if now > 1.5 * before + 0.5 else first if now > max(1.5 * first, 6) else None
-    if usual is None:
+    usual, now, least = median(before), median(last), 0.0 if len(before) >= _FEWEST else 6.0
+    if min(last) < max(before[int(0.9 * len(before))], least) or now < 1.5 * usual + 0.5:
         return None
     step, rate, lower = run.last["step"], short(run.learning_rate), run.lower
     return Sign("diverging", step, now, usual, Both(
@@ -272,7 +272,7 @@ def _overfit(run: Signs) -> Sign | None:
     at, low, now, step = best["step"], best["eval_loss"], evals[-1]["eval_loss"], evals[-1]["step"]
     after = [loss for place, loss in run.losses if place > at]
     before = [loss for place, loss in run.losses if place <= at][-len(after) :]
-    if now < 1.01 * low or not after or not before or median(after) >= median(before):
+    if now < 1.02 * low or not after or not before or median(after) >= median(before):
         return None
     kept = Both("no checkpoint holds it", "没有保存当时的检查点")
     if at in (run.saved[-run.kept :] if run.kept else run.saved):
