@@ -47,19 +47,19 @@ def as_words(run: Config) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [
-    {"lora_dropout": 0.3}, {"bf16": True}, {"finetuning_type": "full", "bf16": True},
-], ids=["dropout", "bf16", "full"])
+    {"lora_dropout": 0.3}, {"finetuning_type": "full", "bf16": True},
+], ids=["lora with dropout", "full with master weights"])
 def test_a_trial_is_the_run_itself(options: dict[str, Any], tiny: Path, rows: Path) -> None:
     """The steps of a trial lose bit for bit what `truetune train` loses at that rate, and after a trial at a ruinous
     rate they do so again: weights, moments, dropout and rows are back where the run starts."""
-    run = config(tiny, rows, val_size=4, **options)
+    run = config(tiny, rows, val_size=6, **options)
     assert main(["train", *as_words(run)]) == 0
     expected = [event["loss"] for event in events(rows.parent / "run")]
     with opened_run(run, None, 40, SILENT) as (session, of), Bench(session, SILENT) as bench:
         first = bench.run(1e-3)
         ruined = bench.run(10.0)
         again = bench.run(1e-3)
-    assert of == len(expected) == 4
+    assert of == len(expected) == 3
     assert first.losses == expected
     assert ruined.losses[1:] != expected[1:]
     assert again.losses == expected
@@ -163,7 +163,7 @@ CLEAR, MIDDLE, NEAR = held_out(1.0, 1.1, 1.2), held_out(2.0, 2.1, 2.2), held_out
     (found(CLEAR, MIDDLE, MIDDLE), 1e-4, "lower still", "可能更低"),
     (found(MIDDLE, CLEAR, MIDDLE), 3e-4, "keep learning_rate: 0.0003. No other", "保持"),
     (found(MIDDLE, MIDDLE, NEAR), 3e-4, "within noise", "噪声范围内"),
-    (found(MIDDLE, CLEAR, None), 3e-4, "0.0009 diverged.", "0.0009 发散了"),
+    (found(MIDDLE, CLEAR, None), 3e-4, "0.0009 diverged: worse than before", "0.0009 发散了"),
     (found(CLEAR, None, None), 1e-4, "since the present one diverges. 0.0003, 0.0009 diverged", "会发散"),
     (found(None, None, None), 1e-5, "Try learning_rate: 1e-05.", "请试试"),
     (found(MIDDLE, CLEAR, held_out(6.0, 6.0, 6.0)), 3e-4, "0.0009 diverged", "0.0009 发散了"),

@@ -302,7 +302,7 @@ def _evaluate(session: Session) -> None:
     session.bar.busy("evaluating")
     session.model.eval()
     with torch.no_grad():
-        sums = {name: _loss_of(session, rows) for name, rows in session.ready.held_out.items()}
+        sums = {name: loss_of(session, rows) for name, rows in session.ready.held_out.items()}
     session.model.train()
     loss = sum(total for total, _ in sums.values()) / sum(count for _, count in sums.values())
     each = {f"eval_{name}_loss": total / count for name, (total, count) in sums.items() if name}
@@ -313,7 +313,7 @@ def _evaluate(session: Session) -> None:
                         eval_perplexity=math.exp(min(loss, 700)), **each, seconds=round(progress.seconds, 2))
 
 
-def _loss_of(session: Session, rows: Sequence[Rendered]) -> tuple[float, float]:
+def loss_of(session: Session, rows: Sequence[Rendered]) -> tuple[float, float]:
     """The summed loss of `rows`, and what to divide it by."""
     loss_sum, count, size = 0.0, 0.0, session.config.per_device_eval_batch_size
     for first in range(0, len(rows), size):

@@ -213,4 +213,4 @@ def percent(share: float) -> str:
     if share in (0, 1):
         return f"{share:.0%}".replace("%", " %")
     clear = min(max(share, 0.0001), 0.9999)
-    return f"{clear * 100:.{0 if 0.0995 <= clear < 0.995 else 1 if 0.001 <= clear < 0.999 else 2}f} %"
+    return f"{clear * 100:.{0 if 0.0995 <= clear < 0.995 else 1 if 0.00095 <= clear < 0.9995 else 2}f} %"

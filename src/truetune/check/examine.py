@@ -7,17 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from truetune.check.machine import Sizes, disk_section, machine_section
 from truetune.check.measure import Measured, measure
-from truetune.check.memory import Shape, memory_section, savings, shape_of
+from truetune.check.memory import Shape, shape_of
 from truetune.check.preflight import Preflight, preflight
+from truetune.check.room import Batches, Device, memory_section, savings
 from truetune.check.rows import data_section
 from truetune.check.schedule import Pace, schedule_section
 from truetune.check.section import Section
 from truetune.check.suggest import Suggestion, rank
 from truetune.check.template import template_section
 from truetune.findings import Finding, Problem, Say, status_of, worst_first
-from truetune.model.precision import matmul_rate, pick_device, pick_precision, resolve
+from truetune.model.precision import Precision, matmul_rate, pick_device, pick_precision, resolve
 from truetune.options import Config
 from truetune.rules import derive
 from truetune.run import refusals
@@ -67,28 +70,33 @@ def examine(ready: Preflight, findings: Sequence[Finding], say: Say, measured: b
         findings: what is known already beside `ready.findings`.
     """
     config, checked = ready.config, Checked(ready=ready)
+    device = pick_device(config)
+    precision = pick_precision(config, device)
     told = [*findings, *ready.findings]
     shape: Shape | None = None
+    saving: list[Suggestion] = []
     try:
-        shape = shape_of(ready.base, config)
+        shape = shape_of(ready.base, config, precision)
     except Problem as problem:
         told += problem.findings
     taken = measure(config, say) if measured else None
     parts: list[Callable[[], Section]] = [
         lambda: data_section(ready, config), lambda: template_section(ready, config),
         lambda: schedule_section(ready.plan, config, round(ready.facts["tokens"] * ready.data.scale),
-                                 _pace(shape, taken, config)),
+                                 _pace(shape, taken, device, precision)),
     ]
     if shape is not None:
-        known = shape
-        parts += [lambda: memory_section(known, ready, config, taken),
-                  lambda: disk_section(config, ready.plan, _sizes(known, config))]
+        known, batches = shape, Batches.of(ready.train, config.cutoff_len if config.packing else None)
+        room = Device.here(device)
+        parts += [lambda: memory_section(known, batches, config, room, taken),
+                  lambda: disk_section(config, ready.plan, _sizes(known))]
+        saving = savings(shape, batches, config, room)
     parts.append(lambda: machine_section(config))
     checked.sections = [part() for part in parts]
     for section in checked.sections:
         told += section.findings
     checked.findings = worst_first(told)
-    checked.suggestions = rank(checked.findings, savings(shape, ready, config) if shape else [])
+    checked.suggestions = rank(checked.findings, saving)
     return checked
 
 
@@ -97,24 +105,21 @@ UTILISATION = {"cpu": {"float32": 0.62, "bfloat16": 0.35}, "cuda": {"float32": 0
 SmolLM2-135M; on GPUs assumed."""
 
 
-def _pace(shape: Shape | None, taken: Measured | None, config: Config) -> Pace | None:
+def _pace(shape: Shape | None, taken: Measured | None, device: torch.device, precision: Precision) -> Pace | None:
     """Tokens a second: measured, or 6 operations a weight and token (4 where the weights themselves are frozen: Kaplan
     et al. 2020, arXiv:2001.08361, section 2.1) at the speed of a matrix product."""
     if taken and taken.tokens_per_second:
         return Pace(taken.tokens_per_second, measured=True)
     if shape is None:
         return None
-    device = pick_device(config)
-    precision = pick_precision(config, device)
     operations = (4 + 2 * shape.trained / shape.parameters) * shape.active
     rate = matmul_rate(precision.dtype, device, seconds=0.1)
     share = UTILISATION[device.type].get(precision.name, 0.3)
     return Pace(rate * share / operations, measured=False)
 
 
-def _sizes(shape: Shape, config: Config) -> Sizes:
+def _sizes(shape: Shape) -> Sizes:
     """What is written: an adapter in float32, or the whole model as it is held; AdamW's two moments, and the float32
     copies, of what is trained."""
     saved = 4 * shape.trained if shape.adapter else shape.weight_bytes
-    masters = 0 if config.pure_bf16 or not (config.bf16 or config.fp16) else 4
-    return Sizes(saved, (8 + masters) * shape.trained, shape.parameters)
+    return Sizes(saved, (8 + 4 * shape.master) * shape.trained, shape.parameters)

@@ -180,7 +180,7 @@ _WIDTH = 32
 
 def histogram(lengths: np.ndarray) -> tuple[str, int]:
     """Lengths as a row of bars from 0 on, and how much each bar spans; the last one holds everything longer."""
-    most = int(np.quantile(lengths, 0.995, method="higher"))
+    most = int(np.quantile(lengths, 0.995, method="inverted_cdf"))
     width = max(1, -(-most // _WIDTH))
     counts = np.bincount(np.minimum(lengths // width, _WIDTH - 1))
     heights = np.ceil(counts * len(_BARS) / counts.max()).astype(int)
@@ -197,7 +197,7 @@ def _natural(data: Data) -> np.ndarray:
 
 def cutoff_for(lengths: np.ndarray) -> int:
     """A cutoff_len that keeps 99.5 % of the rows whole, rounded up to 64."""
-    return 64 * -(-int(np.quantile(lengths, 0.995, method="higher")) // 64)
+    return 64 * -(-int(np.quantile(lengths, 0.995, method="inverted_cdf")) // 64)
 
 
 def _length_lines(data: Data, config: Config) -> Iterator[Line]:
@@ -205,7 +205,7 @@ def _length_lines(data: Data, config: Config) -> Iterator[Line]:
     if not len(lengths):
         return
     bars, width = histogram(lengths)
-    median, most, nearly = (int(np.quantile(lengths, part, method="higher")) for part in (0.5, 0.95, 0.995))
+    median, most, nearly = (int(np.quantile(lengths, part, method="inverted_cdf")) for part in (0.5, 0.95, 0.995))
     longest = int(lengths.max())
     limit = config.cutoff_len
     yield Both("tokens a row", "每行 token"), Both(
@@ -303,7 +303,7 @@ def _facts(data: Data, seen: Seen, held: Held, config: Config) -> dict[str, Any]
     if len(lengths):
         _, width = histogram(lengths)
         facts["lengths"] = {
-            **{name: int(np.quantile(lengths, part, method="higher"))
+            **{name: int(np.quantile(lengths, part, method="inverted_cdf"))
                for name, part in (("p50", 0.5), ("p95", 0.95), ("p995", 0.995), ("longest", 1.0))},
             "cutoff_for_995": cutoff_for(lengths), "longer": int((lengths > config.cutoff_len).sum()),
             "histogram": np.bincount(np.minimum(lengths // width, _WIDTH - 1)).tolist(), "bar": width}

@@ -6,7 +6,7 @@ in all a table knows (parquet, arrow); of text it is reckoned from the bytes tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from truetune.findings import Both, problem
 
 _LEAST_BYTES = 100
 """Of a row. Files with less than that for each row that may be looked at are read whole, without counting."""
+_PACKED = 5
+"""So many bytes of text are a compressed byte, about."""
 _LETTERS = 24_000_000
 """At most so many are looked at, in rows of whatever length: what is tokenised in two or three seconds."""
 _EVERY = 16
@@ -46,32 +48,33 @@ def extent_of(source: Source, most: int) -> Extent | None:
         case Files(paths):
             return _of_files(paths, most)
         case Hub(streaming=False) as hub:
-            first = _take(source.rows(), most)
-            rows = hub.count() if first.goes_on else first.rows
-            return Extent(rows, first.rows, repr(hub), True) if rows > first.rows else None
+            first = _worth_reading(source.rows(), most)
+            return Extent(hub.count(), first, repr(hub), True) if first is not None else None
     return None
 
 
-@dataclass
-class _Taken:
-    """Rows that were read, and whether there are more."""
+def _worth_reading(rows: Iterator[RawRow], most: int) -> int | None:
+    """How many of `rows` are to be looked at; None: all of them."""
+    reading = _Reading(most)
+    return next((reading.rows - 1 for row in rows if reading.enough(row)), None)
 
+
+@dataclass
+class _Reading:
+    """Rows counted while they are read. letters: about so many they have."""
+
+    most: int
     rows: int = 0
     letters: int = 0
-    goes_on: bool = False
 
-
-def _take(rows: Iterator[RawRow], most: int, taken: _Taken | None = None) -> _Taken:
-    """Read on until there are `most` rows or `_LETTERS` letters."""
-    taken = taken or _Taken()
-    for row in rows:
-        if taken.rows >= most or taken.letters >= _LETTERS:
-            taken.goes_on = True
-            break
-        if taken.rows % _EVERY == 0:
-            taken.letters += _EVERY * len(str(row.values))
-        taken.rows += 1
-    return taken
+    def enough(self, row: RawRow) -> bool:
+        """Count a row; whether it is one more than is to be looked at."""
+        self.rows += 1
+        if self.rows > self.most or (self.letters > _LETTERS and self.rows > 1):
+            return True
+        if self.rows % _EVERY == 1:
+            self.letters += _EVERY * len(str(row.values))
+        return False
 
 
 def _of_files(paths: tuple[Path, ...], most: int) -> Extent | None:
@@ -80,22 +83,45 @@ def _of_files(paths: tuple[Path, ...], most: int) -> Extent | None:
     except OSError:
         return None  # who reads them tells why
     size = sum(stat.st_size for stat in stats)
-    if size < most * _LEAST_BYTES:
+    packed = any(path.suffix.lower() == ".gz" for path in paths)
+    if size * (_PACKED if packed else 1) < most * _LEAST_BYTES:
         return None
-    taken, read = _Taken(), 0
-    for path, stat in zip(paths, stats, strict=True):
-        with path.open("rb") as file:
-            _take(read_file(file, str(path)), most, taken)
-            read += file.tell() if taken.goes_on else stat.st_size
-        if taken.goes_on:
-            break
-    if not taken.goes_on:
+    tables = [_TABLES[path.suffix.lower()] for path in paths if path.suffix.lower() in _TABLES]
+    first, rows, read = _read_ahead(paths, most, on=len(tables) < len(paths))
+    if first is None:
         return None
-    counts = [_TABLES[path.suffix.lower()](path) for path in paths if path.suffix.lower() in _TABLES]
-    rows = sum(counts) if len(counts) == len(paths) else round(taken.rows * size / max(read, 1))
+    total = sum(count(path) for count, path in zip(tables, paths, strict=True)) if len(tables) == len(paths) else \
+        rows * size / max(read, 1)
     mark = " ".join(f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns}"
                     for path, stat in zip(paths, stats, strict=True))
-    return Extent(max(rows, taken.rows + 1), taken.rows, mark, size <= _HASHED)
+    return Extent(max(round(total), first + 1), first, mark, size <= _HASHED)
+
+
+def _read_ahead(paths: Sequence[Path], most: int, on: bool) -> tuple[int | None, int, int]:
+    """How many of the first rows are to be looked at (None: all), and so many rows that take so many bytes.
+
+    Files are read in pieces, so where a row ends is known only when the next piece is fetched: by then all that was
+    fetched before is used up.
+
+    Args:
+        on: read on until that is so.
+    """
+    reading, first = _Reading(most), None
+    behind = used = bytes = 0
+    for path in paths:
+        with path.open("rb") as file:
+            fetched = 0
+            for row in read_file(file, str(path)):
+                if file.tell() != fetched:
+                    used, bytes, fetched = reading.rows, behind + fetched, file.tell()
+                    if first is not None and used:
+                        return first, used, bytes
+                if reading.enough(row) and first is None:
+                    first = reading.rows - 1
+                    if not on:
+                        return first, used, bytes
+            behind += fetched
+    return first, reading.rows, behind
 
 
 def _rows_of_parquet(path: Path) -> int:
@@ -116,7 +142,7 @@ def _rows_of_arrow(path: Path) -> int:
         file.seek(0)
         try:
             return sum(batch.num_rows for batch in ipc.open_stream(file))
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise problem("data-unreadable", Both(f"is not a whole arrow file: {error}.",
                                                   f"不是完整的 arrow 文件：{error}。"), where=str(path)) from None
 

@@ -23,7 +23,7 @@ Event = dict[str, Any]
 Kind = Literal["spike", "explosion", "diverging", "flat", "by-heart", "overfit"]
 
 _RATES = {"lora": LORA, "oft": LORA}
-_WINDOW, _FEWEST = 30, 10
+_WINDOW, _FEWEST = 20, 10
 """How many logged values "usual" is the median of, and how many it takes at least."""
 _BINS = 30
 """The first third of a run is looked at in so many means, however often it logs."""
@@ -130,12 +130,12 @@ def short(value: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
-def unusual(values: Sequence[float], times: float) -> float | None:
+def unusual(values: Sequence[float], times: float, spreads: float) -> float | None:
     """What is usual among the values before the last one, where that one is far above; None: it is not, or too few are
     known.
 
-    Far: `times` the median, and six spreads (MAD, as a standard deviation) above it. Both on the scale of logarithms,
-    since losses and gradients spread over factors: with one row a step, a loss ten times the median is ordinary.
+    Far: `times` the median, and so many spreads (MAD, as a standard deviation) above it. Both on the scale of
+    logarithms, since losses and gradients spread over factors: with one row a step, ten times the median is ordinary.
     """
     window = [math.log(max(value, 1e-6)) for value in values[-_WINDOW - 1 : -1]]
     if len(window) < _FEWEST:
@@ -143,11 +143,11 @@ def unusual(values: Sequence[float], times: float) -> float | None:
     middle = median(window)
     spread = 1.4826 * median(abs(value - middle) for value in window)
     far = math.log(max(values[-1], 1e-6)) - middle
-    return math.exp(middle) if far > max(math.log(times), 6 * spread) else None
+    return math.exp(middle) if far > max(math.log(times), spreads * spread) else None
 
 
 def _spike(run: Signs) -> Sign | None:
-    (step, loss), middle = run.losses[-1], unusual([loss for _, loss in run.losses[-_WINDOW - 1 :]], 1.5)
+    (step, loss), middle = run.losses[-1], unusual([loss for _, loss in run.losses[-_WINDOW - 1 :]], 1.5, 5)
     if middle is None or loss < middle + 0.5:
         return None
     rate, lower = short(run.learning_rate), run.lower
@@ -159,7 +159,7 @@ def _spike(run: Signs) -> Sign | None:
 
 
 def _explosion(run: Signs) -> Sign | None:
-    middle, step, limit = unusual(run.norms, 10), run.last["step"], run.max_grad_norm
+    middle, step, limit = unusual(run.norms, 10, 4), run.last["step"], run.max_grad_norm
     if middle is None or run.norms[-1] != run.last["grad_norm"] or run.norms[-1] <= max(limit, 1.0):
         return None
     norm = run.norms[-1]
