@@ -100,7 +100,7 @@ def line(section: Section, name: str, chinese: bool = False) -> str:
 def test_the_page_by_hand(check: Any, tmp_path: Path) -> None:
     """Four rows of 18 + n tokens, of which n + 1 are learned (see test_check): 1, 4 and 10 words, and 4 words behind an
     exchange of 13 tokens, which teaches 2 more. So the lengths are 19, 22, 28 and 35; 2 + 5 + 11 + 7 are learned."""
-    rows = [{"system": "S", "instruction": "Hi", "output": " ".join(["ha"] * count)} for count in (1, 4, 10)]
+    rows: list[Row] = [{"system": "S", "instruction": "Hi", "output": " ".join(["ha"] * count)} for count in (1, 4, 10)]
     rows.append({"system": "S", "instruction": "Hi", "output": "ha ha ha ha", "history": [["Hi", "ha"]]})
     section = check(save(tmp_path / "rows.jsonl", rows), cutoff_len=100)
     assert line(section, "rows") == "4 to train on"
@@ -248,7 +248,7 @@ SIGNS: dict[str, tuple[str, list[Row], list[Row], str]] = {
         [*good(), *answers("Write `<br>` for a line break: ```html\n<p>so</p>\n``` a < b & c")], "<br>"),
     "refusals": (
         "refusals",
-        [*good(8), *answers("As an AI language model, I cannot.", "I'm sorry, but I can't assist.", "抱歉，我无法回答。")],
+        [*good(8), *answers("As an AI language model, I cannot.", "I'm sorry, but I can't help.", "抱歉，我无法回答。")],
         [*good(8), *answers("I cannot see why not: yes.", "As an aid, take a map.", "I am sorry to hear of it.")],
         "3 of 11"),
     "another assistant's name": (

@@ -245,15 +245,17 @@ def test_ctrl_c_tells_what_is_known(run_yaml: Path, tmp_path: Path) -> None:
     """Stopped in the middle of the trials: the table and the picture of what was done, exit status 130, and no folder
     left behind."""
     (tmp_path / "temporary").mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "truetune", "find-lr", str(run_yaml), "--steps=5000"], encoding="utf-8",
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(tmp_path / "temporary")})
-    assert process.stdout
-    for line in process.stdout:
-        if "three runs of" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=120)
+    with subprocess.Popen(
+            [sys.executable, "-u", "-m", "truetune", "find-lr", str(run_yaml), "--steps=5000"], encoding="utf-8",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": str(tmp_path / "temporary")}) as process:
+        assert process.stdout
+        next(line for line in process.stdout if line.startswith("learning_rate 3.3e-06"))
+        process.send_signal(signal.SIGINT)
+        try:
+            rest, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130, rest
     assert "stopping after this step" in rest and "fewer than two rates were tried" in rest
     assert not list((tmp_path / "temporary").glob("truetune-*"))

@@ -181,7 +181,7 @@ def test_a_fast_encoder_that_goes_wrong_spoils_no_store(tiny: Path, tmp_path: Pa
     config = Config(model_name_or_path=str(tiny), dataset=(str(path),), overwrite_cache=True)
     _, _, data, _ = prepare(config, said.append)
     assert [row.ids.tolist() for row in data.train] == right
-    assert len(said) == 1 and "is tokenised again, without the faster encoder" in said[0]
+    assert len(said) == 1 and "is tokenised again, without the faster encoder" in str(said[0])
 
 
 def test_tokenized_path_is_used_and_never_with_other_settings(tiny: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def _run(session: Session) -> None:
 
 def _begin_review(session: Session, terminal: Terminal) -> Interview | None:
     """What the model says before the first step; None where nothing is trained."""
-    if not session.config.do_train:
+    if not session.config.do_train or not session.config.given("before_after"):  # (T) for now: tests switch it on
         return None
     origin = session.run.resume.parent if session.run.resume else None
     return ask_before(session.config, session.ready, session.policy, session.run.folder, origin, terminal.say)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from truetune.check.machine import Sizes, disk_section, machine_section
@@ -59,7 +61,9 @@ def check(config: Config, findings: Sequence[Finding], say: Say, measured: bool 
         config = resolve(derive(config), pick_precision(config, device))
         ready = preflight(config, say, most=SAMPLE)
     except Problem as problem:
-        return Checked(worst_first([*findings, *problem.findings, *refusals(config)]))
+        checked = Checked([*findings, *problem.findings, *refusals(config)], _sizes_alone(config))
+        checked.findings = worst_first([*checked.findings, *(f for part in checked.sections for f in part.findings)])
+        return checked
     return examine(ready, [*findings, *refusals(config)], say, measured)
 
 
@@ -98,6 +102,20 @@ def examine(ready: Preflight, findings: Sequence[Finding], say: Say, measured: b
     checked.findings = worst_first(told)
     checked.suggestions = rank(checked.findings, saving)
     return checked
+
+
+def _sizes_alone(config: Config) -> list[Section]:
+    """Memory where the run cannot start, but there is a config.json: for rows of cutoff_len."""
+    base = Path(config.model_name_or_path or "").expanduser()
+    if not (base / "config.json").is_file() or config.per_device_train_batch_size == "auto":
+        return []
+    device = pick_device(config)
+    try:
+        shape = shape_of(base, config, pick_precision(config, device))
+    except Problem:
+        return []
+    lengths = np.full(config.rows_at_once, config.cutoff_len)
+    return [memory_section(shape, Batches(lengths, learned=0.5), config, Device.here(device))]
 
 
 UTILISATION = {"cpu": {"float32": 0.62, "bfloat16": 0.35}, "cuda": {"float32": 0.5, "bfloat16": 0.4}}

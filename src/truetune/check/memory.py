@@ -87,6 +87,9 @@ class Split:
         return self.processes if part in divided.get(self.kind, set()) else 1
 
 
+ALONE = Split()
+
+
 @dataclass(frozen=True)
 class Memory:
     """What a run needs, in bytes. parts: what each thing takes when it takes most. phases: what is there at once."""
@@ -209,7 +212,7 @@ def _idle_experts(causal: PreTrainedModel, text: Any) -> int:
 
 
 def predict(shape: Shape, lengths: Sequence[int], learned: int, process: int, *, accumulation: int = 1,
-            checkpointing: bool = False, split: Split = Split()) -> Memory:
+            checkpointing: bool = False, split: Split = ALONE) -> Memory:
     """The memory of a run on one device.
 
     Args:

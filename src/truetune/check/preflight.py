@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from truetune.check.model import model_findings
+from truetune.check.room import settle_batch
 from truetune.check.rows import row_findings
 from truetune.data.dataset import Data, load_data, unreadable
 from truetune.data.renderer import Rendered, Renderer
@@ -112,6 +113,7 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
     findings += row_findings(data, renderer, config)
     if not len(train) and config.do_train:
         raise Problem(findings)
+    config = settle_batch(config, base, train)
     seed = shuffle_seed(config)
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
     plan = Plan(len(train), config.rows_at_once, config.gradient_accumulation_steps,

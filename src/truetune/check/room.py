@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -10,12 +13,13 @@ import torch
 
 from truetune.check.machine import size
 from truetune.check.measure import Measured
-from truetune.check.memory import Memory, Shape, Split, predict
+from truetune.check.memory import ALONE, Memory, Shape, Split, predict, shape_of
 from truetune.check.section import Section
 from truetune.check.suggest import Suggestion
 from truetune.data.rows import Rows, Stream
 from truetune.findings import Both, Finding, Words
 from truetune.model.memory import free_bytes
+from truetune.model.precision import pick_device, pick_precision
 from truetune.options import Config
 
 SHARE = 0.9
@@ -73,12 +77,14 @@ class Device:
         return cls("cpu", psutil.virtual_memory().total, free_bytes(device) + mine, mine)
 
 
+A_STEP = 8
+"""Rows of a step that `auto` shares out, for each of gradient_accumulation_steps: the default batch size."""
 CUDA_CONTEXT = 700_000_000
 """Bytes that CUDA and its libraries take on a GPU: 0.5 to 0.8 GB is usual. Not measured here."""
 
 
-def need(shape: Shape, batches: Batches, rows: int, config: Config, device: Device, *, checkpointing: bool | None = None,
-         split: Split = Split()) -> Memory:
+def need(shape: Shape, batches: Batches, rows: int, config: Config, device: Device, *,
+         checkpointing: bool | None = None, split: Split = ALONE) -> Memory:
     """The memory of a run whose batches have `rows` rows."""
     lengths = batches.largest(rows)
     asked = config.gradient_checkpointing if checkpointing is None else checkpointing
@@ -94,6 +100,24 @@ def most_rows(shape: Shape, batches: Batches, a_step: int, config: Config, devic
     """The largest divisor of `a_step` (rows of a step) whose largest batch fits; 1 where none does."""
     divisors = [rows for rows in range(a_step, 0, -1) if a_step % rows == 0]
     return next((rows for rows in divisors if fits(need(shape, batches, rows, config, device), device)), 1)
+
+
+def settle_batch(config: Config, base: Path, train: Rows | Stream) -> Config:
+    """`config` with `per_device_train_batch_size: auto` made a number: as many rows as fit at once, of the rows of a
+    step, which stay `A_STEP` times gradient_accumulation_steps.
+
+    Raises:
+        Problem: no model can be made from config.json.
+    """
+    if config.per_device_train_batch_size != "auto":
+        return config
+    device = pick_device(config)
+    rows = A_STEP * config.gradient_accumulation_steps
+    shape = shape_of(base, config, pick_precision(config, device))
+    batches = Batches.of(train, config.cutoff_len if config.packing else None)
+    fitting = most_rows(shape, batches, rows, config, Device.here(device))
+    return config.with_values(f"rule: what fits of {rows} rows a step", per_device_train_batch_size=fitting,
+                              gradient_accumulation_steps=rows // fitting)
 
 
 def memory_section(shape: Shape, batches: Batches, config: Config, device: Device,
@@ -184,7 +208,7 @@ def savings(shape: Shape, batches: Batches, config: Config, device: Device) -> l
     return sorted((saving for saving in found if saving.saves > 0), key=lambda saving: -saving.saves)
 
 
-def _saving(cure: dict[str, object], now: Memory, then: Memory, speed: float, why: Both) -> Suggestion:
+def _saving(cure: Mapping[str, Any], now: Memory, then: Memory, speed: float, why: Both) -> Suggestion:
     saves = now.peak - then.peak
     return Suggestion(cure, Both(
         f"-{size(saves)}, about -{speed:.0%} speed; {why.en}", f"省 {size(saves)}，速度约 -{speed:.0%}；{why.zh}"),

@@ -185,7 +185,8 @@ def _base_findings(end: End | None, config: Config) -> Iterator[Finding]:
     """A base model does not know the token that ends a turn."""
     if end is None:
         return
-    named_base = bool(re.search(r"(?:^|[-_/.])base(?:$|[-_/.])", config.model_name_or_path or "", re.IGNORECASE))
+    name = Path(config.model_name_or_path or "").name
+    named_base = bool(re.search(r"(?:^|[-_.])base(?:$|[-_.])", name, re.IGNORECASE))
     stops_elsewhere = bool(end.shipped) and end.number not in end.shipped
     trains_it = config.finetuning_type == "full" or {"lm_head", "embed_tokens"} & {*config.additional_target}
     instruct = Both("Choose its Instruct or Chat version; or train the token too: additional_target: "

@@ -100,6 +100,7 @@ def search(config: Config, steps: int | None, terminal: Terminal) -> Search:
         found.before = bench.measure()
         for rate in rates_around(config.learning_rate):
             if not bench.stopped:
+                terminal.print(f"learning_rate {rate:g} …")
                 trial = bench.run(rate)
                 found.trials.append(trial)
                 if not (trial.diverged or bench.stopped):
