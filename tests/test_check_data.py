@@ -248,7 +248,7 @@ SIGNS: dict[str, tuple[str, list[Row], list[Row], str]] = {
         [*good(), *answers("Write `<br>` for a line break: ```html\n<p>so</p>\n``` a < b & c")], "<br>"),
     "refusals": (
         "refusals",
-        [*good(8), *answers("As an AI language model, I cannot.", "I'm sorry, but I can't help.", "抱歉，我无法回答。")],
+        [*good(8), *answers("As an AI language model, I cannot.", "I'm sorry, but I can't.", "抱歉，我无法回答。")],
         [*good(8), *answers("I cannot see why not: yes.", "As an aid, take a map.", "I am sorry to hear of it.")],
         "3 of 11"),
     "another assistant's name": (

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import events
 from rich.cells import cell_len
@@ -19,6 +21,7 @@ from truetune.check import preflight
 from truetune.cli import main
 from truetune.findings import Both, Problem
 from truetune.guide.recipe import Recipe, as_text, make_recipe
+from truetune.guide.room import Room, find_room
 from truetune.guide.table import CHOICES, NOTES, OWN
 from truetune.options import OPTIONS
 from truetune.options.read import read_config
@@ -229,6 +232,29 @@ def test_steps_are_those_of_the_run(tiny: Path, tmp_path: Path, cache: Path) -> 
     ready = preflight(found.config, lambda text: None)
     assert ready.plan.total_steps == found.situation.steps
     assert ready.facts["rows_held_out"] == 20
+
+
+@pytest.mark.parametrize(("shape", "method"), [("tiny", "lora"), ("tiny", "full"), ("70B", "lora")])
+def test_rows_at_once_by_memory(shape: str, method: str, model: Model, tmp_path: Path) -> None:
+    """All rows of a step where they fit; with less memory half of them, a quarter, …; then one with the layers computed
+    twice; then it does not fit, and says so."""
+    s = recipe(model(shape), plain(60)(tmp_path), finetuning_type=method).situation
+    kind, device = s.shape_for(method), torch.device("cuda")
+
+    def room(free: float, checkpointing: bool | None = None) -> Room:
+        return find_room(kind, 512, 16, int(free), device, checkpointing)
+
+    most = room(1e15)
+    assert (most.micro, most.checkpointing, most.fits) == (16, False, True)
+    rooms = [room(free) for free in np.linspace(most.need / 0.89, most.need / 10, 200)]
+    seen = list(dict.fromkeys((found.micro, found.checkpointing, found.fits) for found in rooms))
+    assert seen == [rows for rows in [(16, False, True), (8, False, True), (4, False, True), (2, False, True),
+                                      (1, False, True), *((rows, True, True) for rows in (16, 8, 4, 2, 1)),
+                                      (1, True, False)] if rows in seen]
+    assert len(seen) > 2 and seen[-1] == (1, True, False)
+    assert all(found.need <= 0.9 * free for found, free in zip(
+        rooms, np.linspace(most.need / 0.89, most.need / 10, 200), strict=True) if found.fits)
+    assert not room(most.need / 2, checkpointing=False).checkpointing or not room(most.need / 2, False).fits
 
 
 def test_what_happens_on_the_way_really_happens(tiny: Path, tmp_path: Path) -> None:

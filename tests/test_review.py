@@ -52,9 +52,9 @@ def run(folder: Path, model: Path, data: Path, chinese: bool = False, **more: ob
     """Train in this process; returns what the console showed."""
     config, findings = read_config(options(**settings(folder, model, data, **more)))
     assert not findings
-    console = Terminal(chinese, file=io.StringIO(), soft_wrap=True, width=200)
-    train(config, console, checked=False)
-    return console.file.getvalue()
+    said = io.StringIO()
+    train(config, Terminal(chinese, file=said, soft_wrap=True, width=200), checked=False)
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def asked(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     """A run with everything on, and what it printed."""
     folder = tmp_path_factory.mktemp("asked") / "run"
     said = run(folder, tiny, data, before_after=True, plot_loss=True, val_size=3, eval_strategy="epoch", save_steps=5,
-               save_strategy="steps", num_train_epochs=4, lora_dropout=0.1, probe_prompts=["Who are you?", HOSTILE])
+               save_strategy="steps", num_train_epochs=4, lora_dropout=0.1, probe_prompts=f"Who are you?,{HOSTILE}")
     return folder, said
 
 
@@ -214,7 +214,7 @@ def test_answers_are_those_of_chat(asked: tuple[Path, str], tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ({"lora_dropout": 0.2}, {"finetuning_type": "full", "learning_rate": 1e-4}))
-def test_asking_disturbs_nothing(method: dict[str, object], tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_asking_disturbs_nothing(method: dict[str, Any], tiny: Path, data: Path, tmp_path: Path) -> None:
     """With dropout and gradient checkpointing, losses and weights are the same to the bit as of a run that asks
     nothing."""
     for name in ("true", "false"):
@@ -233,7 +233,7 @@ def test_a_run_that_goes_on_does_not_ask_again(asked: tuple[Path, str], tiny: Pa
     assert said.count("asking the model 22 things") == 1
     said = run(tmp_path / "on", tiny, data, before_after=True, plot_loss=True, val_size=3, eval_strategy="epoch",
                save_steps=5, save_strategy="steps", num_train_epochs=4, lora_dropout=0.1,
-               probe_prompts=["Who are you?", HOSTILE], resume_from_checkpoint=folder / "checkpoint-10")
+               probe_prompts=f"Who are you?,{HOSTILE}", resume_from_checkpoint=folder / "checkpoint-10")
     assert "asking the model" not in said
     assert read_probes(tmp_path / "on")["before"] == read_probes(folder)["before"]
     assert read_probes(tmp_path / "on")["after"]["kept"] == read_probes(folder)["after"]["kept"]

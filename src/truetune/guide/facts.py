@@ -24,7 +24,7 @@ from truetune.data.template import make_renderer, settle_template
 from truetune.findings import Both, Finding, Problem, Say, problem, refuse
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.model.memory import free_bytes
-from truetune.model.precision import has_native_bf16, matmul_rate, pick_device, pick_precision
+from truetune.model.precision import Precision, has_native_bf16, matmul_rate, pick_device, pick_precision
 from truetune.options import Config
 
 FALLBACK_TEMPLATE = "default"
@@ -78,14 +78,13 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """free: bytes that can still be taken. bfloat16: whether it is computed natively. fastest: the number format that
-    is the fastest safe one. flops: floating-point operations a second of a matrix product in it. measured: both speeds
-    in words."""
+    """free: bytes that can still be taken. bfloat16: whether it is computed natively. precision: the fastest safe one,
+    or what the user fixed. flops: operations a second of a matrix product in it. measured: what was, in words."""
 
     device: torch.device
     free: int
     bfloat16: bool
-    fastest: torch.dtype
+    precision: Precision
     flops: float
     measured: str
 
@@ -271,7 +270,8 @@ def _machine(config: Config) -> MachineFacts:
     rates = {dtype: matmul_rate(dtype, device, seconds=0.1) for dtype in formats}
     fastest = max(rates, key=lambda dtype: rates[dtype])
     told = ", ".join(f"{str(dtype).removeprefix('torch.')} {rate / 1e9:,.0f} GFLOP/s" for dtype, rate in rates.items())
+    precision = Precision(fastest, fastest is not torch.float32, False, told)
     if config.given("bf16") or config.given("fp16") or config.pure_bf16:
-        fastest = pick_precision(config, device).dtype
-    flops = rates.get(fastest, rates[torch.float32])
-    return MachineFacts(device, free_bytes(device), native, fastest, flops, told)
+        precision = pick_precision(config, device)
+    flops = rates.get(precision.dtype, rates[torch.float32])
+    return MachineFacts(device, free_bytes(device), native, precision, flops, told)

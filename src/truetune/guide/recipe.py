@@ -15,6 +15,8 @@ from typing import Any, cast
 from rich.cells import cell_len
 
 from truetune import __version__
+from truetune.check.machine import size
+from truetune.check.schedule import duration
 from truetune.files import write_text
 from truetune.findings import (
     FAILED,
@@ -160,7 +162,16 @@ def _heading(recipe: Recipe) -> list[Words]:
              f"{100 * data.chinese:.0f} %。"),
         Both(f"Machine: {machine.device.type}, {words['free']} free; {machine.measured}.",
              f"机器：{machine.device.type}，可用内存 {words['free']}；{machine.measured}。"),
+        _run(s),
     ]
+
+
+def _run(s: Situation) -> Both:
+    """What the run will be."""
+    need, time = size(s.room.need), duration(s.seconds())
+    return Both(
+        f"The run: {s.steps:,} steps of {s.batch} rows; reckoned, not measured: {need} of memory and {time.en}.",
+        f"训练：{s.steps:,} 步，每步 {s.batch} 行；估算（未实测）：内存 {need}，耗时 {time.zh}。")
 
 
 _GOAL_NAMES = {"style": Both("style", "风格"), "knowledge": Both("knowledge", "知识"),
@@ -212,11 +223,9 @@ def write_recipe(recipe: Recipe, output: str, overwrite: bool, terminal: Termina
         _write(Path(output), text, overwrite)
     print_findings(recipe.findings, terminal)
     s = recipe.situation
-    terminal.say(Both(
-        f"{s['finetuning_type']}, goal {s.goal}: {s.facts.data.rows:,} rows, {s.steps:,} steps of {s.batch} rows, "
-        f"learning_rate {s['learning_rate']:g}",
-        f"{s['finetuning_type']}，目标{_GOAL_NAMES[s.goal].zh}：{s.facts.data.rows:,} 行，{s.steps:,} 步，每步 "
-        f"{s.batch} 行，learning_rate {s['learning_rate']:g}"))
+    terminal.say(Both(f"{s['finetuning_type']} for {s.goal}, learning_rate {s['learning_rate']:g}",
+                      f"{s['finetuning_type']}，目标{_GOAL_NAMES[s.goal].zh}，learning_rate {s['learning_rate']:g}"))
+    terminal.say(_run(s))
     possible = status_of(recipe.findings) != "error"
     if output != "-":
         terminal.say(Both(f"written to {output}, every value with its reason", f"已写入 {output}，每个值都附有理由"))

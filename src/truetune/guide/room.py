@@ -1,16 +1,57 @@
-"""What memory allows: how many rows at once, and whether a way of training fits at all."""
+"""What memory and time allow: how many rows at once, whether a model fits at all, and how long a run takes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psutil
+import torch
+
+from truetune.check.memory import Shape, predict
+
+_SHARE = 0.9
+"""Of the free memory that a run may fill: predictions are a tenth off at most (`benchmarks/memory.py`)."""
+_CUDA = 600_000_000
+"""Bytes that CUDA takes for itself on the GPU."""
+_REACHED = {"cpu": {torch.float32: 0.62, torch.bfloat16: 0.35}, "cuda": {torch.float32: 0.5, torch.bfloat16: 0.4}}
+"""Share of the speed of a matrix product that training reaches: on CPUs measured (README, Speed), on GPUs assumed."""
+
 
 @dataclass(frozen=True)
 class Room:
-    """micro: the most rows computed at once. need: bytes that takes. checkpointing: whether layers must be computed
-    twice for it. fits: whether even so it fits."""
+    """micro: the most rows computed at once, up to what a step wants. checkpointing: whether layers must be computed
+    twice for even one of them. need: bytes that it takes. fits: whether there are so many."""
 
     micro: int
-    need: int
     checkpointing: bool
+    need: int
     fits: bool
+
+
+def find_room(shape: Shape, longest: int, wanted: int, free: int, device: torch.device,
+              checkpointing: bool | None) -> Room:
+    """What fits: `wanted` rows, else the largest power of two of them; without checkpointing if that is possible.
+
+    Args:
+        longest: tokens of the longest row; every row is reckoned as long.
+        wanted: rows a step: no more are computed at once.
+        free: bytes that can still be taken.
+        checkpointing: what the user fixed; None: whatever it takes.
+    """
+    process = psutil.Process().memory_info().rss if device.type == "cpu" else _CUDA
+    limit = _SHARE * free + (process if device.type == "cpu" else 0)  # what this process holds, the run holds too
+    need = 0
+    for twice in (False, True) if checkpointing is None else (checkpointing,):
+        for rows in (wanted, *(2**power for power in range(wanted.bit_length() - 1, -1, -1))):
+            need = predict(shape, [longest] * rows, rows * longest, process, accumulation=2 if rows < wanted else 1,
+                           checkpointing=twice).peak
+            if need <= limit:
+                return Room(rows, twice, need, True)
+    return Room(1, True, need, False)
+
+
+def seconds(shape: Shape, tokens: int, flops: float, dtype: torch.dtype, device: torch.device) -> float:
+    """About how long `tokens` take: 6 operations a weight and token, 4 where the weights themselves are frozen (Kaplan
+    et al. 2020, arXiv:2001.08361, section 2.1)."""
+    operations = (4 + 2 * shape.trained / shape.parameters) * shape.active
+    return tokens * operations / (flops * _REACHED[device.type].get(dtype, 0.3))

@@ -11,9 +11,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from truetune.check.machine import size
+from truetune.check.memory import Shape, shape_of
 from truetune.data.dataset import PER_ROW
 from truetune.guide.facts import Facts
 from truetune.guide.rates import SWEPT
+from truetune.guide.room import Room, find_room, seconds
 from truetune.model.methods import METHODS
 from truetune.options import OPTIONS, Config
 
@@ -114,17 +117,9 @@ class Situation:
         few = 2 ** int(math.log2(max(1, self.rows * 5 / ENOUGH_STEPS)))
         return min(usual, max(2, few))
 
-    def micro(self) -> int:
-        """Rows computed at once: the largest power of two that fits and that a step has."""
-        return min(self.wanted_batch(), 8)
-
     def accumulation(self) -> int:
         """Batches a step, so that it has about as many rows as are wanted."""
         return max(1, round(self.wanted_batch() / self["per_device_train_batch_size"]))
-
-    full_fits = False
-    needs_checkpointing = False
-    fits = True
 
     def wanted_held_out(self) -> int:
         """20 rows, or 5 % where that is more, up to 200; none where they would be a fifth of the data."""
@@ -137,6 +132,33 @@ class Situation:
         lengths = self.lengths[self.lengths <= self["cutoff_len"] * PER_ROW[self.facts.data.kind]]
         return int((lengths.mean() if len(lengths) else 0) * self.steps * min(self.batch, self.rows))
 
+    # ----------------------------------------------------------------------------------------------------- memory, time
+
+    def shape_for(self, method: str) -> Shape:
+        """What of the model matters for memory if it is trained so."""
+        config = self.fixed.with_values("recipe", **{**self.values, "finetuning_type": method})
+        return shape_of(self.facts.model.base, config, self.facts.machine.precision)
+
+    def room_for(self, method: str) -> Room:
+        """What memory allows if the model is trained so."""
+        machine = self.facts.machine
+        wanted = self["per_device_train_batch_size"] if self.given("per_device_train_batch_size") else \
+            self.wanted_batch()
+        longest = int(min(self.facts.data.lengths.max(), self["cutoff_len"]))
+        return find_room(self.shape_for(method), longest, wanted, machine.free, machine.device,
+                         self["gradient_checkpointing"])
+
+    @cached_property
+    def room(self) -> Room:
+        """What memory allows the method that was chosen."""
+        return self.room_for(self["finetuning_type"])
+
+    def seconds(self) -> float:
+        """About how long the run takes here."""
+        machine = self.facts.machine
+        return seconds(self.shape_for(self["finetuning_type"]), self.tokens, machine.flops, machine.precision.dtype,
+                       machine.device)
+
     def words(self) -> Mapping[str, object]:
         """What the reasons may name in braces, as a person reads it; options by their names."""
         data, model, machine = self.facts.data, self.facts.model, self.facts.machine
@@ -147,11 +169,12 @@ class Situation:
             "steps_per_epoch": f"{self.steps_per_epoch:,}", "size": in_short(model.parameters),
             "limit": f"{model.limit:,}", "median": int(np.median(lengths)), "longest": f"{lengths.max():,}",
             "most": f"{int(np.quantile(lengths, 0.995, method='higher')):,}", "lost": f"{100 * (1 - self.kept):.2g} %",
-            "need": "?", "need_full": "?", "wanted": self.wanted_batch(),
+            "need": size(self.room.need),
+            "wanted": self.wanted_batch(),
                 "at_least": ENOUGH_STEPS,
                     "refused": len(data.refused), "first_refused": data.refused[0].place if data.refused else "",
             "thinking": f"{100 * data.thinking:.0f} %", "measured": machine.measured, "device": machine.device.type,
-            "free": f"{machine.free / 1e9:,.1f} GB", "swept": self.swept[0] if self.swept else "",
+            "free": size(machine.free), "swept": self.swept[0] if self.swept else "",
             "swept_rate": f"{self.swept[1]:g}" if self.swept else "", "tokens_per_han": f"{data.tokens_per_han:.1f}",
             "looked_at": f"{data.looked_at:,}", "scale": f"{(self['lora_alpha'] or 0) / self['lora_rank']:g}",
         }

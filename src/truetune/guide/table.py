@@ -21,11 +21,12 @@ from truetune.guide.facts import FALLBACK_TEMPLATE
 from truetune.guide.rates import LORA, WHOLE, by_size
 from truetune.guide.situation import ENOUGH_STEPS, MOST_EPOCHS, Situation, free_folder
 
-JUDGEMENT, SEEN, MEASURED, USER = "judgement", "seen", "measured", "user"
+JUDGEMENT, SEEN, MEASURED, RECKONED, USER = "judgement", "seen", "measured", "reckoned", "user"
 OWN: Mapping[str, Both] = {
     JUDGEMENT: Both("our judgement, not measured", "我们的判断，未经测量"),
     SEEN: Both("seen in your model and data", "来自你的模型和数据"),
     MEASURED: Both("measured here", "在本机实测"),
+    RECKONED: Both("reckoned from config.json, not measured", "由 config.json 估算，未经测量"),
     USER: Both("", ""),
 }
 """Sources that are no publication."""
@@ -117,10 +118,10 @@ CHOICES: tuple[Choice, ...] = (
 
     # ----------------------------------------------------------------------------------------------------------- method
     Choice("finetuning_type", lambda s: "full", "lora-learns-less", Both(
-        "Plain text for knowledge is more than LoRA holds well, and training every weight fits here ({need_full}, "
-        "{free} free).",
-        "用纯文本灌输知识超出 LoRA 的长处，而全量训练在本机放得下（{need_full}，可用 {free}）。"),
-        lambda s: s.goal == "knowledge" and s["stage"] == "pt" and s.full_fits),
+        "Plain text for knowledge is more than LoRA holds well, and training every weight fits here ({need}, {free} "
+        "free).",
+        "用纯文本灌输知识超出 LoRA 的长处，而全量训练在本机放得下（{need}，可用 {free}）。"),
+        lambda s: s.goal == "knowledge" and s["stage"] == "pt" and s.room_for("full").fits),
     Choice("finetuning_type", lambda s: "lora", "lora-without-regret", Both(
         "On data of this size LoRA learns as well as full fine-tuning, forgets less, and needs far less memory.",
         "在这个规模的数据上，LoRA 与全量微调效果相当，遗忘更少，显存小得多。")),
@@ -143,7 +144,7 @@ CHOICES: tuple[Choice, ...] = (
         lambda s: s.adapter),
 
     # ------------------------------------------------------------------------------------------- memory, batch, epochs
-    Choice("bf16", lambda s: s.facts.machine.fastest is torch.bfloat16, MEASURED, Both(
+    Choice("bf16", lambda s: s.facts.machine.precision.dtype is torch.bfloat16, MEASURED, Both(
         "The fastest safe format on this {device} ({measured}). Master weights stay in float32.",
         "本机（{device}）上最快且安全的格式（{measured}）。主权重保持 float32。"),
         lambda s: s.facts.machine.bfloat16 and not (s["fp16"] or s["pure_bf16"])),
@@ -154,11 +155,12 @@ CHOICES: tuple[Choice, ...] = (
     Choice("gradient_checkpointing", lambda s: True, "checkpointing", Both(
         "Without it not even one row at a time fits ({free} free). It costs about a third of the speed.",
         "不开启时连一次一行都放不下（可用 {free}）。速度约慢三分之一。"),
-        lambda s: s.needs_checkpointing),
-    Choice("gradient_checkpointing", lambda s: None, MEASURED, Both(
-        "Left open: a run measures at its start whether it is needed. It costs about a third of the speed.",
-        "不指定：训练开始时会实测是否需要。开启后速度约慢三分之一。")),
-    Choice("per_device_train_batch_size", lambda s: s.micro(), MEASURED, Both(
+        lambda s: s.room.checkpointing),
+    Choice("gradient_checkpointing", lambda s: None, RECKONED, Both(
+        "Left open, since it seems to fit without: a run measures at its start whether that is so. It costs about a third "
+        "of the speed.",
+        "不指定：看来不开启也放得下，训练开始时会再实测。开启后速度约慢三分之一。")),
+    Choice("per_device_train_batch_size", lambda s: s.room.micro, RECKONED, Both(
         "Rows computed at once: of the {wanted} rows of a step as many as fit (about {need}, {free} free). What is "
         "learned does not depend on it.",
         "同时计算的行数：每步 {wanted} 行，取内存放得下的最大值（约 {need}，可用 {free}）。它不影响学到什么。")),
@@ -297,7 +299,7 @@ class Note:
 
 
 NOTES: tuple[Note, ...] = (
-    Note("does-not-fit", "warn", "model_name_or_path", lambda s: not s.fits, Both(
+    Note("does-not-fit", "warn", "model_name_or_path", lambda s: not s.room.fits, Both(
         "training this model needs about {need} even one row at a time, and {free} are free here. Take a smaller model "
         "or a larger machine.",
         "即使一次一行，训练这个模型也约需 {need}，而本机只有 {free} 可用。请换小一些的模型或更大的机器。")),
