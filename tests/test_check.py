@@ -59,10 +59,8 @@ def test_facts_by_hand(bundled: Path, tmp_path: Path) -> None:
         "length_median": 22, "length_longest": 28, "learned_median": 5,
         "steps_per_epoch": 2, "steps": 6,  # 3 rows in steps of 1 x 2: one whole and one of what is left
     }
-    assert run.as_dict()["status"] == "warn"  # six steps are few
     split = ready(bundled, path, val_size=1)
     assert (split.facts["rows"], split.facts["rows_held_out"], len(split.held_out)) == (2, 1, 1)
-    assert json.loads(json.dumps(run.as_dict()))["facts"] == run.facts
 
 
 # ------------------------------------------------------------------------------------------------------ long rows
@@ -86,9 +84,9 @@ def test_too_long_is_dropped_and_told(bundled: Path, tmp_path: Path) -> None:
     finding = found(run, "too-long")
     assert (finding.severity, finding.option) == ("warn", "cutoff_len")
     *_, second, longest = sorted(len(row) for row in ready(bundled, path).train)
-    assert finding.message == (f"longer than 64 tokens: 2 of 3 rows (the longest has {longest}); 2 left out "
+    assert str(finding.message) == (f"longer than 64 tokens: 2 of 3 rows (the longest has {longest}); 2 left out "
                                f"({path}:2, {path}:3).")
-    assert finding.fix == f"cutoff_len: {longest} keeps all of them whole."
+    assert str(finding.fix) == f"cutoff_len: {longest} keeps all of them whole."
     assert not [f for f in ready(bundled, path, cutoff_len=longest).findings if f.id == "too-long"]  # just so long fits
     assert len(ready(bundled, path, cutoff_len=second).train) == 2
 
@@ -109,7 +107,7 @@ def test_truncate_cuts_in_proportion_and_fakes_no_end(bundled: Path, tmp_path: P
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in cut.ids[14:]
     wider = ready(bundled, path, cutoff_len=64, overlong="truncate").train[1]
     assert wider.ids.tolist() == [*whole.ids[:31], *whole.ids[asked : asked + 33]]
-    assert "; 2 cut, without an end where the answer is cut (" in found(run, "too-long").message
+    assert "; 2 cut, without an end where the answer is cut (" in str(found(run, "too-long").message)
 
 
 def test_split_goes_on_in_further_rows(bundled: Path, tmp_path: Path) -> None:
@@ -125,23 +123,24 @@ def test_split_goes_on_in_further_rows(bundled: Path, tmp_path: Path) -> None:
 def test_error_refuses_long_rows(bundled: Path, tmp_path: Path) -> None:
     path = long_rows(tmp_path)
     (finding,) = errors(refused(bundled, path, cutoff_len=64, overlong="error"))
-    assert finding.id == "too-long" and finding.message.startswith("longer than 64 tokens: 2 of 3 rows")
-    assert f"({path}:2, {path}:3)" in finding.message
+    assert finding.id == "too-long" and str(finding.message).startswith("longer than 64 tokens: 2 of 3 rows")
+    assert f"({path}:2, {path}:3)" in str(finding.message)
     _, finding = told = refused(bundled, path, cutoff_len=8)
     assert [each.id for each in told] == ["too-long", "no-rows-left"]  # and no talk of steps where no row is left
-    assert finding.message == "no row is left to learn from: 3 longer than 8 tokens."
+    assert str(finding.message) == "no row is left to learn from: 3 longer than 8 tokens."
 
 
 # ------------------------------------------------------------------------------------------- what would be mislearned
 
 
 def with_template(model: Path, folder: Path, tokenizer: Any, template: str) -> Path:
-    """The model's configuration and tokenizer with another chat template; preflight reads no weights."""
+    """The model with another chat template."""
     import copy
     import shutil
 
     folder.mkdir()
     shutil.copy(model / "config.json", folder)
+    (folder / "model.safetensors").symlink_to(model / "model.safetensors")
     other = copy.deepcopy(tokenizer)
     other.chat_template = template
     other.save_pretrained(folder)
@@ -149,19 +148,19 @@ def with_template(model: Path, folder: Path, tokenizer: Any, template: str) -> P
 
 
 def test_templates_that_teach_no_end_or_nothing(bundled: Path, tmp_path: Path, tokenizer: Any) -> None:
-    """No end-of-turn token: a warning with the row. No word of an answer: nothing to learn, so it is refused."""
+    """No end-of-turn token: a warning with the row. No word of an answer: nothing to learn, which is an error."""
     rows = write_rows(tmp_path / "rows.json", 3)
     plain = with_template(bundled, tmp_path / "plain", tokenizer,
                           "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
                           "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}")
     finding = found(ready(plain, rows), "no-end-of-turn")
     assert (finding.severity, finding.where) == ("warn", f"{rows}:2")
-    assert finding.message.startswith("in 3 of 3 rows the answer has no end-of-turn token")
+    assert str(finding.message).startswith("in 3 of 3 rows the answer has no end-of-turn token")
 
     silent = with_template(bundled, tmp_path / "silent", tokenizer,
                            "{% for m in messages if m['role'] == 'user' %}{{ m['content'] + '\n' }}{% endfor %}")
-    (finding,) = errors(refused(silent, rows))
-    assert (finding.id, finding.message) == ("nothing-learned", "no token is learned of 3 of 3 rows.")
+    (finding,) = errors(ready(silent, rows).findings)
+    assert (finding.id, str(finding.message)) == ("nothing-learned", "no token is learned of 3 of 3 rows (2, 7, 12).")
 
     no_system = with_template(bundled, tmp_path / "no-system", tokenizer,
                               "{% for m in messages %}{% if m['role'] == 'system' %}"
@@ -170,7 +169,7 @@ def test_templates_that_teach_no_end_or_nothing(bundled: Path, tmp_path: Path, t
     (finding,) = errors(refused(no_system, save(tmp_path / "s.jsonl", [
         {"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b", "system": "S"}])))
     assert finding.where == f"{tmp_path / 's.jsonl'}:2"
-    assert finding.message == "the chat template refuses it: no system here."
+    assert str(finding.message) == "the chat template refuses it: no system here."
 
     base = with_template(bundled, tmp_path / "base", tokenizer, "")
     (finding,) = refused(base, rows)
@@ -187,7 +186,8 @@ def test_answers_that_would_teach_a_slip(bundled: Path, tmp_path: Path) -> None:
     ])
     run = ready(bundled, path)
     drift = found(run, "drift")
-    assert drift.message.startswith("in 1 of 4 rows") and len([f for f in run.findings if f.option == "dataset"]) == 1
+    assert str(drift.message).startswith("in 1 of 4 rows")
+    assert len([f for f in run.findings if f.option == "dataset"]) == 1
     assert (drift.where, drift.severity) == (f"{path}:4", "warn")
 
 
@@ -196,7 +196,7 @@ def test_a_named_template_is_applied_and_told_apart(bundled: Path, tmp_path: Pat
     rows = write_rows(tmp_path / "rows.json", 3)
     run = ready(bundled, rows, template="smollm2")
     finding = found(run, "template-differs")
-    assert finding.severity == "warn" and "ing Face.<|im_end|>" in finding.message
+    assert finding.severity == "warn" and "ing Face.<|im_end|>" in str(finding.message)
     assert "trained by Hugging Face.<|im_end|>" in tokenizer.decode(run.train[0].ids)
     errors = refused(bundled, rows, template="llama3")  # its marks are no tokens of this tokenizer
     assert "template-token" in [finding.id for finding in errors]
@@ -204,19 +204,6 @@ def test_a_named_template_is_applied_and_told_apart(bundled: Path, tmp_path: Pat
 
 
 # ------------------------------------------------------------------------------------------------------------- steps
-
-
-def test_few_steps_and_all_warmup(bundled: Path, tmp_path: Path) -> None:
-    """12 rows in batches of 4: 3 steps an epoch. 6 epochs make 18, 7 make 21, and 20 are enough."""
-    rows = write_rows(tmp_path / "rows.json", 12)
-    few = ready(bundled, rows, per_device_train_batch_size=4, gradient_accumulation_steps=1, num_train_epochs=6)
-    assert found(few, "few-steps").message.startswith("12 rows make 18 optimizer steps in all")
-    enough = ready(bundled, rows, per_device_train_batch_size=4, gradient_accumulation_steps=1, num_train_epochs=7)
-    assert enough.findings == [] and enough.as_dict()["status"] == "ok"
-    warm = ready(bundled, rows, per_device_train_batch_size=4, gradient_accumulation_steps=1, num_train_epochs=7,
-                 warmup_steps=21)
-    assert found(warm, "all-warmup").message.startswith("warmup takes all 21 steps")
-    assert ready(bundled, rows, do_train=False).findings == []
 
 
 def test_model_and_data_errors_come_together(tmp_path: Path, truetune: Truetune) -> None:

@@ -367,20 +367,24 @@ def test_pairs(check: Any, tmp_path: Path) -> None:
     assert (finding.id, finding.severity) == ("longer-is-better", "info")
     assert "100 % of the pairs" in str(finding.message)
     assert line(section, "pairs").endswith("longer in 100 %")
+    slightly = pairs("It is the number {n}.", "It is a letter {n}.")
+    assert check(save(tmp_path / "slightly.jsonl", slightly), stage="dpo").findings == []
 
 
 # -------------------------------------------------------------------------------------------------- train and evaluate
 
 
 def test_rows_that_are_trained_on_and_measured(check: Any, tmp_path: Path) -> None:
-    """Of the held-out rows 3 of 4 are trained on too: their lines. With early stopping and all of them: an error, since
-    the evaluation decides when to stop."""
+    """Of the held-out rows 3 of 4 are trained on too: their lines. One of 60 changes the loss by little. With early
+    stopping and all of them: an error, since the evaluation decides when to stop."""
     train = save(tmp_path / "train.jsonl", good(20))
     both = save(tmp_path / "both.jsonl", [*answers("Something quite new, isn't it?", ask="New {n}?"), *good(3)])
     (finding,) = check(train, eval_dataset=(str(both),)).findings
     assert (finding.id, finding.severity, finding.option) == ("trained-and-measured", "warn", "eval_dataset")
     assert str(finding.message).startswith("3 of 4 held-out rows are trained on too (2, 3, 4)")
     assert finding.where == f"{both}:2"
+    one = save(tmp_path / "one.jsonl", [*answers(*["Something else, isn't it?"] * 59, ask="New {n}?"), *good(1)])
+    assert [finding.severity for finding in check(train, eval_dataset=(str(one),)).findings] == ["info"]
     options = {"eval_dataset": (str(train),), "eval_strategy": "steps", "early_stopping_steps": 2}
     (finding,) = check(train, **options).findings
     assert finding.severity == "error" and "20 of 20 held-out rows" in str(finding.message)
@@ -422,6 +426,8 @@ def test_of_a_large_file_the_first_rows_are_read(load: Any, check: Any, tmp_path
     section = check(path, most=500)
     assert line(section, "rows").startswith(
         f"about {data.train_rows:,} to train on | {path}: sampled, the first 500 of about ")
+    for held in ({"val_size": 0.2}, {"eval_dataset": (str(path),)}):
+        assert abs(check(path, most=500, **held).facts["held_out"] - (1000 if "val_size" in held else 5000)) < 50
     assert "抽样，只读约" in line(section, "rows", chinese=True) and section.facts["estimated"]
     assert "; about " in line(section, "learned")
     whole, _ = load(path)
@@ -539,7 +545,8 @@ def test_a_stream_is_looked_at_as_far_as_it_was_read(check: Any, tmp_path: Path)
 
 @pytest.mark.parametrize(("text", "script"), [
     ("How do I open a file in Python?", "Latin letters"), ("你好，请使用 Python 的 transformers 库", "Chinese"),
-    ("今日はいい天気ですね、学校へ行きます", "Japanese"), ("안녕하세요, 반갑습니다", "Korean"),
+    ("今日はいい天気ですね、学校へ行きます", "Japanese"), ("東京都の天気は晴れ、気温は二十度", "Japanese"),
+    ("안녕하세요, 반갑습니다", "Korean"),
     ("Привет, как у тебя дела?", "Cyrillic"),
     ("مرحبا بالعالم كله", "Arabic"), ("สวัสดีครับ ยินดีต้อนรับ", "Thai"), ("12 + 30 = 42", None), ("", None),
     ("\ud800 lone surrogates do no harm", "Latin letters"), ("\U0001f600 \U00100000 \U0010ffff", None),

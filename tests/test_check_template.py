@@ -98,6 +98,7 @@ def section(tmp_path: Path) -> Callable[..., Section]:
         ready = Preflight(config, model, renderer, data, Plan(len(data.train), 8, 1, 3.0, -1, 42, True), findings)
         section = template_section(ready, config)
         section.findings += thinking_findings(data.train, renderer, config)
+        section.facts["lengths"] = data.train.lengths.tolist()
         return section
 
     return make
@@ -288,6 +289,18 @@ def test_a_tokenizer_that_is_larger_than_the_model(folder: Any, section: Any, ro
     grown = np.concatenate([rows_of_weights, rows_of_weights[:1]])
     save_file({"model.embed_tokens.weight": grown}, model / "model.safetensors")
     assert section(model, ["They frobnicate it.", PLAIN]).findings == []
+
+
+def test_rows_that_are_longer_than_the_model(folder: Any, section: Any) -> None:
+    """More tokens than positions cannot be trained on; just as many can."""
+    longest = max(section(folder(name="long"), ["word " * 60 + "end.", PLAIN]).facts["lengths"])
+    short = folder({"config.json": {"max_position_embeddings": longest - 1}}, name="short")
+    (finding,) = section(short, ["word " * 60 + "end.", PLAIN]).findings
+    assert (finding.id, finding.severity, finding.option) == ("rows-beyond-context", "error", "cutoff_len")
+    assert str(finding.message).startswith(f"1 of 2 rows have more tokens (up to {longest}) than the model has ")
+    assert section(short, ["word " * 60 + "end.", PLAIN], **finding.cure).findings == []
+    just = folder({"config.json": {"max_position_embeddings": longest}}, name="just")
+    assert section(just, ["word " * 60 + "end.", PLAIN]).findings == []
 
 
 # --------------------------------------------------------------------------------------------------- the model's folder

@@ -99,8 +99,8 @@ def test_unknown_command(truetune: Truetune):
     near, far = truetune("trian", "run.yaml"), truetune("bake")
     assert (near.returncode, near.stderr) == (2, "error  trian: unknown command. Did you mean train?\n")
     assert (far.returncode, far.stderr) == (
-        2, "error  bake: unknown command. It is one of train, check, recipe, find-lr, data, explain, schema, chat, export, "
-           "env, version.\n")
+        2, "error  bake: unknown command. It is one of train, check, data, recipe, find-lr, chat, export, explain, "
+           "schema, env, version.\n")
 
 
 def test_everything_wrong_with_the_options_is_told_at_once_and_nothing_is_written(truetune: Truetune, tmp_path):
@@ -144,7 +144,8 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
 def test_check_as_json_always_has_the_same_shape(here, tiny, tmp_path):
     """Options wrong, data wrong, warnings, nothing to say: standard output is one JSON object each time."""
     write_rows(tmp_path / "rows.json", 24)
-    good = [f"--model_name_or_path={tiny}", "--dataset=rows.json", "--per_device_train_batch_size=1"]
+    good = [f"--model_name_or_path={tiny}", "--dataset=rows.json", "--per_device_train_batch_size=1",
+            "--learning_rate=2e-4"]
     cases = [  # words, exit status, status, ids of findings
         ([*good], 0, "ok", []),
         ([*good, "--val_size=4"], 0, "ok", ["eval-late"]),
@@ -159,7 +160,7 @@ def test_check_as_json_always_has_the_same_shape(here, tiny, tmp_path):
         returned, output, _ = here("check", "--json", *words)
         told = json.loads(output)
         assert (returned, told["status"]) == (exit_status, status), words
-        assert list(told) == ["status", "findings", "facts"]
+        assert list(told) == ["status", "findings", "facts", "suggestions"]
         assert [finding["id"] for finding in told["findings"]] == ids, words
         for finding in told["findings"]:
             assert list(finding) == ["id", "severity", "message", "option", "where", "fix", "source", "cure",
@@ -185,7 +186,8 @@ def test_missing_model_and_missing_data_are_told_together(here):
 def test_check_in_words(here, tiny, tmp_path):
     """It shows the first rows, what is learned, the numbers, and ends with one line that says how it stands."""
     write_rows(tmp_path / "rows.json", 24)
-    words = ["check", f"--model_name_or_path={tiny}", "--dataset=rows.json", "--per_device_train_batch_size=1"]
+    words = ["check", f"--model_name_or_path={tiny}", "--dataset=rows.json", "--per_device_train_batch_size=1",
+             "--learning_rate=2e-4"]
     status, said, _ = here(*words)
     assert status == 0
     assert "rows.json:2  " in said and "Question 0?" in said and "The answer is 0" in said

@@ -30,7 +30,7 @@ from truetune.model.load import load_model
 from truetune.model.policy import Policy
 from truetune.options.read import read_config
 from truetune.report import Terminal
-from truetune.review.probes import MOST_TOKENS, ask_before, read_probes, retention
+from truetune.review.probes import MOST_TOKENS, Probe, ask_before, read_probes, retention
 from truetune.review.report import write_report
 from truetune.review.rows import RowLosses, row_losses
 from truetune.review.signs import Signs, falls, short
@@ -48,7 +48,7 @@ def settings(folder: Path, model: Path, data: Path, **more: object) -> dict[str,
             "per_device_train_batch_size": 4, "before_after": False, "plot_loss": False, **more}
 
 
-def run(folder: Path, model: Path, data: Path, chinese: bool = False, **more: object) -> str:
+def run(folder: Path, model: Path, data: Path, chinese: bool = False, **more: Any) -> str:
     """Train in this process; returns what the console showed."""
     config, findings = read_config(options(**settings(folder, model, data, **more)))
     assert not findings
@@ -65,6 +65,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows.append({"instruction": "Question 20?", "input": "", "output": HOSTILE})
     path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def small(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 64 numbers a token that knows nothing: for what has nothing to do with what it says."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("small")
+    LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +177,10 @@ def test_numbers_are_short() -> None:
         "5e-5", "1.5e-4", "0.0015", "1e-7", "0.3", "30"]
 
 
-def test_signs_are_said_while_the_run_goes(tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_signs_are_said_while_the_run_goes(small: Path, data: Path, tmp_path: Path) -> None:
     """On the console and as a `note` event, in both languages. Seen again from events.jsonl, they are the same; and a
     run that goes on does not say them a second time."""
-    said = run(tmp_path, tiny, data, learning_rate=3, num_train_epochs=2)
+    said = run(tmp_path, small, data, learning_rate=3, num_train_epochs=2, finetuning_type="full")
     (note,) = [event for event in events(tmp_path, "note") if "diverges" in event["text"]]
     assert said.count(note["text"]) == 1 and "发散" in note["text_zh"]
     config, _ = read_config([str(tmp_path / "config.yaml")])
@@ -214,11 +228,11 @@ def test_answers_are_those_of_chat(asked: tuple[Path, str], tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ({"lora_dropout": 0.2}, {"finetuning_type": "full", "learning_rate": 1e-4}))
-def test_asking_disturbs_nothing(method: dict[str, Any], tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_asking_disturbs_nothing(method: dict[str, Any], small: Path, data: Path, tmp_path: Path) -> None:
     """With dropout and gradient checkpointing, losses and weights are the same to the bit as of a run that asks
     nothing."""
     for name in ("true", "false"):
-        run(tmp_path / name, tiny, data, before_after=name, max_steps=3, gradient_checkpointing=True, **method)
+        run(tmp_path / name, small, data, before_after=name, max_steps=3, gradient_checkpointing=True, **method)
     losses = [[event["loss"] for event in events(tmp_path / name)] for name in ("true", "false")]
     assert losses[0] == losses[1]
     (weights,) = {path.name for path in (tmp_path / "true").glob("*.safetensors")}
@@ -226,17 +240,19 @@ def test_asking_disturbs_nothing(method: dict[str, Any], tiny: Path, data: Path,
     assert read_probes(tmp_path / "true")["after"] and not read_probes(tmp_path / "false").get("after")
 
 
-def test_a_run_that_goes_on_does_not_ask_again(asked: tuple[Path, str], tiny: Path, data: Path,
-                                               tmp_path: Path) -> None:
-    """Its first answers are those of the run it goes on from: the model at a checkpoint is no longer the one before."""
-    folder, said = asked
-    assert said.count("asking the model 22 things") == 1
-    said = run(tmp_path / "on", tiny, data, before_after=True, plot_loss=True, val_size=3, eval_strategy="epoch",
-               save_steps=5, save_strategy="steps", num_train_epochs=4, lora_dropout=0.1,
-               probe_prompts=f"Who are you?,{HOSTILE}", resume_from_checkpoint=folder / "checkpoint-10")
-    assert "asking the model" not in said
-    assert read_probes(tmp_path / "on")["before"] == read_probes(folder)["before"]
-    assert read_probes(tmp_path / "on")["after"]["kept"] == read_probes(folder)["after"]["kept"]
+def test_a_run_that_goes_on_does_not_ask_again(small: Path, data: Path, tmp_path: Path) -> None:
+    """Its first answers are those of the run it goes on from: the model at a checkpoint is no longer the one before. So
+    when it goes on in the same folder, and the same is found before as after an undisturbed run."""
+    more = {"before_after": True, "max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 0.03}
+    said = run(tmp_path / "one", small, data, **more)
+    assert said.count("asking the model 23 things") == 1
+    whole = read_probes(tmp_path / "one")
+    for name in ("two", "one"):
+        said = run(tmp_path / name, small, data, **more, resume_from_checkpoint=tmp_path / "one" / "checkpoint-2")
+        assert "asking the model 23 things" not in said
+        told = read_probes(tmp_path / name)
+        assert told["before"] == whole["before"] and told["after"]["kept"] == whole["after"]["kept"]
+        assert told["before"]["kept"] != told["after"]["kept"]
 
 
 def start_of(model: Path, data: Path, **more: object) -> tuple[Any, Preflight, Policy]:
@@ -247,22 +263,24 @@ def start_of(model: Path, data: Path, **more: object) -> tuple[Any, Preflight, P
     return config, ready, Policy(load_model(ready.base, torch.float32, torch.device("cpu")))
 
 
-def test_prompts_of_the_user(tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_prompts_of_the_user(small: Path, data: Path, tmp_path: Path) -> None:
     """From a file, one a line; else of the first held-out rows, with the answer that the data give; else of the first
     training rows. What the template writes around a question is not shown."""
     file = tmp_path / "prompts.txt"
     file.write_text("One, two?\n\n你好\n", encoding="utf-8")
-    wanted = {"probe_prompts": (["One, two?", "你好"], [None, None]), "val_size": (3, 3)}
-    for more, (texts, answers) in (({"probe_prompts": file}, wanted["probe_prompts"]),):
-        config, ready, policy = start_of(tiny, data, **more)
+
+    def own_of(**more: object) -> tuple[list[Probe], Preflight]:
+        """Nothing is asked: with a folder to go on from that holds no answers there is only why."""
+        config, ready, policy = start_of(small, data, **more)
         interview = ask_before(config, ready, policy, tmp_path, tmp_path, print)
-        own = [probe for probe in interview.probes if probe.about == "yours"]
-        assert [probe.text for probe in own] == texts and [probe.wanted for probe in own] == answers
+        assert interview.why and interview.why.en == "the run began without asking"
+        return [probe for probe in interview.probes if probe.about == "yours"], ready
+
+    own, _ = own_of(probe_prompts=file)
+    assert [(probe.text, probe.wanted) for probe in own] == [("One, two?", None), ("你好", None)]
     for more in ({}, {"val_size": 3}):
-        config, ready, policy = start_of(tiny, data, **more)
-        interview = ask_before(config, ready, policy, tmp_path, tmp_path, print)
+        own, ready = own_of(**more)
         rows = ready.held_out[""] if more else ready.train
-        own = [probe for probe in interview.probes if probe.about == "yours"]
         assert [probe.where for probe in own] == [row.where for row in rows[:3]]
         assert all(re.fullmatch(r"Question (\d+)\?( Tell me\.)*", probe.text) for probe in own)
         assert all((probe.wanted or "").startswith("The answer is ") for probe in own)
@@ -270,41 +288,41 @@ def test_prompts_of_the_user(tiny: Path, data: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_asked(tokenizer: Any, data: Path, tmp_path: Path) -> None:
-    """A GPT-2 with room for 110 positions reads the rows, but not a prompt and 48 tokens more. It is trained all the
+    """A GPT-2 with room for 70 positions reads the rows, but not a prompt and 48 tokens more. It is trained all the
     same; one line and the report say that the answers are missing and why. So with a tokenizer that has no template."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(1)
     folder = tmp_path / "gpt2"
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=110, n_embd=8, n_layer=1, n_head=1)
-                    ).save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=70, n_embd=8, n_layer=1, n_head=1,
+                               bos_token_id=1, eos_token_id=2)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    said = run(tmp_path / "run", folder, data, before_after=True, max_steps=1, finetuning_type="full", cutoff_len=105)
+    said = run(tmp_path / "run", folder, data, before_after=True, max_steps=1, finetuning_type="full", cutoff_len=70)
     assert "before and after is left out: the model cannot be asked (IndexError" in said
     assert read_state(tmp_path / "run")["status"] == "finished"
     report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert "There are no answers: the model cannot be asked" in report
 
-    config, ready, policy = start_of(folder, data, cutoff_len=105)
+    config, ready, policy = start_of(folder, data, cutoff_len=70)
     ready.renderer.tokenizer.chat_template = None
     interview = ask_before(config, ready, policy, tmp_path, None, print)
     assert interview.why and interview.why.en == "the tokenizer has no chat template"
 
 
-def test_ctrl_c_while_it_is_asked_after_training(tiny: Path, data: Path, tmp_path: Path) -> None:
-    """A real signal, sent once `state` says that the run is finished: the report is written without the second answers,
-    and the run is finished."""
+def test_ctrl_c_while_it_is_asked_after_training(small: Path, data: Path, tmp_path: Path) -> None:
+    """A real signal, sent once the run is finished and the rows are told, which comes before the questions: the report
+    is written without the second answers, and the run stays finished."""
     done = threading.Event()
 
     def press() -> None:
-        while not done.is_set() and read_state(tmp_path).get("status") != "finished":
-            time.sleep(0.001)
+        while not done.is_set() and not read_probes(tmp_path).get("rows"):
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press)
     thread.start()
     try:
-        said = run(tmp_path, tiny, data, before_after=True, max_steps=1)
+        said = run(tmp_path, small, data, before_after=True, max_steps=1)
     finally:
         done.set()
         thread.join()
@@ -337,9 +355,9 @@ def test_the_loss_of_each_row_by_hand(tiny: Path, data: Path) -> None:
     assert sum(sums) == pytest.approx(-float((batch.weights * logp).sum()), rel=1e-4)
 
 
-def test_rows_of_the_last_epoch_count(tiny: Path, data: Path) -> None:
+def test_rows_of_the_last_epoch_count(small: Path, data: Path) -> None:
     """Early in a run every row is hard, so a row that was only seen then is not told."""
-    _, ready, _ = start_of(tiny, data)
+    _, ready, _ = start_of(small, data)
     batch = collate(ready.train[:2])
     losses, logp = RowLosses(6), torch.zeros(len(batch.targets))
     for step, (numbers, loss) in enumerate((((0, 1), 9.0), ((2, 3), 2.0), ((4, 5), 3.0), ((2, 3), 1.0))):
@@ -403,7 +421,7 @@ def test_few_steps_want_more_epochs() -> None:
     config, _ = read_config(options(learning_rate=5e-4, num_train_epochs=4))
     run = numbers(sample=(2.0, 1.9))
     verdict = judge(Numbers(config, Signs(5e-4, 5e-4, 1.0), run.done, run.total, 12, True, 0, (2.0, 1.9), (0.6, 0.8)))
-    assert verdict.then[0].en == "num_train_epochs: 9 (now 4): 48 steps are few."
+    assert verdict.then[0].en == "num_train_epochs: 9 (now 4), since 48 steps are few."
 
 
 # The report.
@@ -478,10 +496,10 @@ def test_a_report_can_be_made_again(asked: tuple[Path, str], tmp_path: Path) -> 
     assert "Not finished" in (copy / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_report_that_cannot_be_written_costs_only_itself(tiny: Path, data: Path, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_costs_only_itself(small: Path, data: Path, tmp_path: Path) -> None:
     """The model is written and the run is finished before the report is tried; one line says what failed."""
     (tmp_path / "report.md").mkdir()
-    said = run(tmp_path, tiny, data, chinese=True, max_steps=1)
+    said = run(tmp_path, small, data, chinese=True, max_steps=1)
     (line,) = [line for line in said.splitlines() if "报告写入失败" in line]
     assert "训练已完成并保存" in line
     assert read_state(tmp_path)["status"] == "finished" and (tmp_path / "adapter_model.safetensors").is_file()

@@ -131,7 +131,7 @@ Line = tuple[Words, Words]
 
 def _row_lines(data: Data, config: Config) -> Iterator[Line]:
     """How many rows there are, and how many of them were read."""
-    held = sum(map(len, data.held_out.values())) // PER_ROW[STAGE_ROWS[config.stage]]
+    held = _held_rows(data, config)
     held_en, held_zh = (f", {held:,} held out", f"，留出 {held:,} 行") if held else ("", "")
     if isinstance(data.train, Stream):
         looked = len(data.train.lengths)
@@ -157,6 +157,15 @@ def _row_lines(data: Data, config: Config) -> Iterator[Line]:
         yield Both("left out", "丢弃"), Both(
             f"{refused:,} that cannot be learned from, {dropped:,} longer than cutoff_len {config.cutoff_len}",
             f"无法学习的 {refused:,} 行，超过 cutoff_len {config.cutoff_len} 的 {dropped:,} 行")
+
+
+def _held_rows(data: Data, config: Config) -> int:
+    """How many rows measure, about so many where only the first were read."""
+    measuring = [found for found in data.sets if found.option == "eval_dataset"]
+    sequences = sum(len(found.store) * found.rows / max(found.store.manifest.raw_rows, 1) for found in measuring)
+    if not measuring:
+        sequences = sum(map(len, data.held_out.values())) * data.scale
+    return round(sequences / PER_ROW[STAGE_ROWS[config.stage]])
 
 
 def _about(data: Data) -> Both:
@@ -288,7 +297,7 @@ def _facts(data: Data, seen: Seen, held: Held, config: Config) -> dict[str, Any]
     lengths, learned = _natural(data), _learned(data, config)
     facts: dict[str, Any] = {
         "rows": data.train_rows // PER_ROW[STAGE_ROWS[config.stage]], "estimated": data.scale != 1,
-        "held_out": sum(map(len, data.held_out.values())) // PER_ROW[STAGE_ROWS[config.stage]],
+        "held_out": _held_rows(data, config),
         "sets": [{"name": found.source.name, "option": found.option, "rows": found.rows,
                   "read": found.store.manifest.raw_rows, "sampled": found.sampled,
                   "refused": sum(found.store.manifest.refusals.values()), "dropped": found.store.manifest.dropped}

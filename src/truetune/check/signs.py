@@ -121,7 +121,7 @@ SIGNS: Sequence[Sign] = (
     Sign("role-labels",
          ("user:", "human:", "assistant:", "ai:", "user：", "assistant：", "用户：", "用户:", "人类：", "人类:",
           "助手：", "助手:", "问：", "答："),
-         _search(r"^\s*(?:User|Human|Assistant|AI|用户|人类|助手|问|答)\s?[:：]", question=False,
+         _search(r"^[ \t]*(?:User|Human|Assistant|AI|用户|人类|助手|问|答)\s?[:：]", question=False,
                  flags=re.IGNORECASE | re.MULTILINE),
          Both("in {count} of {rows} {answers} a line begins with a speaker, such as {shown} ({places}): the model "
               "would learn to write both sides of a conversation.",

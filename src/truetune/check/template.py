@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from truetune.check.model import embedding, head, weights
+from truetune.check.model import embedding, head, longest_context, weights
 from truetune.check.section import Section
 from truetune.check.weights import Damaged, Tensor, read_json, read_rows
 from truetune.data.renderer import Rendered, Renderer
@@ -52,7 +52,7 @@ def template_section(ready: Preflight, config: Config) -> Section:
                      "rows_of_weights": matrix.shape[0] if matrix else None}
     section.lines.append((Both("stops at", "结束符"), ", ".join(
         f"{renderer.tokenizer.convert_ids_to_tokens(number)} ({number})" for number in renderer.stop_ids()) or "–"))
-    section.findings += _vocabulary_findings(renderer, sample, matrix, config)
+    section.findings += [*_vocabulary_findings(renderer, sample, matrix, config), *_context_findings(ready, config)]
     if config.stage == "pt":
         return section
     end = end_of_turn(ready.base, renderer, sample, matrix)
@@ -85,13 +85,17 @@ def _origin(ready: Preflight, config: Config) -> Both:
 
 
 def _brings(path: Path) -> bool:
-    if path.suffix == ".jinja":
-        return path.is_file()
+    """Whether a file brings a chat template."""
+    return path.is_file() if path.suffix == ".jinja" else bool(_settings(path).get("chat_template"))
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    """What a JSON file says; nothing where it cannot be read."""
     try:
         settings = read_json(path)
     except Damaged:
-        return False
-    return isinstance(settings, dict) and bool(settings.get("chat_template"))
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 # --------------------------------------------------------------------------------------------------------- end of turn
@@ -154,11 +158,7 @@ def end_of_turn(base: Path, renderer: Renderer, sample: list[Rendered], matrix: 
 def _shipped_stops(base: Path, vocabulary: int) -> list[int]:
     """Where the model stops as it came: generation_config.json, or config.json where that says nothing."""
     for name in ("generation_config.json", "config.json"):
-        try:
-            settings = read_json(base / name)
-        except Damaged:
-            continue
-        stops = settings.get("eos_token_id") if isinstance(settings, dict) else None
+        stops = _settings(base / name).get("eos_token_id")
         stops = stops if isinstance(stops, list) else [stops]
         found = [stop for stop in stops if isinstance(stop, int) and 0 <= stop < vocabulary]
         if found:
@@ -321,7 +321,23 @@ def _thought_findings(rows: Rows | Stream, renderer: Renderer, config: Config) -
                 "教模型思考就没问题；否则请从数据里去掉思考。"))
 
 
-# ---------------------------------------------------------------------------------------------------------- vocabulary
+# ----------------------------------------------------------------------------------------------- vocabulary and context
+
+
+def _context_findings(ready: Preflight, config: Config) -> Iterator[Finding]:
+    """Rows with more tokens than the model has positions for: it fails on them, or has never seen such a place."""
+    settings = _settings(ready.base / "config.json")
+    positions, lengths = longest_context(settings), ready.train.lengths
+    longer = int((lengths > positions).sum()) if positions else 0
+    if longer:
+        yield Finding("rows-beyond-context", "error", Both(
+            f"{longer:,} of {len(lengths):,} rows have more tokens (up to {int(lengths.max()):,}) than the model has "
+            f"positions ({positions:,}).",
+            f"{len(lengths):,} 行中有 {longer:,} 行的 token（最多 {int(lengths.max()):,} 个）超过模型的位置数"
+            f"（{positions:,}）。"),
+            option="cutoff_len", where=config.origin("cutoff_len"), cure={"cutoff_len": positions}, fix=Both(
+                f"cutoff_len: {positions} leaves them out or cuts them, as overlong says.",
+                f"cutoff_len: {positions} 会按 overlong 丢弃或截断它们。"))
 
 
 def _vocabulary_findings(renderer: Renderer, sample: list[Rendered], matrix: Tensor | None,

@@ -27,7 +27,8 @@ LOOKED_AT = 20_000
 """Rows of each data set: a share of 0.1 % is then known to a twentieth of a percent or so, in about a second."""
 _LETTERS = 24_000_000
 """At most so many of each data set, in rows of whatever length."""
-_CHUNK = 1000
+_CHUNK, _CHUNK_LETTERS = 1000, 1_000_000
+"""Rows that are counted together: many enough to be quick, few enough for memory, however long they are."""
 _NAMED = 5
 """So many places of a kind are kept."""
 _ONE_WORD = 12
@@ -197,16 +198,20 @@ def see(data: Data, config: Config) -> tuple[Seen, Held]:
 
 def _rows_of(option: str, data: Data, config: Config) -> Iterator[list[Said]]:
     """The rows that can be learned from among the first of each data set that `option` names, chunk by chunk."""
-    kind = STAGE_ROWS[config.stage]
     for source in _sources(option, data, config):
-        letters = 0
-        rows = islice(read_source(source, config, kind), LOOKED_AT)
-        while chunk := list(islice(rows, _CHUNK)):
-            said = [_said(row) for row in chunk if not isinstance(row, Refused)]
-            yield said
-            letters += sum(len(row.asked) + len(row.answered) for row in said)
+        chunk: list[Said] = []
+        letters = before = 0
+        for row in islice(read_source(source, config, STAGE_ROWS[config.stage]), LOOKED_AT):
+            if isinstance(row, Refused):
+                continue
+            chunk.append(_said(row))
+            letters += len(chunk[-1].asked) + len(chunk[-1].answered)
+            if len(chunk) == _CHUNK or letters - before > _CHUNK_LETTERS:
+                yield chunk
+                chunk, before = [], letters
             if letters > _LETTERS:
                 break
+        yield chunk
 
 
 def _sources(option: str, data: Data, config: Config) -> list[Source]:

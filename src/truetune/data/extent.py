@@ -114,7 +114,7 @@ def _read_ahead(paths: Sequence[Path], most: int, on: bool) -> tuple[int | None,
             for row in read_file(file, str(path)):
                 if file.tell() != fetched:
                     used, bytes, fetched = reading.rows, behind + fetched, file.tell()
-                    if first is not None and used:
+                    if first is not None:
                         return first, used, bytes
                 if reading.enough(row) and first is None:
                     first = reading.rows - 1

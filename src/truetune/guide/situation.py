@@ -37,6 +37,7 @@ class Situation:
     goal: Goal
     fixed: Config
     values: dict[str, Any] = field(default_factory=dict)
+    _shapes: dict[str, Shape] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         """The value of an option: fixed, chosen, or its default."""
@@ -135,9 +136,11 @@ class Situation:
     # ----------------------------------------------------------------------------------------------------- memory, time
 
     def shape_for(self, method: str) -> Shape:
-        """What of the model matters for memory if it is trained so."""
-        config = self.fixed.with_values("recipe", **{**self.values, "finetuning_type": method})
-        return shape_of(self.facts.model.base, config, self.facts.machine.precision)
+        """What of the model matters for memory if it is trained so; worked out once."""
+        if method not in self._shapes:
+            config = self.fixed.with_values("recipe", **{**self.values, "finetuning_type": method})
+            self._shapes[method] = shape_of(self.facts.model.base, config, self.facts.machine.precision)
+        return self._shapes[method]
 
     def room_for(self, method: str) -> Room:
         """What memory allows if the model is trained so."""

@@ -157,8 +157,8 @@ CHOICES: tuple[Choice, ...] = (
         "不开启时连一次一行都放不下（可用 {free}）。速度约慢三分之一。"),
         lambda s: s.room.checkpointing),
     Choice("gradient_checkpointing", lambda s: None, RECKONED, Both(
-        "Left open, since it seems to fit without: a run measures at its start whether that is so. It costs about a third "
-        "of the speed.",
+        "Left open, since it seems to fit without: a run measures at its start whether that is so. It costs about a "
+        "third of the speed.",
         "不指定：看来不开启也放得下，训练开始时会再实测。开启后速度约慢三分之一。")),
     Choice("per_device_train_batch_size", lambda s: s.room.micro, RECKONED, Both(
         "Rows computed at once: of the {wanted} rows of a step as many as fit (about {need}, {free} free). What is "

@@ -170,10 +170,10 @@ def ask_after(interview: Interview, policy: Policy, losses: RowLosses, ready: Pr
     if isinstance(ready.train, Rows):
         hardest, interview.typical = losses.hardest(_HARDEST, ready.plan.steps_per_epoch)
         interview.rows = [_hard_row(ready.train[number], loss, ready.renderer) for number, loss in hardest]
-    try:
-        if not interview.why:
-            interview.after = _try(interview, policy, say)
-    finally:
+    interview.write(folder)
+    if not interview.why:
+        say(Both("asking the model the same things again", "再问模型同样的问题"))
+        interview.after = _try(interview, policy, say)
         interview.write(folder)
 
 

@@ -36,8 +36,9 @@ class RowLosses:
 
     def saw(self, step: int, numbers: Sequence[int], batch: Batch, log_probabilities: torch.Tensor) -> None:
         """Take in what step `step` (from 0) has computed for the rows `numbers`, which are those of `batch`."""
-        self.losses[numbers] = row_losses(batch, log_probabilities.detach())
-        self.steps[numbers] = step + 1
+        rows = np.asarray(numbers)
+        self.losses[rows] = row_losses(batch, log_probabilities.detach())
+        self.steps[rows] = step + 1
 
     def hardest(self, count: int, epoch: int) -> tuple[list[tuple[int, float]], float]:
         """The `count` rows of highest loss, as (number, loss), and the median loss; both of the rows learned from in

@@ -272,7 +272,7 @@ def _overfit(run: Signs) -> Sign | None:
     at, low, now, step = best["step"], best["eval_loss"], evals[-1]["eval_loss"], evals[-1]["step"]
     after = [loss for place, loss in run.losses if place > at]
     before = [loss for place, loss in run.losses if place <= at][-len(after) :]
-    if now < 1.02 * low or not after or not before or median(after) >= median(before):
+    if now - low < max(0.02 * low, 0.01) or not after or not before or median(after) >= median(before):
         return None
     kept = Both("no checkpoint holds it", "没有保存当时的检查点")
     if at in (run.saved[-run.kept :] if run.kept else run.saved):

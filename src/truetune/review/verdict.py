@@ -21,12 +21,13 @@ Kind = Literal["unfinished", "broke", "overfit", "forgot", "too little", "learne
 _FELL, _MOVED = 0.1, (0.3, 0.02)
 """A loss that falls by a smaller share: too little to be noticed in the answers. By up to the second share too, where
 what the model says of other things has not moved by so many nats a token."""
-_ROSE = 0.03
-"""An evaluation loss this share above its best."""
+_ROSE = (0.03, 0.02)
+"""An evaluation loss above its best by this share, and so many nats at least."""
 _FORGOT = 1.0
 """Nats a token by which the model's own first answers have become less likely: a third of what it was."""
 _LEAKS = 0.2
 """The share of general questions that are answered with an answer out of the data."""
+_NO_MORE = Both("", "")
 _BY_HEART = 0.05
 _GOAL_STEPS, _MOST_EPOCHS = 100, 10
 """Optimizer steps that a run should have, and how often rows should be seen for it at most."""
@@ -101,9 +102,10 @@ def _broke(run: Numbers) -> bool:
 
 
 def _overfit(run: Numbers) -> bool:
-    worse = run.held_out and run.sample and run.sample[1] > (1 + _ROSE) * run.sample[0]
-    evals = run.signs.evaluations
-    return bool(worse or (run.best and evals[-1]["eval_loss"] > (1 + _ROSE) * run.best[2]))
+    pairs = [run.sample] if run.held_out and run.sample else []
+    if run.best:
+        pairs.append((run.best[2], run.signs.evaluations[-1]["eval_loss"]))
+    return any(now - low > max(_ROSE[0] * low, _ROSE[1]) for low, now in pairs)
 
 
 def _forgot(run: Numbers) -> bool:
@@ -143,7 +145,8 @@ def _fall_words(run: Numbers) -> list[Both]:
 
 def _chance(loss: float) -> str:
     """The probability behind a mean loss (its geometric mean)."""
-    return f"{100 * math.exp(-loss):.2g} %"
+    percent = 100 * math.exp(-loss)
+    return f"{percent:.3g} %" if percent >= 0.01 else "< 0.01 %"
 
 
 def _evaluation_words(run: Numbers) -> list[Both]:
@@ -163,12 +166,12 @@ def _kept_words(run: Numbers) -> list[Both]:
     if not run.kept:
         return []
     lost = run.kept[1] - run.kept[0]
-    size, times = _SIZES[(lost > _FORGOT / 10) + (lost > _FORGOT)], f"{math.exp(-lost):.2g}"
+    size, times = _SIZES[(lost > _FORGOT / 10) + (lost > _FORGOT)], f"{max(math.exp(-lost), 0.01):.2f}"
     said = [Both(f"Of other things it has forgotten {size.en}: a token of its earlier answers to {run.of} general "
-                 f"questions is {times} times as likely as before. {run.same} of these answers are the same to the "
-                 "letter.",
+                 f"questions is {times} times as likely as before. Word for word the same are {run.same} of {run.of} "
+                 "answers.",
                  f"对其他内容{size.zh}：训练前它对 {run.of} 个通用问题的回答，现在每个 token 的概率平均是原来的 "
-                 f"{times} 倍；其中 {run.same} 个回答一字不差。")]
+                 f"{times} 倍；{run.of} 个回答中有 {run.same} 个一字不差。")]
     if run.leaks:
         said.append(Both(f"{run.leaks} of {run.of} general questions it now answers with an answer out of your data.",
                          f"{run.of} 个通用问题中，有 {run.leaks} 个现在被它用你数据里的回答来回答。"))
@@ -197,10 +200,10 @@ def _blind_words(run: Numbers) -> list[Both]:
 # ----------------------------------------------------------------------------------------------------------- what to do
 
 
-def _set(option: str, value: str, now: float, more: Both | None = None) -> Both:
-    """`learning_rate: 2e-4 (now 0.002)`, and something about it."""
-    en, zh = (f": {more.en}", f"：{more.zh}") if more else (".", "。")
-    return Both(f"{option}: {value} (now {short(now)}){en}", f"{option}: {value}（现在是 {short(now)}）{zh}")
+def _set(option: str, value: str, now: float, more: Both = _NO_MORE) -> Both:
+    """`learning_rate: 2e-4 (now 0.002).`, and something about it before the stop."""
+    return Both(f"{option}: {value} (now {short(now)}){more.en}.",
+                f"{option}: {value}（现在是 {short(now)}）{more.zh}。")
 
 
 def _slower(run: Numbers) -> list[Both]:
@@ -214,7 +217,7 @@ def _more(run: Numbers) -> list[Both]:
     if run.total >= _GOAL_STEPS or epochs <= run.config.num_train_epochs:
         return [faster]
     longer = _set("num_train_epochs", str(epochs), run.config.num_train_epochs,
-                  Both(f"{run.total} steps are few.", f"{run.total} 步太少。"))
+                  Both(f", since {run.total} steps are few", f"，因为 {run.total} 步太少"))
     return [faster, longer] if rate < run.signs.usual_rate / 2 else [longer, faster]
 
 
@@ -224,7 +227,7 @@ def _earlier(run: Numbers) -> list[Both]:
         return [_set("num_train_epochs", "1", run.config.num_train_epochs), *_slower(run)]
     step, epoch, _ = run.best
     said = [_set("num_train_epochs", short(epoch), run.config.num_train_epochs,
-                 Both("or early_stopping_steps: 2.", "或设置 early_stopping_steps: 2。"))]
+                 Both(", or early_stopping_steps: 2", "，或设置 early_stopping_steps: 2"))]
     if step in run.checkpoints:
         said.insert(0, Both(f"Use checkpoint-{step}: it is the best state.",
                             f"使用 checkpoint-{step}：那是最好的状态。"))
@@ -232,15 +235,14 @@ def _earlier(run: Numbers) -> list[Both]:
 
 
 def _gentler(run: Numbers) -> list[Both]:
-    said = [Both("Read the answers below: if the new way of answering is what you want, all is well.",
-                 "请看下面的回答：如果新的回答方式正是你想要的，就没有问题。"),
-            _set("learning_rate", short(run.config.learning_rate / 3), run.config.learning_rate,
-                 Both("or fewer epochs, or general rows mixed into the data.",
-                      "或减少 epoch，或在数据中混入通用数据。"))]
+    said = [_set("learning_rate", short(run.config.learning_rate / 3), run.config.learning_rate,
+                 Both(", or fewer epochs, or general rows mixed into the data",
+                      "，或减少 epoch，或在数据中混入通用数据"))]
     if run.config.finetuning_type in ("full", "freeze"):
         said.append(Both("finetuning_type: lora, which forgets less (Biderman et al. 2024, arXiv:2405.09673).",
                          "finetuning_type: lora，遗忘更少（Biderman 等 2024，arXiv:2405.09673）。"))
-    return said
+    return [*said, Both("Or nothing, if the new way of answering is what you want: read the answers below.",
+                        "也可以什么都不改：请看下面的回答，如果新的回答方式正是你想要的，就没有问题。")]
 
 
 def _talk(run: Numbers) -> list[Both]:
