@@ -32,7 +32,7 @@ from truetune.data.batches import Batch, collate
 from truetune.data.renderer import Rendered
 from truetune.events import ConsoleProgress, Event, Events, read_events
 from truetune.files import write_into, write_json
-from truetune.findings import Both, Finding, Problem, problem, refuse, worst_first
+from truetune.findings import Both, Finding, Problem, problem, refuse, spoken, worst_first
 from truetune.interrupt import Interrupts
 from truetune.model.load import cast_weights, fingerprint, load_model, write_manifest
 from truetune.model.memory import fits
@@ -99,7 +99,7 @@ def train(config: Config, terminal: Terminal, findings: Sequence[Finding] = (), 
                 plot_loss(read_events(run.folder / EVENTS), run.folder / "training_loss.png")
     if interview:
         _review(session, interview, terminal)
-    terminal.print(f"written to {run.folder}")
+    terminal.say(Both(f"written to {run.folder}", f"已写入 {run.folder}"))
 
 
 def _run(session: Session) -> None:
@@ -173,17 +173,21 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
         fit, numbers = fits(policy, sample, ready.largest_batch(config.rows_at_once), device)
         config = config.with_values(f"rule: {numbers}", gradient_checkpointing=not fit)
         if not fit:
-            say(f"gradient checkpointing is on: {numbers}; a smaller per_device_train_batch_size would be faster")
+            say(Both(f"gradient checkpointing is on: {numbers}; a smaller per_device_train_batch_size would be faster",
+                     f"已启用 gradient checkpointing：{numbers.zh}；减小 per_device_train_batch_size 会更快"))
     run.freeze(config)
     if config.gradient_checkpointing:
         causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    say(f"{config.finetuning_type} on {device.type} in {precision.name} ({precision.reason}); "
-        f"{sum(w.numel() for w in weights.values()):,} of {sum(w.numel() for w in model.parameters()):,} weights train")
+    trained, all_of_them = (sum(weight.numel() for weight in some) for some in (weights.values(), model.parameters()))
+    say(Both(f"{config.finetuning_type} on {device.type} in {precision.name} ({precision.reason}); "
+             f"{trained:,} of {all_of_them:,} weights train",
+             f"{config.finetuning_type}，{device.type}，{precision.name}（{spoken(precision.reason, True)}）；"
+             f"训练 {all_of_them:,} 个权重中的 {trained:,} 个"))
 
     data_hash = hash_inputs(ready)
     progress = load_checkpoint(run.resume, optimizer, data_hash) if run.resume else Progress()
     if run.resume:
-        say(f"going on from {run.resume}")
+        say(Both(f"going on from {run.resume}", f"从 {run.resume} 继续"))
     bar = ConsoleProgress(terminal, ready.plan.total_steps)
     parameters = sum(weight.numel() for weight in model.parameters())
     signs = Signs.of(config, parameters)
@@ -210,8 +214,10 @@ def _loop(session: Session) -> None:
             _save(session)
             saved = progress.step
         if stops_early:
-            session.events.emit("note", step=progress.step, text=f"stopped early at step {progress.step}: {patience} "
-                                f"evaluations without a loss below {progress.best_eval:.4f}")
+            session.events.emit("note", step=progress.step, text=Both(
+                f"stopped early at step {progress.step}: {patience} evaluations without a loss below "
+                f"{progress.best_eval:.4f}",
+                f"在第 {progress.step} 步提前停止：连续 {patience} 次评估的 loss 都没有低于 {progress.best_eval:.4f}"))
         if stops_early or progress.step >= plan.total_steps:
             return
         learning_rate = session.optimizer.learning_rate
@@ -243,13 +249,13 @@ def take_step(session: Session) -> float:
         log_probabilities = session.policy.log_probabilities(batch)
         loss, weight, _ = session.objective.loss(log_probabilities, None, batch)
         if not loss.isfinite():
-            raise _not_finite(session, batches, f"the loss is {loss.item()}")
+            raise _not_finite(session, batches, Both(f"the loss is {loss.item()}", f"loss 为 {loss.item()}"))
         optimizer.backward(loss)
         session.row_losses.saw(progress.step, numbers, batch, log_probabilities)
         loss_sum, count, tokens = loss_sum + loss.item(), count + weight, tokens + batch.tokens
     norm = optimizer.step(count)
     if not math.isfinite(norm) and not optimizer.scaler.is_enabled():
-        raise _not_finite(session, batches, f"the length of the gradient is {norm}")
+        raise _not_finite(session, batches, Both(f"the length of the gradient is {norm}", f"梯度的长度为 {norm}"))
     progress.took_step(loss_sum, count, tokens, time.perf_counter() - began)
     return norm
 
@@ -299,7 +305,7 @@ def _evaluate(session: Session) -> None:
     progress, plan = session.progress, session.ready.plan
     if progress.evaluations and progress.evaluations[-1]["step"] == progress.step:
         return
-    session.bar.busy("evaluating")
+    session.bar.busy(Both("evaluating", "正在评估"))
     session.model.eval()
     with torch.no_grad():
         sums = {name: loss_of(session, rows) for name, rows in session.ready.held_out.items()}
@@ -338,11 +344,11 @@ def _due(every: float, strategy: str, session: Session) -> bool:
 
 def _save(session: Session) -> None:
     config, progress = session.config, session.progress
-    session.bar.busy("saving a checkpoint")
+    session.bar.busy(Both("saving a checkpoint", "正在保存检查点"))
     path = save_checkpoint(
         session.run.folder, progress, session.data_hash, None if config.save_only_model else session.optimizer,
         lambda folder: _write_model(session, folder), config.save_total_limit)
-    session.events.emit("checkpoint", step=progress.step, text=f"saved {path}")
+    session.events.emit("checkpoint", step=progress.step, text=Both(f"saved {path}", f"已保存 {path}"))
 
 
 def _write_model(session: Session, folder: Path) -> None:
@@ -366,19 +372,25 @@ def hash_inputs(ready: Preflight) -> str:
 def _device_findings(config: Config, device: torch.device) -> list[Finding]:
     findings = []
     if config.tf32 and device.type != "cuda":
-        findings.append(Finding("no-effect", "info", "no effect: tf32 is a format of NVIDIA GPUs, and this run is on "
-                                f"the {device.type}.", option="tf32", where=config.origin("tf32")))
+        findings.append(Finding("no-effect", "info", Both(
+            f"no effect: tf32 is a format of NVIDIA GPUs, and this run is on the {device.type}.",
+            f"不起作用：tf32 是 NVIDIA GPU 的格式，而这次用的是 {device.type}。"),
+            option="tf32", where=config.origin("tf32")))
     if (config.bf16 or config.pure_bf16) and not has_native_bf16(device):
         option = "bf16" if config.bf16 else "pure_bf16"
-        findings.append(Finding("slow-bf16", "warn", f"this {device.type} emulates bfloat16, which is slow.",
-                                option=option, where=config.origin(option), fix="bf16: false computes in float32."))
+        findings.append(Finding("slow-bf16", "warn", Both(f"this {device.type} emulates bfloat16, which is slow.",
+                                                          f"这里的 {device.type} 只能模拟 bfloat16，很慢。"),
+                                option=option, where=config.origin(option),
+                                fix=Both("bf16: false computes in float32.", "bf16: false 会用 float32 计算。")))
     if device.type == "cuda" and torch.cuda.device_count() > 1:
-        findings.append(Finding("one-gpu", "warn", f"{torch.cuda.device_count()} GPUs are here, and one is used: "
-                                "training on several comes later."))
+        count = torch.cuda.device_count()
+        findings.append(Finding("one-gpu", "warn", Both(
+            f"{count} GPUs are here, and one is used: training on several comes later.",
+            f"这里有 {count} 块 GPU，只用一块：暂不支持多卡训练。")))
     return findings
 
 
-def _not_finite(session: Session, batches: Sequence[Batch], what: str) -> Problem:
+def _not_finite(session: Session, batches: Sequence[Batch], what: Both) -> Problem:
     """Keep the batches that led here, and say what is known."""
     path, tokenizer = session.run.folder / "failed_batch.jsonl", session.ready.renderer.tokenizer
     with path.open("w", encoding="utf-8") as file:
@@ -388,9 +400,13 @@ def _not_finite(session: Session, batches: Sequence[Batch], what: str) -> Proble
                 file.write(json.dumps({"row": place, "ids": ids, "text": tokenizer.decode(ids)},
                                       ensure_ascii=False) + "\n")
     damaged = [name for name, weight in session.optimizer.masters.items() if not weight.isfinite().all()]
-    cause = f"weights are no longer finite, {damaged[0]} first" if damaged else "the weights are still finite"
-    known = checkpoints(session.run.folder)
-    return problem("not-finite", f"{what}; {cause}. The step's rows are kept in {path}; "
-                   f"{f'{known[-1].name} is the last checkpoint' if known else 'no checkpoint was written'}.",
+    cause = Both(f"weights are no longer finite, {damaged[0]} first", f"权重已不是有限的数，首先是 {damaged[0]}") \
+        if damaged else Both("the weights are still finite", "权重仍是有限的数")
+    known, rate = checkpoints(session.run.folder), f"{session.optimizer.learning_rate:g}"
+    last = Both(f"{known[-1].name} is the last checkpoint", f"最后一个检查点是 {known[-1].name}") if known else \
+        Both("no checkpoint was written", "还没有写过检查点")
+    return problem("not-finite", Both(f"{what}; {cause}. The step's rows are kept in {path}; {last}.",
+                                      f"{what.zh}；{cause.zh}。这一步的数据保存在 {path}；{last.zh}。"),
                    option=f"step {session.progress.step + 1}",
-                   fix=f"Lower learning_rate (now {session.optimizer.learning_rate:g}), or look at these rows.")
+                   fix=Both(f"Lower learning_rate (now {rate}), or look at these rows.",
+                            f"请降低 learning_rate（现在是 {rate}），或检查这些数据。"))

@@ -142,8 +142,10 @@ def _parameters(settings: Any, base: Path) -> int:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(settings)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise problem("unknown-architecture", f"{base / 'config.json'} describes no causal language model: "
-                      f"{str(error).splitlines()[0]}", option="model_name_or_path") from None
+        file, reason = base / "config.json", str(error).splitlines()[0]
+        raise problem("unknown-architecture", Both(f"{file} describes no causal language model: {reason}",
+                                                   f"{file} 描述的不是因果语言模型：{reason}"),
+                      option="model_name_or_path") from None
     return sum(weight.numel() for weight in model.parameters())
 
 

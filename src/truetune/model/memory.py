@@ -13,6 +13,7 @@ import torch
 
 from truetune.data.batches import collate
 from truetune.data.renderer import Rendered
+from truetune.findings import Both
 from truetune.model.policy import Policy
 
 SHARE = 0.7
@@ -47,9 +48,10 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def fits(policy: Policy, rows: Sequence[Rendered], largest: int, device: torch.device) -> tuple[bool, str]:
+def fits(policy: Policy, rows: Sequence[Rendered], largest: int, device: torch.device) -> tuple[bool, Both]:
     """Whether a batch of `largest` tokens fits without gradient checkpointing, and the numbers in words; measured on
     a few `rows`."""
     needed = activation_bytes(policy, rows, device) * largest
     free = free_bytes(device)
-    return needed < SHARE * free, f"activations of up to {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free"
+    much, left = f"{needed / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
+    return needed < SHARE * free, Both(f"activations of up to {much}, {left} free", f"激活值最多 {much}，可用 {left}")
