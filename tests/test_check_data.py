@@ -517,6 +517,14 @@ def test_a_sample_of_other_data_is_another(load: Any, tmp_path: Path) -> None:
     assert first.train[0].ids.tolist() != second.train[0].ids.tolist() == whole.train[0].ids.tolist()
 
 
+def test_a_sample_never_stands_in_tokenized_path(load: Any, tmp_path: Path) -> None:
+    """That folder is the run's: it is empty until all rows are there, and then all of them are used."""
+    path, kept = save(tmp_path / "rows.jsonl", many(3000)), tmp_path / "kept"
+    assert len(load(path, most=300, tokenized_path=str(kept))[0].train) == 300 and not kept.exists()
+    assert len(load(path, tokenized_path=str(kept))[0].train) == 3000 and kept.is_dir()
+    assert len(load(path, most=300, tokenized_path=str(kept))[0].train) == 3000
+
+
 def test_a_cut_arrow_file_is_told(load: Any, tmp_path: Path) -> None:
     """Rows behind the sample that are not there show when they are counted."""
     import pyarrow

@@ -316,7 +316,7 @@ FOLDERS: dict[str, tuple[Files, str, str]] = {
     "weights that are a web page": (
         {"model.safetensors": b"<!DOCTYPE html><html></html>"}, "weights-damaged", "is no safetensors file"),
     "empty weights": ({"model.safetensors": b""}, "weights-damaged", "is empty"),
-    "no weights": ({"model.safetensors": None}, "no-weights", "there are no weights in"),
+    "no weights": ({"model.safetensors": None}, "no-weights", "there are no safetensors weights in"),
     "pickles": ({"model.safetensors": None, "pytorch_model.bin": b"PK"}, "pickled-weights", "pytorch_model.bin"),
     "weights of another name": (
         {"model.safetensors": None, "consolidated.safetensors": b"x"}, "no-weights", "only consolidated"),
@@ -388,7 +388,8 @@ def test_what_a_folder_may_have_wrong(what: str, folder: Any) -> None:
 
 
 def test_a_right_folder_has_nothing_wrong(folder: Any, bundled: Path, tiny: Path) -> None:
-    """Neither the real models nor a made one, in one file or in shards, nor a model of another family."""
+    """Neither the real models nor a made one, in one file or in shards; nor a model of another family, one whose
+    embeddings have a width of their own (as OPT's), which keeps a mask as bytes and has a layer more than it says."""
     for model in (bundled, tiny, folder()):
         assert model_findings(model, Config(model_name_or_path=str(model))) == []
     sharded = folder(GOOD_INDEX, name="sharded")
@@ -403,6 +404,11 @@ def test_a_right_folder_has_nothing_wrong(folder: Any, bundled: Path, tiny: Path
     save_file({"wte.weight": np.zeros((49152, WIDTH), np.float32), "h.0.ln_1.bias": np.zeros(WIDTH, np.float32)},
               gpt2 / "model.safetensors")
     assert model_findings(gpt2, Config()) == []
+    odd = folder({"config.json": {"word_embed_proj_dim": WIDTH, "hidden_size": 2 * WIDTH}}, name="odd")
+    save_file({"model.embed_tokens.weight": np.zeros((49152, WIDTH), np.float32),
+               "model.layers.0.attn.bias": np.zeros((64, 64), np.uint8),
+               "model.layers.1.mtp.weight": np.zeros((4, 4), np.float32)}, odd / "model.safetensors")
+    assert model_findings(odd, Config()) == []
 
 
 def test_things_that_are_no_folder(tmp_path: Path, folder: Any) -> None:

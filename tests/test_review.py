@@ -222,9 +222,8 @@ def test_answers_are_those_of_chat(asked: tuple[Path, str], tiny: Path) -> None:
         config, _ = read_config(options(model_name_or_path=tiny, temperature=0, max_new_tokens=MOST_TOKENS,
                                         infer_dtype="float32", use_cpu=True, **more))
         engine, told = load_engine(config, print), read_probes(folder)
-        for number in (0, 5):
-            asked_for = [{"role": "user", "content": told["probes"][number]["text"]}]
-            assert engine.answer([asked_for]) == [told[side]["answers"][number]["text"]]
+        question = [{"role": "user", "content": told["probes"][0]["text"]}]
+        assert engine.answer([question]) == [told[side]["answers"][0]["text"]]
 
 
 @pytest.mark.parametrize("method", ({"lora_dropout": 0.2}, {"finetuning_type": "full", "learning_rate": 1e-4}))
@@ -241,18 +240,17 @@ def test_asking_disturbs_nothing(method: dict[str, Any], small: Path, data: Path
 
 
 def test_a_run_that_goes_on_does_not_ask_again(small: Path, data: Path, tmp_path: Path) -> None:
-    """Its first answers are those of the run it goes on from: the model at a checkpoint is no longer the one before. So
-    when it goes on in the same folder, and the same is found before as after an undisturbed run."""
+    """Its first answers are those of the run it goes on from: the model at a checkpoint is no longer the one before.
+    What it says at the end is what an undisturbed run says."""
     more = {"before_after": True, "max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 0.03}
     said = run(tmp_path / "one", small, data, **more)
     assert said.count("asking the model 23 things") == 1
     whole = read_probes(tmp_path / "one")
-    for name in ("two", "one"):
-        said = run(tmp_path / name, small, data, **more, resume_from_checkpoint=tmp_path / "one" / "checkpoint-2")
-        assert "asking the model 23 things" not in said
-        told = read_probes(tmp_path / name)
-        assert told["before"] == whole["before"] and told["after"]["kept"] == whole["after"]["kept"]
-        assert told["before"]["kept"] != told["after"]["kept"]
+    said = run(tmp_path / "two", small, data, **more, resume_from_checkpoint=tmp_path / "one" / "checkpoint-2")
+    assert "asking the model 23 things" not in said
+    told = read_probes(tmp_path / "two")
+    assert told["before"] == whole["before"] and told["after"]["kept"] == whole["after"]["kept"]
+    assert told["before"]["kept"] != told["after"]["kept"]
 
 
 def start_of(model: Path, data: Path, **more: object) -> tuple[Any, Preflight, Policy]:

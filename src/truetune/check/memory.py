@@ -1,76 +1,57 @@
 """How much memory a run needs, part by part, from config.json alone.
 
-The model is built on torch's `meta` device, where tensors have shapes and no numbers, tuned as the run tunes it, and
-taken through one forward pass; what autograd would keep for the backward pass is counted as it keeps it. So every
-architecture that transformers knows, every method and every number format is counted as it is, in a second or two and
-with no weight read.
+`shape` counts what of the model matters; here it becomes bytes. With P parameters of b bytes, of which p are trained,
+V x H the head's matrix, and n = 4 where the optimizer steps float32 copies, else b:
 
-With P parameters of b bytes, of which p are trained (m = 4 where the optimizer steps float32 copies, else 0):
-
-    weights      P b
-    gradients    4 p, and once a backward pass b p more where there are copies (`optim.Optimizer.backward`)
-    optimizer    (8 + m) p: AdamW's two moments and the copies
-    activations  what autograd keeps of the longest batch; with checkpointing the inputs of each layer, and one layer
-    head         some chunks of logits (`model.head.CHUNK_BYTES`), and the gradient of its matrix where it is trained
+    weights      P b                    where they are quantised to q bits: P' q / 8 for the P' in linear layers, with
+                                        q = 4.127 for nf4 with its scales quantised too (Dettmers et al. 2023, QLoRA,
+                                        arXiv:2305.14314, section 3: 0.127 bits of scales a weight)
+    gradients    n p                    they are added up in the number format in which the optimizer steps
+    optimizer    2 n p, and 4 p         AdamW's two moments; the float32 copies, where there are any
+    activations  A                      what autograd keeps of the longest batch; with checkpointing the inputs of each
+                                        layer, and one layer a (Chen et al. 2016, arXiv:1604.06174)
+    head         k c, and 2 V H b       c: a chunk of logits (`model.head.CHUNK_BYTES`), k of which are there at once;
+                 where it is trained    the gradient of its matrix as it was and as a chunk adds to it
     process      interpreter, libraries and data, which this process holds too; on a GPU what CUDA takes for itself
 
-They are not there all at once: a run needs as much as its largest phase. Of N processes that share (Rajbhandari et al.
-2020, ZeRO, arXiv:1910.02054, figure 1) each holds 1/N of the optimizer under ZeRO-1, of the gradients too under ZeRO-2,
-of the weights too under ZeRO-3 and FSDP.
+For whole weights in bfloat16 that is 2 + 4 + 12 bytes a parameter: the 16 of mixed precision (Rajbhandari et al. 2020,
+ZeRO, arXiv:1910.02054, section 3.1) and 2 more, since gradients are added up in float32.
+
+They are not there all at once. A run needs as much as its largest phase, beside what stays (weights, optimizer,
+process; gradients too between the batches of a step):
+
+    loading      the file's pages and what is made of them
+    forward      A + a + head           a, one layer: what passes back through a layer is about as large as what it kept
+    backward     the same with the head's gradient; at the end of it gradients, and no A
+    step         gradients, and two float32 temporaries of the largest matrix
+
+On the CPU the C library keeps freed pieces under 32 MiB for later, in a heap that tensors of ever new sizes leave full
+of holes: what was the most in use stays, times `SLACK`, and only larger pieces are given back. On a GPU nothing is
+added for the allocator's holes; nothing was measured there.
+
+Of N processes that share each holds 1/N of the optimizer under ZeRO-1, of the gradients too under ZeRO-2, of the
+weights too under ZeRO-3 and FSDP (ZeRO, figure 1). Weights that are divided are gathered layer by layer: one is
+computed with while the next one comes. DDP adds flat copies of the gradients in which they are exchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedModel
+from truetune.check.shape import SHORT, Shape, shape_of
+from truetune.model.head import CHUNK_BYTES
 
-from truetune.findings import Both, problem
-from truetune.model.find import load_model_config
-from truetune.model.head import CHUNK_BYTES, log_probabilities
-from truetune.model.methods import METHODS, layers_of, trainable
-from truetune.model.policy import head_of
-from truetune.model.precision import Precision
-from truetune.options import Config
+__all__ = ["ALONE", "Memory", "Shape", "Split", "predict", "shape_of"]
 
-_ATTENTION = "truetune_shapes"
-_SHORT = (32, 64)
-"""Tokens of the two rows that go through the model: what is kept grows with tokens in a straight line."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What of a model matters for memory. Sizes in bytes, unless said otherwise.
-
-    parameters: how many there are in all; trained: of them trained, with adapters; active: used for a token (of a
-    mixture of experts some are not). adapter: whether an adapter is trained. bytes: of one weight while computing.
-    layers: of the model. kept, kept_layer: what a token leaves for the backward pass, in all and in one layer; input:
-    what goes into a layer for one token. largest: parameters of the largest trained matrix. head: of the output head's
-    matrix; head_trained: whether it is trained.
-    """
-
-    parameters: int
-    trained: int
-    active: int
-    adapter: bool
-    bytes: int
-    master: bool
-    layers: int
-    kept: float
-    kept_layer: float
-    input: int
-    largest: int
-    head: int
-    head_trained: bool
-
-    @property
-    def weight_bytes(self) -> int:
-        return self.parameters * self.bytes
+SLACK = {True: 1.3, False: 1.15}
+"""What the C library's heap grows to for each byte that is kept, with an adapter and without: an adapter's small pieces
+lie between the large ones and keep the holes apart. Measured over steps of different lengths 1.25 to 1.35 and 1.05 to
+1.2; replaying the allocations of such steps without computing anything gives the same."""
+KERNELS = {2: 45_000_000, 4: 20_000_000}
+"""Bytes that the process grows by as kernels are first used on the CPU, by the size of a number: code that is mapped,
+and the products that oneDNN compiles for each shape and keeps (`model.memory.bound_kernel_caches`). Measured."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +66,12 @@ class Split:
         divided = {"zero1": {"optimizer"}, "zero2": {"optimizer", "gradients"},
                    "zero3": {"optimizer", "gradients", "weights"}, "fsdp": {"optimizer", "gradients", "weights"}}
         return self.processes if part in divided.get(self.kind, set()) else 1
+
+    def extra(self, shape: Shape) -> int:
+        """What sharing itself takes: the flat gradients of DDP, or the two layers that are gathered at a time."""
+        if self.of("weights") > 1:
+            return 2 * shape.bytes * max(shape.layer, shape.head)
+        return shape.bytes * shape.trained if self.kind == "ddp" else 0
 
 
 ALONE = Split()
@@ -107,133 +94,69 @@ class Memory:
         return max(self.phases, key=lambda name: self.phases[name])
 
 
-def shape_of(base: Path, config: Config, precision: Precision) -> Shape:
-    """The shape of the model in `base` as `config` trains it in `precision`.
-
-    Raises:
-        Problem: config.json cannot be read, is of no causal language model, or has no module of a name that is trained.
-    """
-    settings = load_model_config(base)
-    settings.use_cache = False
-    method = METHODS[config.finetuning_type]
-    try:
-        with torch.device("meta"):
-            causal = AutoModelForCausalLM.from_config(settings, dtype=precision.dtype)
-            model = method.prepare(causal, config.with_values("shape", adapter_name_or_path=()), base)
-        kept, kept_layer = _kept(causal)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-        # Whatever a damaged config.json makes the model's own class say.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise problem("unknown-shape", Both(
-            f"no model can be made from {base / 'config.json'}: {reason:.160}",
-            f"无法根据 {base / 'config.json'} 构建模型：{reason:.160}"), option="model_name_or_path",
-            where=config.origin("model_name_or_path")) from None
-    trained = trainable(model)
-    head = causal.get_output_embeddings()
-    text = causal.config.get_text_config()
-    parameters = sum(weight.numel() for weight in causal.parameters())
-    return Shape(
-        parameters=parameters, trained=sum(weight.numel() for weight in trained.values()),
-        active=parameters - _idle_experts(causal, text), adapter=method.adapter, bytes=precision.dtype.itemsize,
-        master=precision.master, layers=text.num_hidden_layers, kept=kept, kept_layer=kept_layer,
-        input=text.hidden_size * precision.dtype.itemsize,
-        largest=max((weight.numel() for weight in trained.values()), default=0),
-        head=sum(weight.numel() for weight in head.parameters()) if head else 0,
-        head_trained=bool(head) and any(weight.requires_grad for weight in head.parameters()))
-
-
-def _kept(causal: PreTrainedModel) -> tuple[float, float]:
-    """Bytes a token that autograd keeps of a forward pass, and of the layer that keeps most."""
-    AttentionInterface.register(_ATTENTION, _attend)
-    AttentionMaskInterface.register(_ATTENTION, lambda *args, **kwargs: None)
-    causal.set_attn_implementation(_ATTENTION)
-    tokens = sum(_SHORT)
-    known = {weight.untyped_storage()._cdata for weight in causal.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no storage's number is used again
-    spans: list[int] = []
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            kept[storage._cdata] = storage
-        return tensor
-
-    def total(*_: Any) -> None:
-        spans.append(sum(storage.nbytes() for storage in kept.values()))
-
-    hooks = [hook for layer in layers_of(causal)
-             for hook in (layer.register_forward_pre_hook(total), layer.register_forward_hook(total))]
-    sources = torch.arange(tokens // 2, device="meta")
-    # A mask keeps transformers from looking for packed rows in positions that have no values here.
-    inputs = {"input_ids": torch.zeros(1, tokens, dtype=torch.long, device="meta"),
-              "attention_mask": torch.ones(1, tokens, dtype=torch.bool, device="meta")}
-    causal.train()
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        hidden = causal.base_model(**inputs, use_cache=False).last_hidden_state[0, sources]
-        alive = log_probabilities(hidden, torch.zeros_like(sources), head_of(causal))
-    for hook in hooks:
-        hook.remove()
-    del alive
-    layers = [after - before for before, after in zip(spans[::2], spans[1::2], strict=True)]
-    return sum(storage.nbytes() for storage in kept.values()) / tokens, max(layers, default=0) / tokens
-
-
-class _Kernel(torch.autograd.Function):
-    """What an attention kernel keeps: queries, keys, values, what came out, and a number for each query and head."""
-
-    @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        attended = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, attended, query.new_empty(query.shape[:3], dtype=torch.float32))
-        return attended
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        raise NotImplementedError("shapes only")
-
-
-def _attend(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-            attention_mask: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
-    """Attention as `model.attention` keeps it on the CPU: short rows in float32."""
-    rows = [_Kernel.apply(*(part[:, :, start:end].float() for part in (query, key, value))).to(query.dtype)  # pyright: ignore
-            for start, end in pairwise((0, _SHORT[0], sum(_SHORT)))]
-    return torch.cat([row.transpose(1, 2) for row in rows], dim=1), None
-
-
-def _idle_experts(causal: PreTrainedModel, text: Any) -> int:
-    """Parameters of a mixture of experts that a token does not go through. Routed experts are held in matrices of one
-    more dimension, one slice an expert."""
-    values = text.to_dict()
-    used = values.get("num_experts_per_tok") or values.get("moe_topk") or 0
-    if not used:
-        return 0
-    routed = [weight for weight in causal.parameters() if weight.ndim == 3]
-    return sum(int(weight.numel() * (1 - min(used / weight.shape[0], 1))) for weight in routed)
-
-
 def predict(shape: Shape, lengths: Sequence[int], learned: int, process: int, *, accumulation: int = 1,
-            checkpointing: bool = False, split: Split = ALONE) -> Memory:
+            checkpointing: bool = False, split: Split = ALONE, bits: int | None = None) -> Memory:
     """The memory of a run on one device.
 
     Args:
         lengths: tokens of the rows of the largest batch. learned: how many of them are learned.
         process: bytes that the process takes before there is a model.
+        bits: the weights of linear layers are held in 4 or 8 bits.
     """
-    tokens, trained = sum(lengths), shape.trained
-    weights = shape.weight_bytes // split.of("weights")
-    # Without copies gradients and moments have the number format of the weights.
     number = 4 if shape.master else shape.bytes
-    gradients = number * trained // split.of("gradients")
-    passing = shape.bytes * trained if shape.master else 0
-    optimizer = (2 * number + (4 if shape.master else 0)) * trained // split.of("optimizer")
-    activations = round(tokens * (shape.input * shape.layers + shape.kept_layer if checkpointing else shape.kept))
-    chunks = 6 * min(CHUNK_BYTES, learned * shape.bytes * max(shape.head // max(shape.input // shape.bytes, 1), 1))
-    head = chunks // 2 + 2 * shape.bytes * shape.head if shape.head_trained else chunks // 3
-    work = 3 * 4 * shape.largest
-    held = process + weights + optimizer + (gradients if accumulation > 1 else 0)
+    held = shape.quantised_bytes(bits) if bits else shape.weight_bytes
+    weights = held // split.of("weights") + split.extra(shape)
+    gradients = number * shape.trained // split.of("gradients")
+    optimizer = (2 * number + 4 * shape.master) * shape.trained // split.of("optimizer")
+    kept, layer = _activations(shape, lengths, checkpointing)
+    forward, backward, matrix = _head(shape, learned)
+    # What is freed on the CPU and goes to the heap stays there; the rest is given back.
+    heap = round((SLACK[shape.adapter] if shape.cpu else 1) * kept + layer)
+    stays = heap if shape.cpu else 0
+    large = min(number * shape.large // split.of("gradients"), gradients) if shape.cpu else gradients
+    done = max(stays, gradients - large) + large
+    always = process + (KERNELS[min(shape.bytes, 4)] if shape.cpu else 0) + weights + optimizer
+    between = gradients if accumulation > 1 else 0
     return Memory(
-        {"weights": weights, "gradients": gradients, "optimizer": optimizer, "activations": activations, "head": head,
-         "process": process},
-        {"loading": process + weights + 4 * trained * shape.master + weights // 2,
-         "forward": held + activations + head, "backward": held + max(passing, activations // 2) + passing,
-         "step": process + weights + optimizer + gradients + work})
+        {"weights": weights, "gradients": gradients, "optimizer": optimizer, "activations": heap,
+         "head": max(forward, backward), "process": always - weights - optimizer},
+        {"loading": process + _loading(shape, held, split), "forward": always + between + heap + forward,
+         "backward": always + max(between + heap + backward, done + matrix),
+         "step": always + done + 8 * shape.largest, "evaluation": always + stays + forward})
+
+
+def _activations(shape: Shape, lengths: Sequence[int], checkpointing: bool) -> tuple[float, float]:
+    """Bytes that a forward pass keeps, and those that go through one layer on the way back."""
+    tokens, short = sum(lengths), sum(length for length in lengths if length <= SHORT)
+    layer = tokens * shape.kept_layer + short * shape.short / shape.layers
+    merged = shape.merged * shape.bytes
+    if not checkpointing:
+        return tokens * shape.kept + short * shape.short + merged, layer
+    outside = max(shape.kept - shape.layers * shape.kept_layer, 0)
+    return tokens * (shape.layers * shape.input + outside), 2 * layer + merged // shape.layers
+
+
+_CHUNKS = {(False, False): (1, 0), (False, True): (3, 0), (True, False): (2, 4), (True, True): (5, 7)}
+"""Chunks of logits there at once, forward and backward, by (the head is trained, numbers have 2 bytes). Frozen: the
+logits, and a float32 copy of twice the size in which they are summed. Trained: logits, float32 copy and what logsumexp
+takes; backward their gradients too."""
+
+
+def _head(shape: Shape, learned: int) -> tuple[int, int, int]:
+    """Bytes of the head in the forward pass and in the backward pass, and of its matrix's gradient on the way."""
+    row = shape.bytes * max(shape.vocabulary, 1)
+    chunk = min(max(1, CHUNK_BYTES // row), learned) * row
+    forward, backward = _CHUNKS[shape.head_trained, shape.bytes < 4]
+    matrix = 2 * shape.bytes * shape.head if shape.head_trained else 0
+    return forward * chunk, backward * chunk + matrix, matrix
+
+
+def _loading(shape: Shape, held: int, split: Split) -> int:
+    """Bytes while weights are loaded. Adapters cast as they load; whole weights stay as they were saved until the
+    optimizer has its float32 copies. On the CPU the file's pages stay mapped as long as anything in it is used."""
+    copies = 4 * shape.trained * shape.master // split.of("optimizer")
+    late = shape.master and not shape.adapter
+    saved = shape.saved * shape.parameters
+    if not shape.cpu:
+        return max(held, saved * late) // split.of("weights") + copies
+    return held // split.of("weights") + copies + (saved if late or shape.saved != shape.bytes else 0)

@@ -220,10 +220,19 @@ def weights(base: Path, config: Config) -> tuple[dict[str, Tensor], list[Finding
         findings.append(_finding("weights-damaged", "error", Both(
             f"{len(lost)} tensors that {INDEX} names are in no file ({lost[0]:.80}).",
             f"{INDEX} 列出的 {len(lost)} 个张量不在任何文件里（{lost[0]:.80}）。"), config, _AGAIN))
-    odd = sorted({tensor.dtype for tensor in tensors.values()} - {"F32", "F16", "BF16", "F64", "I64", "BOOL"})
-    if odd and not _settings(base).get("quantization_config"):
-        findings.append(_quantised(", ".join(odd), config))
+    odd = {tensor.dtype: 0 for tensor in tensors.values() if tensor.dtype not in _PLAIN}
+    for tensor in tensors.values():
+        if tensor.dtype in odd:
+            odd[tensor.dtype] += tensor.end - tensor.begin
+    if sum(odd.values()) > _CODES * sum(tensor.end - tensor.begin for tensor in tensors.values()) \
+            and not _settings(base).get("quantization_config"):
+        findings.append(_quantised(", ".join(sorted(odd)), config))
     return tensors, findings
+
+
+_PLAIN = ("F32", "F16", "BF16", "F64")
+_CODES = 0.2
+"""Share of the bytes that are no plain numbers, from which weights are codes. (Old models keep masks as bytes.)"""
 
 
 def _shards(base: Path) -> tuple[list[str], list[str]]:
@@ -255,8 +264,11 @@ def _no_weights(base: Path, config: Config) -> Iterator[Finding]:
             "safetensors' convert tool.",
             "找 safetensors 版本（模型站上常在另一个分支），或用 safetensors 的转换工具转换可信的文件。"))
     else:
-        yield _finding("no-weights", "error", Both(f"there are no weights in {base}.", f"{base} 里没有权重。"), config,
-                       _AGAIN)
+        hub = not Path(config.model_name_or_path or "").expanduser().exists()
+        en, zh = (" (pickles are not downloaded)", "（不下载 pickle）") if hub else ("", "")
+        yield _finding("no-weights", "error", Both(f"there are no safetensors weights in {base}{en}.",
+                                                   f"{base} 里没有 safetensors 权重{zh}。"), config,
+                       Both("Look for a version in safetensors.", "请找 safetensors 版本。") if hub else _AGAIN)
 
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight",
@@ -293,8 +305,10 @@ def _shapes(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Pa
         actual["num_hidden_layers"] = max(layers) + 1
     for field, number in actual.items():
         told, said = _declared(settings, field)
-        more = field == "num_hidden_layers" and isinstance(told, int) and told < number  # layers that predict further
-        if told is not None and told != number and not more:
+        # Some models have layers that predict further tokens, some embeddings a width of their own.
+        more = field == "num_hidden_layers" and isinstance(told, int) and told < number
+        own = field == "hidden_size" and any(value == number for key, value in settings.items() if "embed" in key)
+        if told is not None and told != number and not more and not own:
             source = Both(f"says {field}: {told!r:.40}", f"写的是 {field}: {told!r:.40}") if said else Both(
                 f"does not say {field}, for which transformers takes {told}", f"没有 {field}，transformers 取 {told}")
             yield _finding("config-mismatch", "error", Both(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def find_lr(config: Config, wish: Wish, terminal: Terminal) -> int:
     Raises:
         Problem: the run could not start, or the picture cannot be written.
     """
+    began = time.monotonic()
     if wish.ranging:
         found = sweep(config, wish.steps, terminal)
         verdict = judge_range(found)
@@ -41,7 +43,8 @@ def find_lr(config: Config, wish: Wish, terminal: Terminal) -> int:
         verdict = judge(found)
         terminal.print(_table(found, terminal.chinese))
     _draw(found, verdict, wish, terminal)
-    terminal.say(verdict.words)
+    took = time.monotonic() - began
+    terminal.say(Both(f"{verdict.words.en} ({took:.0f} s)", f"{verdict.words.zh}（{took:.0f} 秒）"))
     if wish.apply and verdict.change and not found.interrupted:
         set_in_yaml(wish.apply, {"learning_rate": verdict.rate})
         terminal.say(Both(f"learning_rate is {verdict.rate:g} in {wish.apply} now",

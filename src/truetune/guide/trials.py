@@ -139,22 +139,23 @@ def opened_run(config: Config, steps: int | None, most: int, terminal: Terminal)
         steps: of a trial; None: as many as the run has, but no more than `most`.
     """
     if config.streaming:
-        raise problem(
-            "streaming-find-lr", Both("a stream is read once, and the trials need the same rows several times.",
-                                                "流式数据只读一遍，而试训练需要反复用相同的行。"), option="streaming",
-                      where=config.origin("streaming"), status=WRONG_OPTIONS,
-                      fix=Both("Add streaming=false max_samples=2000 for the search.",
-                               "搜索时加上 streaming=false max_samples=2000。"))
+        raise problem("streaming-find-lr", Both(
+            "a stream is read once, and the trials need the same rows several times.",
+            "流式数据只读一遍，而试训练需要反复用相同的行。"), option="streaming", where=config.origin("streaming"),
+            status=WRONG_OPTIONS, fix=Both("Add streaming=false max_samples=2000 for the search.",
+                                           "搜索时加上 streaming=false max_samples=2000。"))
     quiet = Terminal(terminal.chinese, quiet=True)
-    held_out = {} if config.val_size or config.eval_dataset else {"val_size": _HELD_OUT}
+    own = {} if config.val_size or config.eval_dataset else {"val_size": _HELD_OUT}
     with TemporaryDirectory(prefix="truetune-find-lr-") as folder:
         trial = config.with_values(
-            "find-lr", **held_out, do_train=True, resume_from_checkpoint=None, output_dir=folder, eval_strategy="no",
+            "find-lr", **own, do_train=True, resume_from_checkpoint=None, output_dir=folder, eval_strategy="no",
             early_stopping_steps=None, save_strategy="no", plot_loss=False, report_to=("none",))
         session = start(Run(Path(folder), trial), quiet)
         try:
-            of = session.ready.plan.total_steps
-            session.ready.plan = replace(session.ready.plan, max_steps=steps or min(most, of))
+            plan = session.ready.plan
+            spared = sum(map(len, session.ready.held_out.values())) if own else 0  # which the run learns from
+            of = replace(plan, rows=plan.rows + spared).total_steps
+            session.ready.plan = replace(plan, max_steps=steps or min(most, of))
             yield session, of
         finally:
             session.events.close()

@@ -102,6 +102,7 @@ _CASES: tuple[_Case, ...] = (
 )
 
 _DIVERGED = Both(" {diverged} diverged: worse than before training.", "{diverged} 发散了：比训练前还差。")
+_UNFINISHED = Both(" Not all rates were tried to the end.", "并非每个学习率都试完了。")
 _LONGER = Both(" The whole run is {times:.0f} times as long as these were, and a longer run wants a somewhat smaller "
                "rate: "
                "look at its held-out loss.",
@@ -122,7 +123,8 @@ def judge(search: Search) -> Verdict:
     diverged = [trial.rate for trial in search.trials
                 if trial.diverged or (trial.held_out and not trial.held_out.loss < before)]
     longer = change and rate is not None and rate > present and search.of > 5 * search.steps
-    words = (case.words, *([_DIVERGED] if diverged else []), *([_LONGER] if longer else []))
+    words = (case.words, *([_DIVERGED] if diverged else []), *([_LONGER] if longer else []),
+             *([_UNFINISHED] if search.interrupted else []))
     values = {"rate": rate, "here": present, "best": _of(best, 0), "gap": outcome.gap(),
               "diverged": ", ".join(f"{rate:g}" for rate in diverged), "times": search.of / max(search.steps, 1)}
     return Verdict(rate, change, Both(*("".join(part[chinese] for part in words).format(**values)

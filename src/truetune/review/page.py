@@ -38,16 +38,16 @@ figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; 
 table { border-collapse: collapse; width: 100%; font-size: .9rem; } th { text-align: left; color: var(--soft);
   font-weight: normal; } td, th { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; } td:first-child, pre { overflow-wrap: anywhere; }
-.data { white-space: pre-wrap; }
+.data { white-space: pre-wrap; } .asked .data, td:nth-child(n+3) .data { overflow-wrap: anywhere; }
 .asked { border: 1px solid var(--line); border-radius: .5rem; margin: .7rem 0; }
 .asked > p { margin: 0; padding: .5rem .8rem; background: var(--card); border-radius: .5rem .5rem 0 0; }
-.said { display: grid; grid-template-columns: 1fr 1fr; } .said > div { padding: .5rem .8rem; }
+.said { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); } .said > div { padding: .5rem .8rem; }
 .said > div + div { border-left: 1px solid var(--line); } .said > .wanted + div { border-left: 0; }
 .said .wanted { grid-column: 1 / -1; border-bottom: 1px solid var(--line); } .said .changed { background: var(--new); }
 summary { cursor: pointer; color: var(--accent); padding: .4rem 0; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem;
   white-space: pre-wrap; font: .9rem/1.5 ui-monospace, Menlo, Consolas, monospace; margin: .2rem 0 .8rem; }
-@media (max-width: 40rem) { .said { grid-template-columns: 1fr; } .said > div + div { border-left: 0;
+@media (max-width: 40rem) { .said { grid-template-columns: minmax(0, 1fr); } .said > div + div { border-left: 0;
   border-top: 1px solid var(--line); } .said .wanted { border-bottom: 0; }
   table, tbody, tr, td { display: block; } thead { display: none; } td { border: 0; padding: .05rem 0; }
   tr { border-bottom: 1px solid var(--line); padding: .4rem 0; } td:first-child { font-weight: bold; } }

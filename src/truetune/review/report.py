@@ -161,14 +161,18 @@ def _before_after(probes: dict[str, Any]) -> Iterator[Block]:
     if probes.get("why"):
         en, zh = probes["why"]
         yield Lines([Both(f"There are no answers: {en}.", f"没有回答：{zh}。")])
-    for yours, words in ((True, Both("Your prompts. Answers stop after 48 tokens (…).",
-                                     "你的提示。回答最多 48 个 token（…）。")),
-                         (False, Both("General questions, to see what was forgotten.", "通用问题，用来看忘了什么。"))):
+    for yours in (True, False):
         asked = _asked(probes, yours)
         if asked:
-            yield Lines([words])
+            yield Lines([_OF_YOURS[asked[0][0]["where"] is None] if yours else _OF_OTHERS])
             yield Answers([(probe["text"], probe["where"], probe["wanted"], _answer(before), _answer(after))
                            for probe, before, after in asked], folded=not yours)
+
+
+_OF_YOURS = (Both("Questions of your data. Answers are cut after 48 tokens (…).",
+                  "你的数据中的问题。回答截到 48 个 token（…）。"),
+             Both("Your prompts. Answers are cut after 48 tokens (…).", "你的提示。回答截到 48 个 token（…）。"))
+_OF_OTHERS = Both("General questions, to see what was forgotten.", "通用问题，用来看忘了什么。")
 
 
 def _answer(answer: dict[str, Any] | None) -> str | None:
@@ -178,8 +182,9 @@ def _answer(answer: dict[str, Any] | None) -> str | None:
 def _curves(material: Material, pictures: Sequence[str]) -> Iterator[Block]:
     yield Heading(Both("The course of training", "训练过程"))
     captions = {
-        LOSS: Both("Loss: how surprised the model is by the answers it learns. It should fall, fast at first.",
-                   "loss：模型对要学的回答有多意外。应当先快后慢地下降。"),
+        LOSS: Both("Loss: how surprised the model is by the answers it learns. It should fall, fast at first. More: "
+                   "truetune explain loss.",
+                   "loss：模型对要学的回答有多意外。应当先快后慢地下降。详见 truetune explain loss。"),
         STEPS: Both("Learning rate: how large each step was. Gradient: how much the rows of a step wanted to change; "
                     "single peaks are harmless.",
                     "学习率：每一步走多大。梯度：每一步的数据想改变多少；偶尔的尖峰无害。")}
