@@ -91,5 +91,6 @@ def events(run: Path, kind: str = "step") -> list[dict[str, Any]]:
 
 
 def options(**values: object) -> Sequence[str]:
-    """`options(lora_rank=4)` → `["--lora_rank=4"]`."""
-    return [f"--{name}={value}" for name, value in values.items()]
+    """`options(lora_rank=4)` → `["--before_after=false", "--lora_rank=4"]`: runs of tests ask no questions unless that
+    is what is tested."""
+    return [f"--{name}={value}" for name, value in {"before_after": "false", **values}.items()]

@@ -142,7 +142,7 @@ def with_template(model: Path, folder: Path, tokenizer: Any, template: str) -> P
     shutil.copy(model / "config.json", folder)
     (folder / "model.safetensors").symlink_to(model / "model.safetensors")
     other = copy.deepcopy(tokenizer)
-    other.chat_template = template
+    other.chat_template = template or None
     other.save_pretrained(folder)
     return folder
 

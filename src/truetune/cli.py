@@ -346,8 +346,8 @@ def _find_lr(arguments: list[str], chinese: bool) -> int:
                       fix=Both("It takes a whole number from 1 on.", "取值：从 1 开始的整数。"))
     file = Path(words[0]) if words and words[0].endswith((".yaml", ".yml")) else None
     if "--apply" in arguments and not file:
-        raise problem("apply-where", Both("there is no run.yaml to change.", "没有可修改的 run.yaml。"), option="--apply",
-                      status=WRONG_OPTIONS, fix="truetune find-lr run.yaml --apply")
+        raise problem("apply-where", Both("there is no run.yaml to change.", "没有可修改的 run.yaml。"),
+                      option="--apply", status=WRONG_OPTIONS, fix="truetune find-lr run.yaml --apply")
     config, findings = _configure(words, "check")
     terminal = _terminal(chinese)
     _show([finding for finding in findings if finding.severity != "info"], terminal)
@@ -476,7 +476,8 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
                         "style（风格）、knowledge（知识）、preference（偏好）或 reasoning（推理）；不填按数据判断"),
                        ("--output run.yaml", "where it is written; - prints it", "写到哪里；- 表示直接打印"),
                        ("--overwrite", "replace the file if it is there", "文件已存在时覆盖"),
-                       ("key=value …", "options that are not to be chosen but to be this", "不由配方选择、而是固定的选项"))),
+                       ("key=value …", "options that are not to be chosen but to be this",
+                        "不由配方选择、而是固定的选项"))),
     "find-lr": Verb(_find_lr, "try learning rates in short runs, and say which to set", "用短训练试学习率，并给出建议",
                     ("Model", "Data", "Method", "Training"), own=(
                         ("run.yaml", "the run; key=value … changes its options", "训练配置；可用 key=value … 修改选项"),

@@ -8,6 +8,7 @@ is made from the parameters as they are when the optimizer is built: cast the mo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,9 @@ class Optimizer:
             name: parameter.detach().float().clone().requires_grad_() if precision.master else parameter
             for name, parameter in parameters.items()
         }
+        for name, parameter in self.parameters.items():
+            if self.masters[name] is not parameter:
+                parameter.register_post_accumulate_grad_hook(partial(_add_up, self.masters[name]))
         # Biases and norms (one dimension) are scales, not directions: decay only makes them smaller.
         decayed = [weight for weight in self.masters.values() if weight.ndim > 1]
         others = [weight for weight in self.masters.values() if weight.ndim <= 1]
@@ -49,16 +53,18 @@ class Optimizer:
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of `loss` (a sum over tokens, not a mean) to those already there."""
         self.scaler.scale(loss).backward()
-        for name, parameter in self.parameters.items():
-            master = self.masters[name]
-            if master is parameter or parameter.grad is None:
-                continue
-            grad = parameter.grad.float()
-            master.grad = grad if master.grad is None else master.grad.add_(grad)
-            parameter.grad = None
+
+    def make_room(self) -> None:
+        """Take the memory of AdamW's moments now, before activations come and go: taken in between, the pieces that
+        are free are torn apart (a full fine-tuning in bfloat16 took 4 % more)."""
+        for master in self.masters.values():
+            step = torch.zeros((), dtype=torch.float32, device=master.device if self._fused else "cpu")
+            self.adamw.state[master] = {
+                "step": step, "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
 
     def step(self, count: float) -> float:
-        """Divide the summed gradients by `count`, clip them, step, and move the schedule on.
+        """Divide the summed gradients by `count` (where nothing is learned by 1: they are 0), clip them, step, and move
+        the schedule on.
 
         Returns:
             The length of the gradient before clipping. If it is not finite nothing was changed, and the gradients are
@@ -68,7 +74,7 @@ class Optimizer:
         weights = [master for master in self.masters.values() if master.grad is not None]
         for master in weights:
             assert master.grad is not None
-            master.grad.div_(count)
+            master.grad.div_(count or 1)
         norm = torch.nn.utils.clip_grad_norm_(weights, self.max_norm or float("inf"))
         if norm.isfinite():
             self.scaler.step(self.adamw)
@@ -124,6 +130,14 @@ class Optimizer:
     @property
     def _fused(self) -> bool:
         return bool(self.adamw.defaults["fused"])
+
+
+def _add_up(master: torch.Tensor, parameter: torch.Tensor) -> None:
+    """Add a gradient to its float32 copy as soon as it is there, so that never all of them are held twice."""
+    assert parameter.grad is not None
+    grad = parameter.grad.float()
+    parameter.grad = None
+    master.grad = grad if master.grad is None else master.grad.add_(grad)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: Config, total_steps: int) -> Any:

@@ -28,7 +28,8 @@ from truetune.options.read import as_yaml, read_config
 
 CONFIG, STATE, CHECK, EVENTS, LOG = "config.yaml", "state", "check.json", "events.jsonl", "trainer_log.jsonl"
 _WRITTEN = (EVENTS, LOG, "training_loss.png", "all_results.json", "train_results.json", "eval_results.json",
-            "environment.json", "README.md", "failed_batch.jsonl", "truetune.json", "adapter_config.json",
+            "environment.json", "README.md", "report.md", "report.html", "training_steps.png", "probes.json",
+            "failed_batch.jsonl", "truetune.json", "adapter_config.json",
             "adapter_model.safetensors", "model.safetensors", "model-?????-of-?????.safetensors",
             "model.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
             "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "chat_template.jinja", "vocab.json",

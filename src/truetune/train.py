@@ -35,7 +35,7 @@ from truetune.files import write_into, write_json
 from truetune.findings import Both, Finding, Problem, problem, refuse, spoken, worst_first
 from truetune.interrupt import Interrupts
 from truetune.model.load import cast_weights, fingerprint, load_model, write_manifest
-from truetune.model.memory import fits
+from truetune.model.memory import bound_kernel_caches, fits
 from truetune.model.methods import METHODS, trainable, write_weights
 from truetune.model.policy import Policy
 from truetune.model.precision import has_native_bf16, pick_device, pick_precision, resolve
@@ -115,7 +115,7 @@ def _run(session: Session) -> None:
 
 def _begin_review(session: Session, terminal: Terminal) -> Interview | None:
     """What the model says before the first step; None where nothing is trained."""
-    if not session.config.do_train or not session.config.given("before_after"):  # (T) for now: tests switch it on
+    if not session.config.do_train:
         return None
     origin = session.run.resume.parent if session.run.resume else None
     return ask_before(session.config, session.ready, session.policy, session.run.folder, origin, terminal.say)
@@ -144,6 +144,7 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
         Problem: the run cannot start, or would be useless.
     """
     say = terminal.say
+    bound_kernel_caches()
     device = pick_device(run.config)
     precision = pick_precision(run.config, device)
     config = resolve(derive(run.config), precision)
@@ -166,6 +167,7 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
     weights = trainable(model)
     optimizer = Optimizer(weights, config, precision, ready.plan.total_steps)
     cast_weights(causal, precision.dtype)
+    optimizer.make_room()
     policy = Policy(causal, fast=config.flash_attn != "disabled")
     sample = ready.sample()
     policy.verify(sample, device, say)

@@ -131,8 +131,9 @@ def _missing_findings(config: Config) -> list[Finding]:
                 version(wanted.package)
             except PackageNotFoundError:
                 findings.append(Finding(
-                    "package-missing", "warn", Both(f"{wanted.package} is not installed.", f"未安装 {wanted.package}。"),
-                    option=wanted.option, where=config.origin(wanted.option), fix=_pip(wanted.what)))
+                    "package-missing", "warn", option=wanted.option, where=config.origin(wanted.option),
+                    fix=_pip(wanted.what),
+                    message=Both(f"{wanted.package} is not installed.", f"未安装 {wanted.package}。")))
     return findings
 
 

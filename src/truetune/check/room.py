@@ -200,8 +200,8 @@ def savings(shape: Shape, batches: Batches, config: Config, device: Device) -> l
         found.append(_saving({"gradient_checkpointing": True}, now, then, SLOWER, Both(
             "layers are computed twice instead of kept", "各层重算而不保存")))
     if config.finetuning_type != "lora":
-        then = need(replace(shape, trained=shape.parameters // 50, largest=0, head_trained=False), batches, rows,
-                    config, device)
+        lighter = replace(shape, trained=shape.parameters // 50, largest=0, large=0, adapter=True, head_trained=False)
+        then = need(lighter, batches, rows, config, device)
         found.append(_saving({"finetuning_type": "lora", "learning_rate": 10 * config.learning_rate}, now, then, 0.0,
                              Both("an adapter of about 2 % is trained instead of all weights",
                                   "只训练约 2 % 的适配器，不训练全部权重")))

@@ -326,9 +326,8 @@ NOTES: tuple[Note, ...] = (
              "几乎没有带思考过程（<think>…</think> 或 reasoning_content）的行：学到的是答案，而不是推理过程。")),
     Note("facts-are-hard", "info", "dataset", lambda s: s.goal == "knowledge", Both(
         "facts are hard to teach this way. They need many rows that say them in different words, and what is learned "
-        "by "
-        "half invites made-up answers. Where facts change or must be exact, looking them up (RAG) is usually better; "
-        "fine-tuning is good for how to answer.",
+        "by half invites made-up answers. Where facts change or must be exact, looking them up (RAG) is usually "
+        "better; fine-tuning is good for how to answer.",
         "用微调灌输事实很难：需要大量用不同说法讲同一件事的数据，学得半懂反而容易编造。事实会变化或必须准确时，检索增强"
         "（RAG）通常更好；微调更适合教“怎么回答”。")),
     Note("no-template", "warn", "template", lambda s: not s.facts.model.own_template and s["stage"] != "pt", Both(

@@ -6,6 +6,7 @@ number format is counted as it is. It grows with the tokens of a batch and not w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import psutil
@@ -18,6 +19,14 @@ from truetune.model.policy import Policy
 
 SHARE = 0.7
 """Of the memory that is free once the model is loaded: the rest is for gradients, optimizer state and temporaries."""
+
+
+def bound_kernel_caches() -> None:
+    """Keep oneDNN, which computes bfloat16 on CPUs, from keeping a compiled kernel for every length of batch it has
+    seen: after a hundred lengths those took 0.7 GB. To be called before the first product. What somebody has set in
+    the environment stays."""
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "64")
 
 
 def activation_bytes(policy: Policy, rows: Sequence[Rendered], device: torch.device) -> float:
