@@ -165,7 +165,7 @@ def test_check_as_json_always_has_the_same_shape(here, tiny, tmp_path):
         for finding in told["findings"]:
             assert list(finding) == ["id", "severity", "message", "option", "where", "fix", "source", "cure",
                                      "message_zh", "fix_zh"]
-        assert ("data" in told["facts"]) == (exit_status == 0 and "--static" not in words)
+        assert ("data" in told["facts"]) == (good[0] in words and "--dataset=none.json" not in words)
     facts = json.loads(here("check", "--json", *good, "--val_size=4")[1])["facts"]
     assert (facts["rows"], facts["rows_held_out"]) == (20, 4)
     assert facts["steps"] == 20 * 3  # one row a step, three epochs

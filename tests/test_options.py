@@ -208,8 +208,9 @@ def test_what_has_no_effect_never_stands_in_the_way():
             assert not (option.text.no_effect and option.text.not_offered), name
 
 
-def test_help_is_drawn_from_the_schema():
+def test_help_is_drawn_from_the_schema(monkeypatch: pytest.MonkeyPatch):
     """Every option; of one that has no effect here, why."""
+    monkeypatch.setenv("COLUMNS", "120")
     titles = tuple(group.title[0] for group in GROUPS)
     everything, chinese, basic = (options_help(titles, *how) for how in ((True, "en"), (True, "zh"), (False, "en")))
     unbroken, unbroken_chinese = "".join(everything.split()), "".join(chinese.split())

@@ -496,7 +496,7 @@ def test_a_report_can_be_made_again(asked: tuple[Path, str], tmp_path: Path) -> 
 
 def test_a_report_that_cannot_be_written_costs_only_itself(small: Path, data: Path, tmp_path: Path) -> None:
     """The model is written and the run is finished before the report is tried; one line says what failed."""
-    (tmp_path / "report.md").mkdir()
+    (tmp_path / ".report.md.part").mkdir()  # where it is written first
     said = run(tmp_path, small, data, chinese=True, max_steps=1)
     (line,) = [line for line in said.splitlines() if "报告写入失败" in line]
     assert "训练已完成并保存" in line

@@ -173,7 +173,7 @@ def test_only_evaluating(tiny: Path, data: Path, tmp_path: Path) -> None:
     ({"finetuning_type": "freeze", "freeze_trainable_layers": 9}, "the model has 2"),
     ({"finetuning_type": "freeze", "freeze_trainable_modules": "attention"}, "no module 'attention'"),
     ({"fp16": True, "bf16": None}, "no float16 arithmetic"),
-    ({"adapter_name_or_path": "nowhere"}, "no adapter_config.json"),
+    ({"adapter_name_or_path": "nowhere"}, "there is no folder nowhere"),
 ))
 def test_wrong_wishes(given: dict[str, object], words: str, tiny: Path, data: Path, tmp_path: Path) -> None:
     given = {name: value for name, value in given.items() if value is not None}

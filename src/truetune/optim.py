@@ -29,9 +29,8 @@ class Optimizer:
             name: parameter.detach().float().clone().requires_grad_() if precision.master else parameter
             for name, parameter in parameters.items()
         }
-        for name, parameter in self.parameters.items():
-            if self.masters[name] is not parameter:
-                parameter.register_post_accumulate_grad_hook(partial(_add_up, self.masters[name]))
+        self._hooks = [parameter.register_post_accumulate_grad_hook(partial(_add_up, self.masters[name]))
+                       for name, parameter in self.parameters.items() if self.masters[name] is not parameter]
         # Biases and norms (one dimension) are scales, not directions: decay only makes them smaller.
         decayed = [weight for weight in self.masters.values() if weight.ndim > 1]
         others = [weight for weight in self.masters.values() if weight.ndim <= 1]
@@ -61,6 +60,12 @@ class Optimizer:
             step = torch.zeros((), dtype=torch.float32, device=master.device if self._fused else "cpu")
             self.adamw.state[master] = {
                 "step": step, "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
+
+    def release(self) -> None:
+        """Let go of the parameters and of the moments' memory: another optimizer takes over."""
+        for hook in self._hooks:
+            hook.remove()
+        self.adamw.state.clear()
 
     def step(self, count: float) -> float:
         """Divide the summed gradients by `count` (where nothing is learned by 1: they are 0), clip them, step, and move

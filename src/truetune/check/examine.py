@@ -21,7 +21,7 @@ from truetune.check.schedule import Pace, schedule_section
 from truetune.check.section import Section
 from truetune.check.suggest import Suggestion, rank
 from truetune.check.template import template_section
-from truetune.findings import Finding, Problem, Say, status_of, worst_first
+from truetune.findings import Both, Finding, Problem, Say, status_of, worst_first
 from truetune.model.precision import Precision, matmul_rate, pick_device, pick_precision, resolve
 from truetune.options import Config
 from truetune.rules import derive
@@ -96,7 +96,16 @@ def examine(ready: Preflight, findings: Sequence[Finding], say: Say, measured: b
                   lambda: disk_section(config, ready.plan, _sizes(known))]
         saving = savings(shape, batches, config, room)
     parts.append(lambda: machine_section(config))
-    checked.sections = [part() for part in parts]
+    for part in parts:
+        try:
+            checked.sections.append(part())
+        except Problem as problem:
+            told += problem.findings
+        except Exception as error:  # a page about what is wrong must not fail on it: the other parts are worth reading
+            told.append(Finding("not-checked", "warn", Both(
+                f"a part of the check failed ({type(error).__name__}: {error}).",
+                f"检查的一部分失败了（{type(error).__name__}: {error}）。"), fix=Both(
+                "Please report this with the files that lead to it.", "请连同相关文件一起反馈这个问题。")))
     for section in checked.sections:
         told += section.findings
     checked.findings = worst_first(told)

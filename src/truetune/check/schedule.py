@@ -40,12 +40,13 @@ def schedule_section(plan: Plan, config: Config, tokens: int, pace: Pace | None)
         pace: None where nothing is known of it.
     """
     total, epoch = plan.total_steps, plan.steps_per_epoch
-    section = Section("steps", Both("Steps", "步数"))
+    section = Section("schedule", Both("Steps", "步数"))
     a_step = plan.batch_size * plan.accumulation
     section.lines.append((Both("optimizer steps", "优化器步数"), Both(
-        f"{total:,} in all, {epoch:,} an epoch; each learns from {a_step} rows"
+        f"{total:,} in all{'' if config.streaming else f', {epoch:,} an epoch'}; each learns from {a_step} rows"
         f" ({plan.batch_size} x {plan.accumulation})",
-        f"共 {total:,} 步，每个 epoch {epoch:,} 步；每步学习 {a_step} 行（{plan.batch_size} x {plan.accumulation}）")))
+        f"共 {total:,} 步{'' if config.streaming else f'，每个 epoch {epoch:,} 步'}；每步学习 {a_step} 行"
+        f"（{plan.batch_size} x {plan.accumulation}）")))
     warmup = warmup_steps(config, total)
     section.lines.append((Both("learning rate", "学习率"), Both(
         f"{config.learning_rate:g}, {config.lr_scheduler_type}, {count_of(warmup, 'step')} of warmup",

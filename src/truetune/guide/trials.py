@@ -232,13 +232,14 @@ class Bench:
         """Weights, random numbers and progress as the run starts with; a new optimizer at `rate`."""
         session = self._session
         config = session.config.with_values("find-lr", learning_rate=rate)
-        session.optimizer.adamw.state.clear()  # the old moments' memory, before there are new ones
+        session.optimizer.release()
         session.optimizer = Optimizer(trainable(session.model), config, pick_precision(config, session.device),
                                       session.ready.plan.total_steps)
         with torch.no_grad():
             for name, master in session.optimizer.masters.items():
                 master.copy_(self._weights[name])
                 session.optimizer.parameters[name].copy_(master)
+        session.optimizer.make_room()
         session.progress = Progress()
         set_random_state(self._random)
 

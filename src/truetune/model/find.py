@@ -68,8 +68,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of a damaged file: tokenizers raises nothing but bare Exceptions
+        reason = _first_line(error)
         raise problem("no-tokenizer", Both(f"{folder} has no tokenizer that can be read: {reason}",
                                            f"{folder} 里没有可读取的分词器：{reason}"),
                       option="model_name_or_path") from None
@@ -78,6 +78,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
                                              f"{folder} 的分词器没有快速版本，而精确的掩码需要它。"),
                       option="model_name_or_path")
     return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _plain(folder: Path) -> bool:
@@ -96,8 +100,8 @@ def load_model_config(folder: Path) -> Any:
 
     try:
         return AutoConfig.from_pretrained(folder)
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of a damaged file: whatever the model's own class stumbles over
+        reason = _first_line(error)
         raise problem("unknown-architecture", Both(f"transformers cannot read {folder / 'config.json'}: {reason}",
                                                    f"transformers 无法读取 {folder / 'config.json'}：{reason}"),
                       option="model_name_or_path",
