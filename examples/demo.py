@@ -43,7 +43,8 @@ def main() -> int:
     print(f"\n1/3  asking {len(QUESTIONS)} questions, before any training")
     before = ask(model)
     print(f"\n2/3  teaching it that it is {args.name}, made by {args.author}")
-    status = truetune(["train", str(HERE / "identity.yaml"), f"--dataset_dir={HERE.parent / 'data'}",
+    status = truetune(["train", str(HERE / "identity.yaml"), "--before_after=false",  # it asks by itself
+                       f"--dataset_dir={HERE.parent / 'data'}",
                        f"--identity_name={args.name}", f"--identity_author={args.author}",
                        f"--output_dir={args.output_dir}", "--overwrite_output_dir=true"])
     if status:
