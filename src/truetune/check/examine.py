@@ -14,6 +14,7 @@ import torch
 from truetune.check.machine import Sizes, disk_section, machine_section
 from truetune.check.measure import Measured, measure
 from truetune.check.memory import Shape, shape_of
+from truetune.check.pace import tokens_per_second
 from truetune.check.preflight import Preflight, preflight
 from truetune.check.room import Batches, Device, memory_section, savings
 from truetune.check.rows import data_section
@@ -127,22 +128,14 @@ def _sizes_alone(config: Config) -> list[Section]:
     return [memory_section(shape, Batches(lengths, learned=0.5), config, Device.here(device))]
 
 
-UTILISATION = {"cpu": {"float32": 0.62, "bfloat16": 0.35}, "cuda": {"float32": 0.5, "bfloat16": 0.4}}
-"""Share of a matrix product's speed that training reaches. On the CPU measured with benchmarks/sft.py on
-SmolLM2-135M; on GPUs assumed."""
-
-
 def _pace(shape: Shape | None, taken: Measured | None, device: torch.device, precision: Precision) -> Pace | None:
-    """Tokens a second: measured, or 6 operations a weight and token (4 where the weights themselves are frozen: Kaplan
-    et al. 2020, arXiv:2001.08361, section 2.1) at the speed of a matrix product."""
+    """Tokens a second: measured, or reckoned from the speed of a matrix product."""
     if taken and taken.tokens_per_second:
         return Pace(taken.tokens_per_second, measured=True)
     if shape is None:
         return None
-    operations = (4 + 2 * shape.trained / shape.parameters) * shape.active
-    rate = matmul_rate(precision.dtype, device, seconds=0.1)
-    share = UTILISATION[device.type].get(precision.name, 0.3)
-    return Pace(rate * share / operations, measured=False)
+    flops = matmul_rate(precision.dtype, device, seconds=0.1)
+    return Pace(tokens_per_second(shape, flops, precision.dtype, device), measured=False)
 
 
 def _sizes(shape: Shape) -> Sizes:

@@ -8,13 +8,8 @@ import psutil
 import torch
 
 from truetune.check.memory import Shape, predict
-
-_SHARE = 0.9
-"""Of the free memory that a run may fill: predictions are a tenth off at most (`benchmarks/memory.py`)."""
-_CUDA = 600_000_000
-"""Bytes that CUDA takes for itself on the GPU."""
-_REACHED = {"cpu": {torch.float32: 0.62, torch.bfloat16: 0.35}, "cuda": {torch.float32: 0.5, torch.bfloat16: 0.4}}
-"""Share of the speed of a matrix product that training reaches: on CPUs measured (README, Speed), on GPUs assumed."""
+from truetune.check.pace import tokens_per_second
+from truetune.check.room import CUDA_CONTEXT, SHARE
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,8 @@ def find_room(shape: Shape, longest: int, wanted: int, free: int, device: torch.
         free: bytes that can still be taken.
         checkpointing: what the user fixed; None: whatever it takes.
     """
-    process = psutil.Process().memory_info().rss if device.type == "cpu" else _CUDA
-    limit = _SHARE * free + (process if device.type == "cpu" else 0)  # what this process holds, the run holds too
+    process = psutil.Process().memory_info().rss if device.type == "cpu" else CUDA_CONTEXT
+    limit = SHARE * free + (process if device.type == "cpu" else 0)  # what this process holds, the run holds too
     need = 0
     for twice in (False, True) if checkpointing is None else (checkpointing,):
         for rows in (wanted, *(2**power for power in range(wanted.bit_length() - 1, -1, -1))):
@@ -51,7 +46,5 @@ def find_room(shape: Shape, longest: int, wanted: int, free: int, device: torch.
 
 
 def seconds(shape: Shape, tokens: int, flops: float, dtype: torch.dtype, device: torch.device) -> float:
-    """About how long `tokens` take: 6 operations a weight and token, 4 where the weights themselves are frozen (Kaplan
-    et al. 2020, arXiv:2001.08361, section 2.1)."""
-    operations = (4 + 2 * shape.trained / shape.parameters) * shape.active
-    return tokens * operations / (flops * _REACHED[device.type].get(dtype, 0.3))
+    """About how long `tokens` take."""
+    return tokens / tokens_per_second(shape, flops, dtype, device)
