@@ -12,10 +12,11 @@ import pytest
 import torch
 from conftest import options, write_rows
 
+from truetune.check.measure import Measured
 from truetune.check.memory import Memory, Shape, Split, predict
-from truetune.check.room import Batches, Device, fits, most_rows, savings
+from truetune.check.room import Batches, Device, fits, memory_section, most_rows, savings
 from truetune.check.shape import shape_of
-from truetune.findings import Problem
+from truetune.findings import Both, Problem
 from truetune.model.precision import Precision
 from truetune.options.read import read_config
 
@@ -116,6 +117,20 @@ def test_prediction_and_a_real_step(tiny: Path, tmp_path: Path) -> None:
     assert facts["memory"]["measured"] > 0, done.stderr
     assert facts["memory"]["predicted"] == pytest.approx(facts["memory"]["measured"], rel=0.15)
     assert facts["schedule"]["measured"] is True and facts["schedule"]["tokens_per_second"] > 0
+
+
+def test_a_step_that_is_killed_is_told(llama: Path) -> None:
+    """The system kills the child that measures: the prediction stands, and one line says what happened."""
+    import numpy as np
+
+    config, _ = read_config(options(per_device_train_batch_size=2, use_cpu=True))
+    killed = Measured(fault=Both("killed by signal 9", "被信号 9 终止"))
+    section = memory_section(shape(llama), Batches(np.array([50, 40]), 0.5), config,
+                             Device("cpu", 10**12, 10**12, 10**8), killed)
+    (finding,) = section.findings
+    assert finding.line() == "warn   --measure: the real step failed: killed by signal 9."
+    assert "被信号 9 终止" in finding.line(chinese=True)
+    assert section.facts["predicted"] > 0 and not section.facts["measured"]
 
 
 def test_an_adapter_is_counted_as_it_is(tiny: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from truetune.findings import Both, Say
+from truetune.findings import Both, Say, Words
 from truetune.options import Config
 from truetune.steps import Plan
 
@@ -29,7 +29,7 @@ class Measured:
 
     peak: int = 0
     tokens_per_second: float = 0.0
-    fault: str = ""
+    fault: Words = ""
 
 
 def measure(config: Config, say: Say) -> Measured:
@@ -45,8 +45,9 @@ def measure(config: Config, say: Say) -> Measured:
     if done.returncode == 0:
         return Measured(**json.loads(done.stdout.splitlines()[-1]))
     if done.returncode < 0:
-        return Measured(fault=f"killed by signal {-done.returncode}, as systems do when memory runs out")
-    return Measured(fault=(done.stderr.strip().splitlines() or ["it failed"])[-1])
+        return Measured(fault=Both(f"killed by signal {-done.returncode}, as systems do when memory runs out",
+                                   f"被信号 {-done.returncode} 终止，内存耗尽时系统会这样做"))
+    return Measured(fault=(done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
 
 
 def take(path: Path, folder: Path) -> Measured:

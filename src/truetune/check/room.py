@@ -17,7 +17,7 @@ from truetune.check.memory import ALONE, Memory, Shape, Split, predict, shape_of
 from truetune.check.section import Section
 from truetune.check.suggest import Suggestion
 from truetune.data.rows import Rows, Stream
-from truetune.findings import Both, Finding, Words
+from truetune.findings import Both, Finding, Words, spoken
 from truetune.model.memory import free_bytes
 from truetune.model.precision import pick_device, pick_precision
 from truetune.options import Config
@@ -144,11 +144,15 @@ def memory_section(shape: Shape, batches: Batches, config: Config, device: Devic
         section.lines.append((Both("measured", "实测"), Both(
             f"{size(measured.peak)}; the prediction is {apart:+.0%} off",
             f"{size(measured.peak)}，预测偏差 {apart:+.0%}")))
+    if measured and measured.fault:
+        section.findings.append(Finding(
+            "not-measured", "warn", option="--measure", message=Both(
+                f"the real step failed: {measured.fault}.", f"实际走一步失败：{spoken(measured.fault, True)}。")))
     section.facts = {"parameters": shape.parameters, "trained": shape.trained, **memory.parts,
                      "predicted": memory.peak, "phase": memory.phase, "free": device.free, "total": device.total,
                      "longest_batch": longest, "measured": measured.peak if measured else None,
                      "per_process": _shared(shape, batches, config, device)}
-    section.findings = _room_findings(memory, shape, batches, config, device)
+    section.findings += _room_findings(memory, shape, batches, config, device)
     return section
 
 
