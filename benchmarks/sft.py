@@ -24,7 +24,8 @@ from truetune.model.precision import matmul_rate  # noqa: E402
 from truetune.options.read import read_config  # noqa: E402
 from truetune.report import Terminal, peak_memory  # noqa: E402
 from truetune.run import claim  # noqa: E402
-from truetune.train import Session, start, take_step  # noqa: E402
+from truetune.session import Session, start  # noqa: E402
+from truetune.train import take_step  # noqa: E402
 
 
 def floor_operations(session: Session) -> float:

@@ -245,7 +245,7 @@ def test_collate_by_hand() -> None:
     assert batch.sources.tolist() == [1, 4, 5]
     assert batch.targets.tolist() == [9, 6, 2]
     assert batch.weights.tolist() == [1.0, 1.0, 0.5]
-    assert batch.places == ("f:1", "f:2")
+    assert tuple(row.where for row in batch.sequences) == ("f:1", "f:2")
     tensors = (batch.ids, batch.positions, batch.sources, batch.targets, batch.weights)
     assert [str(tensor.dtype) for tensor in tensors] == ["torch.int64"] * 4 + ["torch.float32"]
     assert rows[1].weights[0] == 1.0  # the rows themselves stay as they are

@@ -169,7 +169,7 @@ def test_the_checkpoint_just_written_is_never_the_one_deleted(tmp_path: Path) ->
     are there from before, and the older of the two that lie behind goes."""
 
     def save(step: int, keep: int | None = None) -> list[str]:
-        save_checkpoint(tmp_path, Progress(step=step), "", None, lambda folder: (folder / "a").touch(), keep)
+        save_checkpoint(tmp_path, Progress(step=step), "", None, {}, lambda folder: (folder / "a").touch(), keep)
         return [path.name.removeprefix("checkpoint-") for path in checkpoints(tmp_path)]
 
     for step in (5, 10, 30, 40):

@@ -8,7 +8,7 @@ a function of the step. What is computed after resuming equals, bit for bit on t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,32 @@ from truetune.files import remove_folder, write_folder, write_json
 from truetune.findings import Both, problem
 from truetune.optim import Optimizer
 
-STATE, OPTIMIZER, RANDOM = "trainer_state.json", "optimizer.safetensors", "random.safetensors"
+STATE, OPTIMIZER, RANDOM, LESSONS = (
+    "trainer_state.json", "optimizer.safetensors", "random.safetensors", "lessons.safetensors")
+
+
+Means = dict[str, list[float]]
+"""By name, a sum and what to divide it by."""
+
+
+def add_up(sums: Means, more: Mapping[str, Sequence[float]]) -> None:
+    """Add sums to sums."""
+    for name, (total, count) in more.items():
+        known = sums.setdefault(name, [0.0, 0.0])
+        known[0] += float(total)
+        known[1] += count
+
+
+def means(sums: Means) -> dict[str, float]:
+    """The means of what was there at all."""
+    return {name: total / count for name, (total, count) in sums.items() if count}
 
 
 @dataclass
 class Progress:
-    """Where a run stands after `step` optimizer steps. Sums are over learned tokens since the last log line (`window`)
-    and since the start (`total`); seconds are of training, pauses between processes left out."""
+    """Where a run stands after `step` optimizer steps. Sums are over what the objective counts (learned tokens, pairs)
+    since the last log line (`window`) and since the start (`total`); seconds are of training, pauses between processes
+    left out. objective: what that carries from step to step."""
 
     step: int = 0
     tokens: int = 0
@@ -39,8 +58,11 @@ class Progress:
     best_eval: float | None = None
     evaluations_without_gain: int = 0
     evaluations: list[dict[str, float]] = field(default_factory=list)
+    window_metrics: Means = field(default_factory=dict)
+    objective: dict[str, float] = field(default_factory=dict)
 
-    def took_step(self, loss_sum: float, count: float, tokens: int, seconds: float) -> None:
+    def took_step(self, loss_sum: float, count: float, tokens: int, seconds: float,
+                  metrics: Mapping[str, Sequence[float]]) -> None:
         self.step += 1
         self.tokens += tokens
         self.seconds += seconds
@@ -48,6 +70,7 @@ class Progress:
         self.window_count += count
         self.total_loss += loss_sum
         self.total_count += count
+        add_up(self.window_metrics, metrics)
 
     def evaluated(self, loss: float, each: Mapping[str, float]) -> None:
         better = self.best_eval is None or loss < self.best_eval
@@ -57,11 +80,12 @@ class Progress:
 
 
 def save_checkpoint(run: Path, progress: Progress, data_hash: str, optimizer: Optimizer | None,
-                    write_model: Callable[[Path], None], keep: int | None) -> Path:
+                    lessons: Mapping[str, torch.Tensor], write_model: Callable[[Path], None], keep: int | None) -> Path:
     """Write `checkpoint-<step>` into `run` and delete the oldest beyond `keep`.
 
     Args:
         optimizer: None leaves out what resuming needs (save_only_model).
+        lessons: what the lessons of the next steps depend on beside the data.
         write_model: writes adapter or model, and tokenizer, into a folder.
     """
 
@@ -72,6 +96,7 @@ def save_checkpoint(run: Path, progress: Progress, data_hash: str, optimizer: Op
         tensors, numbers = optimizer.state()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / OPTIMIZER)
         save_file(random_state(), folder / RANDOM)
+        save_file({name: tensor.contiguous() for name, tensor in lessons.items()}, folder / LESSONS)
         write_json(folder / STATE, {"progress": asdict(progress), "data": data_hash, "optimizer": numbers})
 
     target = run / f"checkpoint-{progress.step}"
@@ -98,8 +123,11 @@ def resumable(run: Path) -> list[Path]:
     return [path for path in checkpoints(run) if (path / OPTIMIZER).is_file()]
 
 
-def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> Progress:
+def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> tuple[Progress, dict[str, torch.Tensor]]:
     """Put optimizer, trained weights and random numbers back to where `folder` was written.
+
+    Returns:
+        Where the run stood, and what was kept of its lessons.
 
     Raises:
         Problem: the rows, their tokens or the base model are no longer what they were, or the checkpoint is damaged.
@@ -107,6 +135,7 @@ def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> Progr
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         tensors, random = load_file(folder / OPTIMIZER), load_file(folder / RANDOM)
+        lessons = load_file(folder / LESSONS)
     except (OSError, ValueError, SafetensorError) as error:
         raise problem("checkpoint-damaged", Both(f"{folder} cannot be read: {error}.", f"{folder} 无法读取：{error}。"),
                       option="resume_from_checkpoint",
@@ -119,7 +148,7 @@ def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> Progr
                                "请恢复原样，或在另一个文件夹里开始新的运行。"))
     optimizer.load_state(tensors, state["optimizer"])
     set_random_state(random)
-    return Progress(**state["progress"])
+    return Progress(**state["progress"]), lessons
 
 
 def random_state() -> dict[str, torch.Tensor]:

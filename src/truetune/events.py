@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
-from truetune.checkpoint import Progress
+from truetune.checkpoint import Progress, means
 from truetune.files import write_text
 from truetune.findings import Both, Words, spoken
 from truetune.report import Terminal
@@ -94,6 +94,7 @@ class TrainerLog:
             "percentage": round(100 * event["step"] / event["total_steps"], 2), "elapsed_time": clock(event["seconds"]),
             "remaining_time": clock(remaining(event)),
             "throughput": event.get("tokens_per_second"), "total_tokens": event.get("tokens"),
+            "accuracy": event.get("rewards/accuracies"), "reward": event.get("reward"),
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line({key: value for key, value in line.items() if value is not None}))
@@ -113,7 +114,9 @@ def clock(seconds: float) -> str:
 class ConsoleProgress:
     """A live bar on a terminal; elsewhere a line for each logged step."""
 
-    def __init__(self, terminal: Terminal, total_steps: int):
+    def __init__(self, terminal: Terminal, total_steps: int, headline: Sequence[str] = ()):
+        """headline: metrics that stand beside the loss."""
+        self.headline = headline
         self.terminal, self.total_steps, self.words = terminal, total_steps, _BAR_WORDS[terminal.chinese]
         self.live = terminal.is_terminal
         # The numbers keep their line whole; the bar takes what the terminal has left.
@@ -135,10 +138,15 @@ class ConsoleProgress:
         """After every optimizer step: move the bar."""
         rate = progress.tokens / progress.seconds
         left = progress.seconds / progress.step * (self.total_steps - progress.step)
-        text = (f"loss {progress.window_loss / progress.window_count:.4f}  lr {learning_rate:.2e}  "
+        text = (f"loss {progress.window_loss / progress.window_count:.4f}  {self._told(means(progress.window_metrics))}lr {learning_rate:.2e}  "
                 f"{rate:,.0f} tokens/s  {self.words['left'].format(clock(left))}")
         self.bar.update(self.task, completed=progress.step, text=text,
                         description=self.words["step"].format(f"{progress.step}/{self.total_steps}"))
+
+    def _told(self, values: Mapping[str, Any], prefix: str = "") -> str:
+        """The metrics of the headline, as far as they are there."""
+        return "".join(f"{name.split('/')[-1]} {values[prefix + name]:.3f}  " for name in self.headline
+                       if values.get(prefix + name) is not None)
 
     def busy(self, words: Words) -> None:
         """Between steps: what takes its time, such as `evaluating`, in the place of the numbers."""
@@ -152,12 +160,14 @@ class ConsoleProgress:
         elif kind == "step" and not self.live:
             step = words["step"].format(f"{event['step']}/{event['total_steps']}")
             self.terminal.print(
-                f"{step}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
+                f"{step}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  {self._told(event)}lr {event['learning_rate']:.2e}  "
                 f"grad {event['grad_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
                 f"{words['left'].format(clock(remaining(event)))}")
         elif kind == "eval":
-            self.terminal.print(f"{words['step'].format(event['step'])}  {words['eval']} {event['eval_loss']:.4f}  "
-                               f"{words['perplexity']} {event['eval_perplexity']:.2f}")
+            perplexity = event.get("eval_perplexity")
+            told = f"  {words['perplexity']} {perplexity:.2f}" if perplexity else ""
+            self.terminal.print(f"{words['step'].format(event['step'])}  {words['eval']} {event['eval_loss']:.4f}{told}"
+                                f"  {self._told(event, 'eval_')}".rstrip())
         elif kind in ("checkpoint", "note"):
             self.terminal.say(Both(event["text"], event.get("text_zh", event["text"])))
 

@@ -7,6 +7,7 @@ know it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +68,9 @@ def shuffle_seed(config: Config) -> int:
 class Plan:
     """Which rows every optimizer step learns from. A step is `accumulation` batches of `batch_size` rows (or packs of
     rows); the last step of an epoch takes what is left. scale: how many rows each one stands for, where only the first
-    ones are known; then steps can be counted, and there are no batches."""
+    ones are known; then steps can be counted, and there are no batches. per_row: so many sequences, one after the
+    other, are a row (a chosen and a rejected answer). steps_per_round: so many steps learn from the same rows, since
+    from these answers are written, and these are what is learned from."""
 
     rows: int
     batch_size: int
@@ -78,6 +81,13 @@ class Plan:
     shuffle: bool
     packs: Packs | None = None
     scale: float = 1.0
+    per_row: int = 1
+    steps_per_round: int = 1
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences a batch has."""
+        return self.batch_size * self.per_row
 
     @property
     def units(self) -> int:
@@ -86,15 +96,15 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.units / (self.batch_size * self.accumulation))
+        return math.ceil(self.units / (self.batch_size * self.accumulation)) * self.steps_per_round
 
     @property
     def total_steps(self) -> int:
         return self.max_steps if self.max_steps > 0 else math.ceil(self.epochs * self.steps_per_epoch)
 
     def batches(self, step: int) -> list[list[int]]:
-        """Row numbers of each batch of optimizer step `step` (from 0)."""
-        epoch, index = divmod(step, self.steps_per_epoch)
+        """The numbers of the sequences of each batch of optimizer step `step` (from 0)."""
+        epoch, index = divmod(step // self.steps_per_round, self.steps_per_epoch // self.steps_per_round)
         order = np.arange(self.units)
         if self.shuffle:
             order = np.random.default_rng((self.seed, epoch)).permutation(self.units)
@@ -102,7 +112,8 @@ class Plan:
         chosen = order[index * size : (index + 1) * size].tolist()
         batches = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
         if self.packs is None:
-            return batches
+            return [[row * self.per_row + sequence for row in batch for sequence in range(self.per_row)]
+                    for batch in batches]
         return [[row for pack in batch for row in self.packs.rows(pack)] for batch in batches]
 
 
@@ -111,3 +122,28 @@ def warmup_steps(config: Config, total_steps: int) -> int:
     if config.warmup_steps >= 1:
         return int(config.warmup_steps)
     return math.ceil((config.warmup_steps or config.warmup_ratio) * total_steps)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Answers are written to `prompts` prompts, `answers` to each, and then learned from in `steps` optimizer steps."""
+
+    prompts: int
+    answers: int
+    steps: int
+
+
+def _ppo(config: Config) -> Round:
+    """Several batches of answers, each learned from several times."""
+    return Round(config.rows_at_once * config.gradient_accumulation_steps * config.ppo_buffer_size, 1,
+                 config.ppo_buffer_size * config.ppo_epochs)
+
+
+ROUNDS: Mapping[str, Callable[[Config], Round]] = {"ppo": _ppo}
+"""Stages that learn from answers that the model writes on the way."""
+
+
+def round_of(config: Config) -> Round | None:
+    """How the stage writes answers on the way; None: it learns from the data alone."""
+    make = ROUNDS.get(config.stage)
+    return make(config) if make else None

@@ -10,66 +10,28 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from truetune import report
-from truetune.check import Checked, Preflight, examine, preflight
-from truetune.checkpoint import (
-    Progress,
-    checkpoints,
-    load_checkpoint,
-    random_state,
-    save_checkpoint,
-    set_random_state,
-)
-from truetune.data.batches import Batch, collate
+from truetune.checkpoint import Means, add_up, checkpoints, means, random_state, save_checkpoint, set_random_state
+from truetune.data.batches import Batch
 from truetune.data.renderer import Rendered
-from truetune.events import ConsoleProgress, Event, Events, read_events
-from truetune.files import write_into, write_json
-from truetune.findings import Both, Finding, Problem, problem, refuse, spoken, worst_first
-from truetune.interrupt import Interrupts
-from truetune.model.load import cast_weights, fingerprint, load_model, write_manifest
-from truetune.model.memory import bound_kernel_caches, fits
-from truetune.model.methods import METHODS, trainable, write_weights
-from truetune.model.policy import Policy
-from truetune.model.precision import has_native_bf16, pick_device, pick_precision, resolve
-from truetune.objectives import OBJECTIVES
-from truetune.optim import Optimizer
+from truetune.events import read_events
+from truetune.files import write_into
+from truetune.findings import Both, Finding, Problem, problem
+from truetune.model.load import write_manifest
+from truetune.model.methods import METHODS, write_weights
+from truetune.model.value import write_value_head
 from truetune.options import Config
 from truetune.plot import plot_loss
 from truetune.report import Terminal
 from truetune.review.probes import FAILURES, Interview, ask_after, ask_before
 from truetune.review.report import write_report
-from truetune.review.rows import RowLosses
-from truetune.review.signs import Signs
-from truetune.rules import derive
-from truetune.run import CHECK, EVENTS, Run, claim
-
-
-@dataclass
-class Session:
-    """Everything a run in progress works with."""
-
-    run: Run
-    config: Config
-    ready: Preflight
-    device: torch.device
-    model: torch.nn.Module
-    policy: Policy
-    objective: Any
-    optimizer: Optimizer
-    data_hash: str
-    bar: ConsoleProgress
-    interrupts: Interrupts
-    events: Events
-    progress: Progress
-    row_losses: RowLosses
+from truetune.run import EVENTS, claim
+from truetune.session import Session, start
 
 
 class _Stop(Exception):
@@ -137,70 +99,6 @@ def _review(session: Session, interview: Interview, terminal: Terminal) -> None:
                           f"报告写入失败（{error}）；训练已完成并保存"))
 
 
-def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checked: bool = True) -> Session:
-    """Everything checked, loaded and compared before the first step.
-
-    Raises:
-        Problem: the run cannot start, or would be useless.
-    """
-    say = terminal.say
-    bound_kernel_caches()
-    device = pick_device(run.config)
-    precision = pick_precision(run.config, device)
-    config = resolve(derive(run.config), precision)
-    ready = preflight(config, say)
-    config = ready.config
-    ready.findings += _device_findings(config, device)
-    page = examine(ready, findings, say) if checked else Checked(worst_first([*findings, *ready.findings]), ready=ready)
-    refuse(page.findings)
-    report.print_findings([finding for finding in page.findings if finding not in findings], terminal)
-    report.print_facts(ready.facts, terminal)
-    write_json(run.folder / CHECK, page.as_dict())
-    report.write_environment(run.folder, str(device))
-
-    torch.manual_seed(config.seed)
-    torch.backends.cuda.matmul.allow_tf32 = bool(config.tf32)
-    method = METHODS[config.finetuning_type]
-    # Whole weights are loaded as they were saved, so that their master copies lose nothing, and cast afterwards.
-    causal = load_model(ready.base, precision.dtype if method.adapter else "auto", device)
-    model = method.prepare(causal, config, ready.base)
-    weights = trainable(model)
-    optimizer = Optimizer(weights, config, precision, ready.plan.total_steps)
-    cast_weights(causal, precision.dtype)
-    optimizer.make_room()
-    policy = Policy(causal, fast=config.flash_attn != "disabled")
-    sample = ready.sample()
-    policy.verify(sample, device, say)
-    if config.gradient_checkpointing is None:
-        fit, numbers = fits(policy, sample, ready.largest_batch(config.rows_at_once), device)
-        config = config.with_values(f"rule: {numbers}", gradient_checkpointing=not fit)
-        if not fit:
-            say(Both(f"gradient checkpointing is on: {numbers}; a smaller per_device_train_batch_size would be faster",
-                     f"已启用 gradient checkpointing：{numbers.zh}；减小 per_device_train_batch_size 会更快"))
-    run.freeze(config)
-    if config.gradient_checkpointing:
-        causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    trained, all_of_them = (sum(weight.numel() for weight in some) for some in (weights.values(), model.parameters()))
-    say(Both(f"{config.finetuning_type} on {device.type} in {precision.name} ({precision.reason}); "
-             f"{trained:,} of {all_of_them:,} weights train",
-             f"{config.finetuning_type}，{device.type}，{precision.name}（{spoken(precision.reason, True)}）；"
-             f"训练 {all_of_them:,} 个权重中的 {trained:,} 个"))
-
-    data_hash = hash_inputs(ready)
-    progress = load_checkpoint(run.resume, optimizer, data_hash) if run.resume else Progress()
-    if run.resume:
-        say(Both(f"going on from {run.resume}", f"从 {run.resume} 继续"))
-    bar = ConsoleProgress(terminal, ready.plan.total_steps)
-    parameters = sum(weight.numel() for weight in model.parameters())
-    signs = Signs.of(config, parameters)
-    events = Events(run.folder, [bar, lambda event: _warn(signs, event, events)], progress.step if run.resume else None)
-    signs.replay(read_events(run.folder / EVENTS))
-    events.emit("start", step=progress.step, total_steps=ready.plan.total_steps, facts=ready.facts,
-                parameters=parameters)
-    return Session(run, config, ready, device, model, policy, OBJECTIVES[config.stage](), optimizer, data_hash, bar,
-                   Interrupts(say), events, progress, RowLosses(len(ready.train)))
-
-
 def _loop(session: Session) -> None:
     """Optimizer steps until the plan is done, with whatever is due after each. What was due when an earlier process
     stopped, and was not done, is done first."""
@@ -239,26 +137,30 @@ def take_step(session: Session) -> float:
     """
     progress, optimizer = session.progress, session.optimizer
     began, loss_sum, count, tokens = time.perf_counter(), 0.0, 0.0, 0
-    random = random_state()
+    objective, random, carried = session.objective, random_state(), session.objective.state()
     batches: list[Batch] = []
-    for numbers in session.ready.plan.batches(progress.step):
+    metrics: Means = {}
+    for lesson in session.lessons.step(session.ready.plan, progress.step):
         if session.interrupts.wanted:
             optimizer.drop_gradients()
+            objective.load_state(carried)
             set_random_state(random)
             raise _Stop
-        batch = collate([session.ready.train[number] for number in numbers]).to(session.device)
+        batch = lesson.batch
         batches.append(batch)
-        log_probabilities = session.policy.log_probabilities(batch)
-        loss, weight, _ = session.objective.loss(log_probabilities, None, batch)
+        said = session.policy.outputs(batch, objective.wants, lesson.beside)
+        loss, weight, told = objective.loss(said, lesson.reference, batch)
         if not loss.isfinite():
             raise _not_finite(session, batches, Both(f"the loss is {loss.item()}", f"loss 为 {loss.item()}"))
         optimizer.backward(loss)
-        session.row_losses.saw(progress.step, numbers, batch, log_probabilities)
+        if lesson.numbers and objective.perplexity:
+            session.row_losses.saw(progress.step, lesson.numbers, batch, said.logp)
+        add_up(metrics, told)
         loss_sum, count, tokens = loss_sum + loss.item(), count + weight, tokens + batch.tokens
     norm = optimizer.step(count)
     if not math.isfinite(norm) and not optimizer.scaler.is_enabled():
         raise _not_finite(session, batches, Both(f"the length of the gradient is {norm}", f"梯度的长度为 {norm}"))
-    progress.took_step(loss_sum, count, tokens, time.perf_counter() - began)
+    progress.took_step(loss_sum, count, tokens, time.perf_counter() - began, metrics)
     return norm
 
 
@@ -276,7 +178,7 @@ def _finish(session: Session) -> None:
         }
     if progress.evaluations:
         last = progress.evaluations[-1]
-        results |= {"eval_loss": last["loss"], "eval_perplexity": math.exp(min(last["loss"], 700))}
+        results |= {"eval_loss": last["loss"]}
         results |= {name: value for name, value in last.items() if name.startswith("eval_")}
     report.write_results(folder, results)
     if config.do_train:
@@ -291,46 +193,58 @@ def _log(session: Session, learning_rate: float, norm: float) -> None:
         "step", step=progress.step, total_steps=plan.total_steps, epoch=round(progress.step / plan.steps_per_epoch, 4),
         loss=progress.window_loss / progress.window_count, learning_rate=learning_rate, grad_norm=norm,
         tokens=progress.tokens, seconds=round(progress.seconds, 2),
-        tokens_per_second=round(progress.tokens / progress.seconds, 2))
-    progress.window_loss = progress.window_count = 0.0
-
-
-def _warn(signs: Signs, event: Event, events: Events) -> None:
-    """Say what an event is a sign of."""
-    for sign in signs.see(event):
-        events.emit("note", step=sign.step, text=sign.words)
+        tokens_per_second=round(progress.tokens / progress.seconds, 2), **means(progress.window_metrics))
+    progress.window_loss, progress.window_count, progress.window_metrics = 0.0, 0.0, {}
 
 
 def _evaluate(session: Session) -> None:
-    """Mean loss per learned token of the held-out rows, unless it is known for this step; of each set, if they are
-    measured one by one."""
+    """Mean loss of the held-out rows, unless it is known for this step; of each set, if they are measured one by
+    one. With it whatever else the objective says of them."""
     progress, plan = session.progress, session.ready.plan
     if progress.evaluations and progress.evaluations[-1]["step"] == progress.step:
         return
     session.bar.busy(Both("evaluating", "正在评估"))
+    sums = {name: loss_of(session, name, rows) for name, rows in session.ready.held_out.items()}
+    loss = sum(each.loss for each in sums.values()) / sum(each.count for each in sums.values())
+    metrics: Means = {}
+    for each in sums.values():
+        add_up(metrics, each.metrics)
+    known = {f"eval_{name}_loss": each.loss / each.count for name, each in sums.items() if name}
+    known |= {"eval_perplexity": math.exp(min(loss, 700))} if session.objective.perplexity else {}
+    known |= {f"eval_{name}": value for name, value in means(metrics).items()}
+    session.optimizer.evaluated(loss)
+    progress.evaluated(loss, known)
+    session.events.emit("eval", step=progress.step, total_steps=plan.total_steps,
+                        epoch=round(progress.step / max(plan.steps_per_epoch, 1), 4), eval_loss=loss, **known,
+                        seconds=round(progress.seconds, 2))
+
+
+@dataclass
+class Sums:
+    """Of some rows: the summed loss, what to divide it by, and metrics."""
+
+    loss: float = 0.0
+    count: float = 0.0
+    metrics: Means = field(default_factory=dict)
+
+
+def loss_of(session: Session, name: str, rows: Sequence[Rendered],
+            batches: Sequence[Sequence[int]] | None = None) -> Sums:
+    """The loss of `rows`, the held-out set `name`; only of some, if their numbers are given, batch by batch."""
+    sums, objective, training = Sums(), session.objective.evaluation(), session.model.training
+    size = session.config.per_device_eval_batch_size * session.ready.plan.per_row
+    every = [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
     session.model.eval()
     with torch.no_grad():
-        sums = {name: loss_of(session, rows) for name, rows in session.ready.held_out.items()}
-    session.model.train()
-    loss = sum(total for total, _ in sums.values()) / sum(count for _, count in sums.values())
-    each = {f"eval_{name}_loss": total / count for name, (total, count) in sums.items() if name}
-    session.optimizer.evaluated(loss)
-    progress.evaluated(loss, each)
-    session.events.emit("eval", step=progress.step, total_steps=plan.total_steps,
-                        epoch=round(progress.step / max(plan.steps_per_epoch, 1), 4), eval_loss=loss,
-                        eval_perplexity=math.exp(min(loss, 700)), **each, seconds=round(progress.seconds, 2))
-
-
-def loss_of(session: Session, rows: Sequence[Rendered]) -> tuple[float, float]:
-    """The summed loss of `rows`, and what to divide it by."""
-    loss_sum, count, size = 0.0, 0.0, session.config.per_device_eval_batch_size
-    for first in range(0, len(rows), size):
-        if session.interrupts.wanted:
-            raise _Stop
-        batch = collate(rows[first : first + size]).to(session.device)
-        loss, weight, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
-        loss_sum, count = loss_sum + loss.item(), count + weight
-    return loss_sum, count
+        for lesson in session.lessons.measure(name, rows, batches or every):
+            if session.interrupts.wanted:
+                raise _Stop
+            said = session.policy.outputs(lesson.batch, objective.wants, lesson.beside)
+            loss, weight, told = objective.loss(said, lesson.reference, lesson.batch)
+            sums.loss, sums.count = sums.loss + loss.item(), sums.count + weight
+            add_up(sums.metrics, told)
+    session.model.train(training)
+    return sums
 
 
 def _due(every: float, strategy: str, session: Session) -> bool:
@@ -346,10 +260,11 @@ def _due(every: float, strategy: str, session: Session) -> bool:
 
 def _save(session: Session) -> None:
     config, progress = session.config, session.progress
+    progress.objective = session.objective.state()
     session.bar.busy(Both("saving a checkpoint", "正在保存检查点"))
     path = save_checkpoint(
         session.run.folder, progress, session.data_hash, None if config.save_only_model else session.optimizer,
-        lambda folder: _write_model(session, folder), config.save_total_limit)
+        session.lessons.state(), lambda folder: _write_model(session, folder), config.save_total_limit)
     session.events.emit("checkpoint", step=progress.step, text=Both(f"saved {path}", f"已保存 {path}"))
 
 
@@ -357,6 +272,8 @@ def _write_model(session: Session, folder: Path) -> None:
     """Adapter or model, the tokenizer with the template that trained it, and how to generate with it."""
     method, config, renderer = METHODS[session.config.finetuning_type], session.config, session.ready.renderer
     write_weights(session.model, folder, session.optimizer.masters, method)
+    if session.policy.value_head:
+        write_value_head(folder, session.optimizer.masters)
     renderer.tokenizer.save_pretrained(folder)
     generation = session.policy.causal.generation_config
     if generation is not None:
@@ -366,41 +283,14 @@ def _write_model(session: Session, folder: Path) -> None:
         write_manifest(folder, config.model_name_or_path or "", session.ready.base)
 
 
-def hash_inputs(ready: Preflight) -> str:
-    """A hash of what is trained on: the base model, and every token and weight in order."""
-    return sha256(f"{fingerprint(ready.base)} {ready.train.hash()}".encode()).hexdigest()[:16]
-
-
-def _device_findings(config: Config, device: torch.device) -> list[Finding]:
-    findings = []
-    if config.tf32 and device.type != "cuda":
-        findings.append(Finding("no-effect", "info", Both(
-            f"no effect: tf32 is a format of NVIDIA GPUs, and this run is on the {device.type}.",
-            f"不起作用：tf32 是 NVIDIA GPU 的格式，而这次用的是 {device.type}。"),
-            option="tf32", where=config.origin("tf32")))
-    if (config.bf16 or config.pure_bf16) and not has_native_bf16(device):
-        option = "bf16" if config.bf16 else "pure_bf16"
-        findings.append(Finding("slow-bf16", "warn", Both(f"this {device.type} emulates bfloat16, which is slow.",
-                                                          f"这里的 {device.type} 只能模拟 bfloat16，很慢。"),
-                                option=option, where=config.origin(option),
-                                fix=Both("bf16: false computes in float32.", "bf16: false 会用 float32 计算。")))
-    if device.type == "cuda" and torch.cuda.device_count() > 1:
-        count = torch.cuda.device_count()
-        findings.append(Finding("one-gpu", "warn", Both(
-            f"{count} GPUs are here, and one is used: training on several comes later.",
-            f"这里有 {count} 块 GPU，只用一块：暂不支持多卡训练。")))
-    return findings
-
-
 def _not_finite(session: Session, batches: Sequence[Batch], what: Both) -> Problem:
     """Keep the batches that led here, and say what is known."""
     path, tokenizer = session.run.folder / "failed_batch.jsonl", session.ready.renderer.tokenizer
     with path.open("w", encoding="utf-8") as file:
-        for batch in batches:
-            for place, (start, end) in zip(batch.places, pairwise(batch.starts), strict=True):
-                ids = batch.ids[0, start:end].tolist()
-                file.write(json.dumps({"row": place, "ids": ids, "text": tokenizer.decode(ids)},
-                                      ensure_ascii=False) + "\n")
+        for row in (row for batch in batches for row in batch.sequences):
+            ids = row.ids.tolist()
+            file.write(json.dumps({"row": row.where, "ids": ids, "text": tokenizer.decode(ids)},
+                                  ensure_ascii=False) + "\n")
     damaged = [name for name, weight in session.optimizer.masters.items() if not weight.isfinite().all()]
     cause = Both(f"weights are no longer finite, {damaged[0]} first", f"权重已不是有限的数，首先是 {damaged[0]}") \
         if damaged else Both("the weights are still finite", "权重仍是有限的数")

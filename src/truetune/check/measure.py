@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from truetune.findings import Both, Say, Words
 from truetune.options import Config
@@ -55,7 +54,8 @@ def take(path: Path, folder: Path) -> Measured:
     from truetune.options.read import read_config
     from truetune.report import Terminal, peak_memory
     from truetune.run import claim
-    from truetune.train import loss_of, start, take_step
+    from truetune.session import start
+    from truetune.train import loss_of, take_step
 
     config, _ = read_config([str(path), f"output_dir={folder}/run", "max_steps=2", "overwrite_output_dir=true",
                              "resume_from_checkpoint=null"])
@@ -70,9 +70,7 @@ def take(path: Path, folder: Path) -> Measured:
     take_step(session)
     seconds = session.progress.seconds - before
     rows = [ready.train[number] for number in longest]
-    session.model.eval()
-    with torch.no_grad():
-        loss_of(session, rows)
+    loss_of(session, "", rows)
     tokens = len(ready.plan.batches(0)) * sum(map(len, rows))
     return Measured(round(peak_memory() * 1e9), tokens / seconds)
 
@@ -91,7 +89,7 @@ class _Again:
 def _longest(plan: Plan, lengths: np.ndarray) -> list[int]:
     """Row numbers of the batch with the most tokens that can come."""
     if plan.packs is None:
-        return np.argsort(-lengths, kind="stable")[: plan.batch_size].tolist()
+        return np.argsort(-lengths, kind="stable")[: plan.sequences].tolist()
     sizes = np.add.reduceat(lengths[plan.packs.order], plan.packs.starts[:-1])
     return [row for pack in np.argsort(-sizes)[: plan.batch_size].tolist() for row in plan.packs.rows(pack)]
 

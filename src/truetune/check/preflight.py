@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ import numpy as np
 from truetune.check.model import model_findings
 from truetune.check.room import settle_batch
 from truetune.check.rows import row_findings
-from truetune.data.dataset import Data, load_data, unreadable
+from truetune.data.dataset import PER_ROW, Data, load_data, unreadable
+from truetune.data.reading import STAGE_ROWS
 from truetune.data.renderer import Rendered, Renderer
-from truetune.data.rows import Rows, Stream
+from truetune.data.rows import Rows, Stream, with_answer_of
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
 from truetune.findings import Finding, Problem, Say, refuse
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.options import Config
-from truetune.steps import Plan, pack, shuffle_seed
+from truetune.steps import Plan, pack, round_of, shuffle_seed
 
 
 @dataclass
@@ -44,9 +45,14 @@ class Preflight:
         """Rows by the name of what they measure ("": the one there is)."""
         return self.data.held_out
 
-    def sample(self) -> list[Rendered]:
-        """Two short rows, to try things out with."""
-        return self.train.shortest(2) or next(iter(self.held_out.values())).shortest(2)
+    def sample(self, shares: bool = False) -> list[Rendered]:
+        """Two or three short rows, to try things out with.
+
+        Args:
+            shares: two of them have a prompt in common.
+        """
+        rows = self.train.shortest(2) or next(iter(self.held_out.values())).shortest(2)
+        return [rows[0], with_answer_of(rows[0], rows[-1]), *rows[1:]] if shares else rows
 
     def largest_batch(self, batch_size: int) -> int:
         """Tokens of the largest batch that can come."""
@@ -116,9 +122,12 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
     config = settle_batch(config, base, train)
     seed = shuffle_seed(config)
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
-    plan = Plan(len(train), config.rows_at_once, config.gradient_accumulation_steps,
+    per_row, round = PER_ROW[STAGE_ROWS[config.stage]], round_of(config)
+    plan = Plan(len(train) // per_row, config.rows_at_once, config.gradient_accumulation_steps,
                 config.num_train_epochs, config.max_steps, seed,
-                not config.disable_shuffling and not config.streaming, packs, data.scale)
+                not config.disable_shuffling and not config.streaming, packs, data.scale, per_row)
+    if round:
+        plan = replace(plan, batch_size=round.prompts, accumulation=1, steps_per_round=round.steps)
     return Preflight(config, base, renderer, data, plan, findings, _facts(data, plan))
 
 

@@ -19,7 +19,8 @@ from truetune.findings import Both, Finding, Words, problem, spoken
 from truetune.options import Config
 
 STAGE_ROWS: Mapping[str, Kind] = {"pt": "documents", "sft": "conversations", "rm": "preferences", "dpo": "preferences",
-                                  "kto": "judged"}
+                                  "kto": "judged", "ppo": "conversations", "grpo": "conversations",
+                                  "distill": "conversations"}
 """What the rows of each stage are."""
 _WORDS: Mapping[Kind, tuple[Both, Both]] = {
     "documents": (Both("plain text", "纯文本"), Both("plain text", "纯文本")),

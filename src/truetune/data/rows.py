@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 
 from truetune.data.mix import hold_out
-from truetune.data.renderer import Rendered
+from truetune.data.renderer import Rendered, Run
 from truetune.data.store import FLAGS, Store
 
 _SAMPLE = 1000
@@ -106,6 +106,35 @@ class Stream(_Sequences):
 
     def hash(self) -> str:
         return self._key
+
+
+class Mismatched(Sequence[Rendered]):
+    """The prompt of each row with the last answer of another one, a fixed way along in the set: what an answer is
+    worth where it does not belong. Rows of the data, not of a batch or of a part that was read together, are mixed;
+    with a single row there is nothing to mix, and it keeps its own."""
+
+    def __init__(self, rows: Sequence[Rendered], seed: int):
+        self.rows = rows
+        self._ahead = int(np.random.default_rng(seed).integers(1, max(len(rows), 2)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, number: int) -> Rendered: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Rendered]: ...
+    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
+        if isinstance(number, slice):
+            return [self[index] for index in range(*number.indices(len(self)))]
+        return with_answer_of(self.rows[number], self.rows[(number + self._ahead) % len(self.rows)])
+
+
+def with_answer_of(row: Rendered, other: Rendered) -> Rendered:
+    """The prompt of `row`, up to its last answer, with the last answer of `other`, which alone is learned."""
+    first, answer = row.runs[-1].first, other.ids[other.runs[-1].first : other.runs[-1].last]
+    return Rendered(np.concatenate([row.ids[:first], answer]), (Run(first, first + len(answer), 1.0),),
+                    place=row.place, label=row.label)
 
 
 def groups_of(store: Store) -> np.ndarray:

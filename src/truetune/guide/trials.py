@@ -9,7 +9,7 @@ weights are put back to what they were, bit for bit. Nothing is written into out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +19,6 @@ import numpy as np
 import torch
 
 from truetune.checkpoint import Progress, random_state, set_random_state
-from truetune.data.batches import collate
-from truetune.data.renderer import Rendered
 from truetune.data.rows import Rows
 from truetune.events import ConsoleProgress
 from truetune.findings import WRONG_OPTIONS, Both, Problem, problem
@@ -31,7 +29,8 @@ from truetune.optim import Optimizer
 from truetune.options import Config
 from truetune.report import Terminal
 from truetune.run import Run
-from truetune.train import Session, start, take_step
+from truetune.session import Session, start
+from truetune.train import loss_of, take_step
 
 RANGE = (1e-7, 1.0)
 """First and last rate of the range test."""
@@ -171,7 +170,7 @@ class Bench:
             "cpu", copy=True) for name, master in session.optimizer.masters.items()}
         self._random = random_state()
         self._interrupts = Interrupts(lambda _: terminal.say(_STOPPING))
-        self.rows = _spread(session.ready.held_out.values(), _MEASURED)
+        self.rows = _spread(session.ready.held_out, session.ready.plan.per_row, _MEASURED)
 
     def __enter__(self) -> Bench:
         self._interrupts.__enter__()
@@ -218,15 +217,10 @@ class Bench:
 
     def measure(self) -> HeldOut:
         """What the weights as they are make of the held-out rows; of fewer, if the user wants to stop."""
-        session, losses, counts = self._session, [], []
-        session.model.eval()
-        with torch.no_grad():
-            for row in self.rows:
-                batch = collate([row]).to(session.device)
-                loss, count, _ = session.objective.loss(session.policy.log_probabilities(batch), None, batch)
-                losses.append(loss.item())
-                counts.append(count)
-        return HeldOut(np.array(losses), np.array(counts))
+        session, measured = self._session, []
+        for name, numbers in self.rows:
+            measured.append(loss_of(session, name, session.ready.held_out[name], [numbers]))
+        return HeldOut(np.array([each.loss for each in measured]), np.array([each.count for each in measured]))
 
     def _reset(self, rate: float) -> None:
         """Weights, random numbers and progress as the run starts with; a new optimizer at `rate`."""
@@ -253,8 +247,9 @@ def exploded(losses: Sequence[float]) -> bool:
     return bool(means[-1] > means.min() + _EXPLODED * means[0])
 
 
-def _spread(sets: Iterable[Rows], most: int) -> list[Rendered]:
-    """At most so many rows, evenly from all sets and places."""
-    places = [(rows, number) for rows in sets for number in range(len(rows))]
+def _spread(sets: Mapping[str, Rows], per_row: int, most: int) -> list[tuple[str, range]]:
+    """At most so many rows of the data, evenly from all sets and places: the set, and the numbers of the sequences."""
+    places = [(name, range(first, first + per_row)) for name, rows in sets.items()
+              for first in range(0, len(rows), per_row)]
     chosen = np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int))
-    return [places[place][0][places[place][1]] for place in chosen]
+    return [places[place] for place in chosen]

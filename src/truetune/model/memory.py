@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import psutil
 import torch
 
-from truetune.data.batches import collate
 from truetune.data.renderer import Rendered
 from truetune.findings import Both
 from truetune.model.policy import Policy
@@ -31,7 +30,7 @@ def bound_kernel_caches() -> None:
 
 def activation_bytes(policy: Policy, rows: Sequence[Rendered], device: torch.device) -> float:
     """Bytes that one forward pass over `rows` keeps for the backward pass, per token."""
-    batch = collate(rows).to(device)
+    batch = policy.lay_out(rows)
     known = {weight.untyped_storage().data_ptr() for weight in policy.causal.parameters()}
     kept: dict[int, int] = {}
 

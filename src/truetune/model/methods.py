@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from truetune.findings import WRONG_OPTIONS, Both, problem
 from truetune.model.bundled import BUNDLED
 from truetune.model.load import put_adapter, quiet_peft
+from truetune.model.value import VALUE_HEAD
 from truetune.options import Config
 
 
@@ -80,6 +81,19 @@ METHODS: dict[str, Method] = {
 }
 
 
+def switch_off_dropout(model: torch.nn.Module) -> None:
+    """No dropout anywhere, LoRA's included: probabilities of two passes are to be compared."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, LoraLayer):
+            module.lora_dropout.update({name: torch.nn.Identity() for name in module.lora_dropout})
+        if "attention_dropout" in vars(module):  # what transformers' attention modules hand to their kernel
+            vars(module)["attention_dropout"] = 0.0
+
+
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The trained parameters by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -88,7 +102,8 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 def write_weights(model: torch.nn.Module, folder: Path, trained: Mapping[str, torch.Tensor], method: Method) -> None:
     """Write the adapter (in the precision of `trained`, the optimizer's copies) or the whole model as safetensors."""
     if method.adapter:
-        model.save_pretrained(folder, state_dict=dict(trained), save_embedding_layers=False)  # pyright: ignore
+        own = {name: weight for name, weight in trained.items() if not name.startswith(VALUE_HEAD)}
+        model.save_pretrained(folder, state_dict=own, save_embedding_layers=False)  # pyright: ignore
     else:
         model.save_pretrained(folder)  # pyright: ignore
 

@@ -1,17 +1,22 @@
-"""What a model is trained for. One file a paper: citation, options, equation, metrics.
+"""What a model is trained for. One paper, one file: citation with link and equation, the paper's symbols, its maths,
+its metrics. `objective` says what an objective is; `OBJECTIVES` makes the one of a stage from the options.
 
-An objective is a plain class with `rows` (the data it takes), `reference` (whether it compares with a frozen model) and
-
-    loss(policy, reference, batch) -> (sum, count, metrics)
-
-policy and reference are log-probabilities of the batch's learned tokens, (N,) float32. The loss is a sum and comes
-with what to divide it by, so the loop can divide by the count over all batches of a step and no objective can get that
-wrong.
-Nothing here imports data, model or run code.
+The loss is a sum and comes with what to divide it by, so the loop can divide by the count over all batches of a step
+and no objective can get that wrong. Nothing here imports data, model or run code.
 """
 
 from __future__ import annotations
 
-from truetune.objectives.sft import SupervisedFineTuning
+from collections.abc import Callable, Mapping
 
-OBJECTIVES = {"sft": SupervisedFineTuning}
+from truetune.objectives.objective import Objective
+from truetune.objectives.sft import MaximumLikelihood
+from truetune.options import Config
+
+OBJECTIVES: Mapping[str, Callable[[Config], Objective]] = {
+    "pt": lambda config: MaximumLikelihood(),
+    "sft": lambda config: MaximumLikelihood(),
+}
+"""The objective of each stage."""
+
+__all__ = ["OBJECTIVES", "Objective"]

@@ -3,27 +3,20 @@
     L = - (1 / sum_t w_t)  sum_t  w_t log p(y_t | y_<t)
 
 over all learned tokens y_t of a step, whatever row, batch or process they are in. w_t is the weight of token t.
+Pre-training is the same over plain text, every token of which is learned.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-
-class Weighted(Protocol):
-    """What the loss needs of a batch: `weights` (N,)."""
-
-    @property
-    def weights(self) -> torch.Tensor: ...
+from truetune.objectives.objective import Lesson, Loss, Objective, Outputs
 
 
-class SupervisedFineTuning:
-    rows = "conversations"
-    reference = False
+class MaximumLikelihood(Objective):
+    """Cross-entropy of the learned tokens."""
 
-    def loss(self, policy: torch.Tensor, reference: torch.Tensor | None,
-             batch: Weighted) -> tuple[torch.Tensor, float, dict[str, float]]:
-        return -(batch.weights * policy).sum(), float(batch.weights.sum()), {}
+    perplexity = True
+
+    def loss(self, policy: Outputs, reference: torch.Tensor | None, batch: Lesson) -> Loss:
+        return Loss(-(batch.weights * policy.logp).sum(), float(batch.weights.sum()))

@@ -12,6 +12,7 @@ from truetune.options.data import DataOptions
 from truetune.options.export import ExportOptions
 from truetune.options.generate import GenerateOptions
 from truetune.options.hub import HubOptions
+from truetune.options.loss import LossOptions
 from truetune.options.media import MediaOptions
 from truetune.options.method import MethodOptions
 from truetune.options.model import ModelOptions
@@ -19,21 +20,22 @@ from truetune.options.optimizer import OptimizerOptions
 from truetune.options.parallel import ParallelOptions
 from truetune.options.preference import PreferenceOptions
 from truetune.options.quantize import QuantizeOptions
+from truetune.options.reward import RewardOptions
 from truetune.options.schema import Group, Option, facts
 from truetune.options.serve import ServeOptions
 from truetune.options.track import TrackOptions
 from truetune.options.train import TrainOptions
 
 GROUPS: tuple[type[Group], ...] = (
-    ModelOptions, QuantizeOptions, DataOptions, MediaOptions, MethodOptions, PreferenceOptions, TrainOptions,
-    OptimizerOptions, ParallelOptions, TrackOptions, HubOptions, GenerateOptions, ExportOptions, ServeOptions,
+    ModelOptions, QuantizeOptions, DataOptions, MediaOptions, MethodOptions, LossOptions, PreferenceOptions,
+    RewardOptions, TrainOptions, OptimizerOptions, ParallelOptions, TrackOptions, HubOptions, GenerateOptions, ExportOptions, ServeOptions,
     BenchmarkOptions,
 )
 
 
 class Config(
-    ModelOptions, QuantizeOptions, DataOptions, MediaOptions, MethodOptions, PreferenceOptions, TrainOptions,
-    OptimizerOptions, ParallelOptions, TrackOptions, HubOptions, GenerateOptions, ExportOptions, ServeOptions,
+    ModelOptions, QuantizeOptions, DataOptions, MediaOptions, MethodOptions, LossOptions, PreferenceOptions,
+    RewardOptions, TrainOptions, OptimizerOptions, ParallelOptions, TrackOptions, HubOptions, GenerateOptions, ExportOptions, ServeOptions,
     BenchmarkOptions,
 ):
     """All options of a run, in one flat namespace, frozen, each with the place its value came from."""

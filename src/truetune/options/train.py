@@ -27,12 +27,12 @@ _LAST_WEIGHTS = ("a run ends with its last weights; trainer_log.jsonl tells whic
 class TrainOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Training", "训练")
 
-    stage: Annotated[Literal["pt", "sft", "rm", "ppo", "dpo", "kto"], Text(
-        "What is trained for. sft: answer as the data answers. The others (pt: plain text, rm and dpo: pairs of "
-        "answers, kto: answers judged) are read by `truetune data` and trained later; ppo (answers scored by a reward "
-        "model) is not done.",
-        "训练目标。sft：像数据那样回答。其余（pt：纯文本，rm 和 dpo：成对回答，kto：好坏标注）目前可用 truetune data "
-        "查看，训练随后支持；ppo（由奖励模型打分）不支持。", level="basic", quality="depends")] = "sft"
+    stage: Annotated[Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo", "distill"], Text(
+        "What is trained for. pt: plain text. sft: answer as the data answers. dpo: prefer the chosen answer of a "
+        "pair. kto: answers judged good or bad. rm: a model that scores answers. ppo and grpo: answers that the model "
+        "writes itself are scored by a reward model or a function. distill: say what a teacher model says.",
+        "训练目标。pt：纯文本预训练。sft：像数据那样回答。dpo：成对回答中更偏向 chosen。kto：带好坏标注的回答。rm：训练"
+        "给回答打分的奖励模型。ppo、grpo：模型自己写回答，由奖励模型或函数打分。distill：学习教师模型的输出。", level="basic", quality="depends")] = "sft"
     do_train: Annotated[bool, Text(
         "Train.", "进行训练。",
         higher=("the run trains", "进行训练"),

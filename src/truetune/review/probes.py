@@ -39,7 +39,6 @@ from transformers import GenerationConfig
 
 from truetune.check.preflight import Preflight
 from truetune.checkpoint import random_state, set_random_state
-from truetune.data.batches import collate
 from truetune.data.renderer import Rendered, Renderer, Run
 from truetune.data.rows import Rows, Stream
 from truetune.files import write_json
@@ -268,8 +267,7 @@ def _told(error: Exception) -> Both:
 
 @contextmanager
 def _undisturbed(policy: Policy) -> Iterator[None]:
-    """While entered the model is in evaluation mode, without gradients; afterwards all is as before. Not in inference
-    mode: what a model keeps of it (rotary frequencies of a long prompt) could take no part in training."""
+    """While entered the model is in evaluation mode, without gradients; afterwards all is as before."""
     random, training = random_state(), policy.causal.training
     policy.causal.eval()
     try:
@@ -335,7 +333,7 @@ def _mean_loss(rows: Sequence[Rendered], policy: Policy) -> float:
     """Mean loss per learned token."""
     total = count = 0.0
     for first in range(0, len(rows), _SAMPLE_ROWS):
-        batch = collate(rows[first : first + _SAMPLE_ROWS]).to(policy.causal.device)
+        batch = policy.lay_out(rows[first : first + _SAMPLE_ROWS])
         total -= float((batch.weights * policy.log_probabilities(batch)).sum())
         count += float(batch.weights.sum())
     return total / count if count else 0.0

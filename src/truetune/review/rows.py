@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from truetune.data.batches import Batch
+from truetune.objectives.objective import per_row
 
 
 def row_losses(batch: Batch, log_probabilities: torch.Tensor) -> list[float]:
@@ -20,11 +21,8 @@ def row_losses(batch: Batch, log_probabilities: torch.Tensor) -> list[float]:
     Args:
         log_probabilities: (N,), of the batch's targets.
     """
-    borders = torch.tensor(batch.starts[1:], device=batch.sources.device)
-    row = torch.bucketize(batch.sources, borders, right=True)  # (N,)
-    losses = torch.zeros(len(borders), device=row.device).index_add_(0, row, -batch.weights * log_probabilities.float())
-    counts = torch.zeros(len(borders), device=row.device).index_add_(0, row, batch.weights)
-    return (losses / counts).tolist()
+    losses = per_row(-batch.weights * log_probabilities.float(), batch)
+    return (losses / per_row(batch.weights, batch)).tolist()
 
 
 class RowLosses:

@@ -68,11 +68,6 @@ RULES: tuple[Rule, ...] = (
     Rule("nothing-to-do", "do_train", lambda c: not c.do_train and not c.do_eval, "error",
          Both("neither do_train nor do_eval is on, so there is nothing to do.",
               "do_train 和 do_eval 都没有开启，无事可做。"), Both("Set do_train: true.", "请设置 do_train: true。")),
-    *(Rule("stage-later", "stage", lambda c: c.stage != "sft", severity,
-           Both("{stage} is not trained yet.", "{stage} 暂不支持训练。"),
-           Both("`truetune data show` reads its rows already; stage: sft trains.",
-                "`truetune data show` 已能读取这种数据；训练请用 stage: sft。"), verbs)
-      for severity, verbs in _TRAINING_LATER),
     Rule("streaming-endless", "streaming", lambda c: c.streaming and c.do_train and c.max_steps <= 0, "error",
          Both("a stream has no end that is known, so nothing says when to stop.",
               "流式数据没有已知的终点，无法确定何时停止。"), Both("Set max_steps.", "请设置 max_steps。")),
