@@ -138,7 +138,8 @@ class ConsoleProgress:
         """After every optimizer step: move the bar."""
         rate = progress.tokens / progress.seconds
         left = progress.seconds / progress.step * (self.total_steps - progress.step)
-        text = (f"loss {progress.window_loss / progress.window_count:.4f}  {self._told(means(progress.window_metrics))}lr {learning_rate:.2e}  "
+        told = self._told(means(progress.window_metrics))
+        text = (f"loss {progress.window_loss / progress.window_count:.4f}  {told}lr {learning_rate:.2e}  "
                 f"{rate:,.0f} tokens/s  {self.words['left'].format(clock(left))}")
         self.bar.update(self.task, completed=progress.step, text=text,
                         description=self.words["step"].format(f"{progress.step}/{self.total_steps}"))
@@ -160,8 +161,8 @@ class ConsoleProgress:
         elif kind == "step" and not self.live:
             step = words["step"].format(f"{event['step']}/{event['total_steps']}")
             self.terminal.print(
-                f"{step}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  {self._told(event)}lr {event['learning_rate']:.2e}  "
-                f"grad {event['grad_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
+                f"{step}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  {self._told(event)}"
+                f"lr {event['learning_rate']:.2e}  grad {event['grad_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
                 f"{words['left'].format(clock(remaining(event)))}")
         elif kind == "eval":
             perplexity = event.get("eval_perplexity")

@@ -32,7 +32,8 @@ class TrainOptions(Group):
         "pair. kto: answers judged good or bad. rm: a model that scores answers. ppo and grpo: answers that the model "
         "writes itself are scored by a reward model or a function. distill: say what a teacher model says.",
         "训练目标。pt：纯文本预训练。sft：像数据那样回答。dpo：成对回答中更偏向 chosen。kto：带好坏标注的回答。rm：训练"
-        "给回答打分的奖励模型。ppo、grpo：模型自己写回答，由奖励模型或函数打分。distill：学习教师模型的输出。", level="basic", quality="depends")] = "sft"
+        "给回答打分的奖励模型。ppo、grpo：模型自己写回答，由奖励模型或函数打分。distill：学习教师模型的输出。",
+        level="basic", quality="depends")] = "sft"
     do_train: Annotated[bool, Text(
         "Train.", "进行训练。",
         higher=("the run trains", "进行训练"),
