@@ -162,13 +162,14 @@ class ConsoleProgress:
             step = words["step"].format(f"{event['step']}/{event['total_steps']}")
             self.terminal.print(
                 f"{step}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  {self._told(event)}"
-                f"lr {event['learning_rate']:.2e}  grad {event['grad_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
-                f"{words['left'].format(clock(remaining(event)))}")
+                f"lr {event['learning_rate']:.2e}  grad {event['grad_norm']:.2f}  "
+                f"{event['tokens_per_second']:,.0f} tokens/s  {words['left'].format(clock(remaining(event)))}")
         elif kind == "eval":
             perplexity = event.get("eval_perplexity")
-            told = f"  {words['perplexity']} {perplexity:.2f}" if perplexity else ""
-            self.terminal.print(f"{words['step'].format(event['step'])}  {words['eval']} {event['eval_loss']:.4f}{told}"
-                                f"  {self._told(event, 'eval_')}".rstrip())
+            told = f"{words['perplexity']} {perplexity:.2f}  " if perplexity else ""
+            loss = f"{words['eval']} {event['eval_loss']:.4f}"
+            self.terminal.print(
+                f"{words['step'].format(event['step'])}  {loss}  {told}{self._told(event, 'eval_')}".rstrip())
         elif kind in ("checkpoint", "note"):
             self.terminal.say(Both(event["text"], event.get("text_zh", event["text"])))
 

@@ -55,8 +55,34 @@ def plot_loss(events: Sequence[Event], path: Path, spikes: Iterable[tuple[int, f
         best = min(evaluated, key=lambda point: point[1])
         if best != evaluated[-1]:
             axes.axvline(best[0], color=_ORANGE, linewidth=1, linestyle=":", label=f"best evaluation: step {best[0]}")
-    axes.set(xlabel="step", ylabel="loss per token")
-    axes.set_ylim(bottom=0)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.set_ylim(bottom=min(0, *(loss for _, loss in points)))
+    _save(figure, path)
+    return True
+
+
+def metric_file(name: str) -> str:
+    """The picture of a metric, by the name LLaMA-Factory gives it: training_rewards_accuracies.png."""
+    return f"training_{name.replace('/', '_')}.png"
+
+
+def plot_metric(events: Sequence[Event], path: Path, name: str) -> bool:
+    """Draw a metric of the objective from a run's events, with its values at evaluations.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    steps = [event for event in events if event["event"] == "step"]
+    points = [(event["step"], event[name]) for event in steps if event.get(name) is not None]
+    if len(points) < 2:
+        return False
+    figure = _figure(4)
+    axes = figure.subplots()
+    _curve(axes, points, name)
+    evaluated = [(event["step"], event[f"eval_{name}"]) for event in events if event.get(f"eval_{name}") is not None]
+    if evaluated:
+        axes.plot(*zip(*evaluated, strict=True), "o-", color=_ORANGE, markersize=4, linewidth=1, label="evaluation")
+    axes.set(xlabel="step", ylabel=name)
     _save(figure, path)
     return True
 

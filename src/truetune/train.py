@@ -26,7 +26,7 @@ from truetune.model.load import write_manifest
 from truetune.model.methods import METHODS, write_weights
 from truetune.model.value import write_value_head
 from truetune.options import Config
-from truetune.plot import plot_loss
+from truetune.plot import LOSS, metric_file, plot_loss, plot_metric
 from truetune.report import Terminal
 from truetune.review.probes import FAILURES, Interview, ask_after, ask_before
 from truetune.review.report import write_report
@@ -58,10 +58,19 @@ def train(config: Config, terminal: Terminal, findings: Sequence[Finding] = (), 
         finally:
             session.events.close()
             if session.config.plot_loss:
-                plot_loss(read_events(run.folder / EVENTS), run.folder / "training_loss.png")
+                _draw(session)
     if interview:
         _review(session, interview, terminal)
     terminal.say(Both(f"written to {run.folder}", f"已写入 {run.folder}"))
+
+
+def _draw(session: Session) -> None:
+    """The loss, and what the objective shows beside it."""
+    folder = session.run.folder
+    events = read_events(folder / EVENTS)
+    plot_loss(events, folder / LOSS)
+    for name in session.objective.headline:
+        plot_metric(events, folder / metric_file(name), name)
 
 
 def _run(session: Session) -> None:

@@ -21,6 +21,7 @@ from truetune.options.parallel import ParallelOptions
 from truetune.options.preference import PreferenceOptions
 from truetune.options.quantize import QuantizeOptions
 from truetune.options.reward import RewardOptions
+from truetune.options.rollout import RolloutOptions
 from truetune.options.schema import Group, Option, facts
 from truetune.options.serve import ServeOptions
 from truetune.options.track import TrackOptions
@@ -28,15 +29,15 @@ from truetune.options.train import TrainOptions
 
 GROUPS: tuple[type[Group], ...] = (
     ModelOptions, QuantizeOptions, DataOptions, MediaOptions, MethodOptions, LossOptions, PreferenceOptions,
-    RewardOptions, TrainOptions, OptimizerOptions, ParallelOptions, TrackOptions, HubOptions, GenerateOptions, ExportOptions, ServeOptions,
-    BenchmarkOptions,
+    RewardOptions, RolloutOptions, TrainOptions, OptimizerOptions, ParallelOptions, TrackOptions, HubOptions,
+    GenerateOptions, ExportOptions, ServeOptions, BenchmarkOptions,
 )
 
 
 class Config(
     ModelOptions, QuantizeOptions, DataOptions, MediaOptions, MethodOptions, LossOptions, PreferenceOptions,
-    RewardOptions, TrainOptions, OptimizerOptions, ParallelOptions, TrackOptions, HubOptions, GenerateOptions, ExportOptions, ServeOptions,
-    BenchmarkOptions,
+    RewardOptions, RolloutOptions, TrainOptions, OptimizerOptions, ParallelOptions, TrackOptions, HubOptions,
+    GenerateOptions, ExportOptions, ServeOptions, BenchmarkOptions,
 ):
     """All options of a run, in one flat namespace, frozen, each with the place its value came from."""
 

@@ -8,9 +8,6 @@ from pydantic import Field
 
 from truetune.options.schema import Advice, Group, Text
 
-_PREDICT_SETTING = ("a setting of predict_with_generate, which is not done yet",
-                    "这是 predict_with_generate 的设置，该功能尚未支持")
-
 
 class GenerateOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Generation", "生成")
@@ -77,20 +74,27 @@ class GenerateOptions(Group):
         free_on_resume=True)] = True
 
     predict_with_generate: Annotated[bool, Text(
-        "Generate answers when evaluating, and score them.", "评估时生成回答并打分。",
-        not_offered=("an evaluation measures the loss; answers are not generated and scored yet",
-                     "评估只测损失，暂不生成回答打分"), free_on_resume=True)] = False
+        "After the last step, let the model answer the evaluation data, and compare what it says with the data's "
+        "answers (ROUGE-1, ROUGE-2, ROUGE-L, BLEU-4). Needs the extra `metrics`.",
+        "最后一步之后让模型回答评估数据，并与数据中的回答比较（ROUGE-1、ROUGE-2、ROUGE-L、BLEU-4）。需要安装附加包 "
+        "`metrics`。", speed="down",
+        higher=("answers to read in generated_predictions.jsonl, and scores; writing them takes its time",
+                "有 generated_predictions.jsonl 里的回答和分数；生成需要时间"),
+        lower=("an evaluation measures the loss alone", "评估只测损失"), free_on_resume=True)] = False
     generation_max_length: Annotated[int | None, Field(gt=0), Text(
         "Longest answer then. Unset: cutoff_len.", "此时回答的最大长度。不填同 cutoff_len。", level="expert",
-        no_effect=_PREDICT_SETTING, free_on_resume=True)] = None
+        no_effect=("max_new_tokens is the limit", "以 max_new_tokens 为准"), free_on_resume=True)] = None
     generation_num_beams: Annotated[int | None, Field(gt=0), Text(
         "Beams then. Unset: num_beams.", "此时的 beam 数。不填同 num_beams。", level="expert",
         also={"eval_num_beams": None},
-        no_effect=_PREDICT_SETTING, free_on_resume=True)] = None
+        not_offered=("answers are drawn one word after another, without a beam search", "逐词生成，不做 beam search"),
+        free_on_resume=True)] = None
     generation_config: Annotated[str | None, Text(
         "A file with other settings of generation then. Unset: the model's.",
         "此时其他生成设置的文件。不填则用模型自己的。", level="expert",
-        no_effect=_PREDICT_SETTING, free_on_resume=True)] = None
+        not_offered=("the generation options are taken (temperature, top_p, …)",
+                     "采用生成选项（temperature、top_p 等）"), free_on_resume=True)] = None
     sortish_sampler: Annotated[bool, Text(
         "Draw rows of like length together then.", "此时把长度相近的行放在一起。", level="expert",
-        no_effect=_PREDICT_SETTING, free_on_resume=True)] = False
+        no_effect=("prompts of like length are always answered together", "长度相近的提示总是一起回答"),
+        free_on_resume=True)] = False

@@ -1,4 +1,4 @@
-"""Options: losses of supervised fine-tuning other than cross-entropy, and learning from a teacher."""
+"""Options: losses of supervised fine-tuning other than cross-entropy, reward modelling, and learning from a teacher."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from truetune.options.schema import Advice, Group, Text
+from truetune.options.schema import Advice, Group, Names, Text
 
 
 class LossOptions(Group):
@@ -59,3 +59,59 @@ class LossOptions(Group):
         level="expert", quality="depends",
         higher=("only tokens that the model is unsure of teach", "只从模型不确定的 token 学习"),
         lower=("0 is ordinary cross-entropy", "0 就是普通交叉熵"))] = 1.0
+
+    center_rewards_coefficient: Annotated[float, Field(ge=0), Text(
+        "Reward modelling: weight of a term that keeps the scores of a pair around 0 (their sum squared).",
+        "奖励建模：让一对回答的分数保持在 0 附近的项（分数之和的平方）的权重。",
+        level="expert", quality="depends",
+        higher=("scores of different prompts can be compared; too much and they shrink",
+                "不同提示词的分数可以互相比较；过大则分数被压缩"),
+        lower=("only which answer is better counts, and scores may drift", "只看哪个更好，分数可能整体漂移"),
+        advice=(Advice("0.01 in its paper.", "其论文用 0.01。", "reward-centring"),))] = 0.0
+    reward_margin: Annotated[float, Field(ge=0), Text(
+        "Reward modelling: by how much the chosen answer's score has to lead.",
+        "奖励建模：选中回答的分数需要领先多少。",
+        level="expert", quality="depends",
+        higher=("scores are driven further apart; pairs that hardly differ are learned by heart",
+                "分数拉得更开；相差无几的成对数据会被死记"),
+        lower=("any lead will do, and more of it is better", "领先即可，越多越好"),
+        advice=(Advice("It helped most where one answer is clearly better: 1 to 3 for such pairs, and 0 for those that "
+                       "hardly differ.", "在优劣分明的数据上帮助最大：这类数据取 1 到 3，相差无几的取 0。", "llama2"),
+                ))] = 0.0
+    teacher_model: Annotated[str | None, Text(
+        "Distillation: the model to learn from, a folder or hub id. It reads the same tokens as the model that is "
+        "trained, so both are of one family.",
+        "蒸馏：教师模型，文件夹或 hub 上的 id。它与被训练的模型使用相同的 token，因此两者属于同一系列。",
+        level="basic", memory="up", speed="down", quality="depends",
+        unset=("none; stage distill cannot run without one", "没有；stage: distill 必须有教师模型"))] = None
+    teacher_model_adapters: Annotated[Names, Text(
+        "Adapters to put on the teacher.", "加载到教师模型上的适配器。",
+        level="expert", quality="depends", unset=("none", "不加载"))] = ()
+    distill_beta: Annotated[float, Field(ge=0, le=1), Text(
+        "Distillation: how student and teacher are compared. 0: KL(teacher || student); 1: KL(student || teacher); in "
+        "between: generalised Jensen-Shannon divergence.",
+        "蒸馏：学生与教师如何比较。0：KL(教师 || 学生)；1：KL(学生 || 教师)；两者之间：广义 Jensen-Shannon 散度。",
+        level="advanced", quality="depends",
+        higher=("the student says only what the teacher is sure to say: fewer kinds of answers",
+                "学生只说教师很可能会说的：回答种类更少"),
+        lower=("the student covers all that the teacher may say, also where it cannot tell good from bad",
+               "学生覆盖教师可能说的一切，包括自己分不清好坏之处"),
+        advice=(Advice("Which is best depends on the task and on how answers are drawn; in between is a safe start.",
+                       "哪个最好取决于任务和取词方式；取中间值是稳妥的起点。", "gkd"),))] = 0.5
+    distill_temperature: Annotated[float, Field(gt=0), Text(
+        "Distillation: how flat the probabilities of both are made before they are compared.",
+        "蒸馏：比较之前把两者的概率分布拉平的程度。",
+        level="expert", quality="depends",
+        higher=("tokens that the teacher finds unlikely count more; gradients get smaller",
+                "教师认为不太可能的 token 更受重视；梯度变小"),
+        lower=("only the likeliest tokens count", "只看最可能的 token"),
+        advice=(Advice("The higher, the more is seen of what the teacher knows about wrong answers; a small student "
+                       "learned better from medium ones.",
+                       "温度越高，越能看到教师对错误答案的了解；小模型用中等温度效果更好。", "distillation"),
+                ))] = 1.0
+    kd_ratio: Annotated[float, Field(ge=0, le=1), Text(
+        "Distillation: share of the teacher in the loss; the rest is ordinary SFT on the data's answers.",
+        "蒸馏：教师在损失中所占的比例；其余是对数据中回答的普通 SFT。",
+        level="expert", quality="depends",
+        higher=("1 learns from the teacher alone", "1 只向教师学习"),
+        lower=("the data's own words count more; 0 is SFT", "数据本身的回答更重要；0 就是 SFT"))] = 1.0

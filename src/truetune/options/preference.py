@@ -2,12 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from truetune.options.quantize import Bits
-from truetune.options.schema import Advice, Group, Names, Text
+from truetune.options.schema import Advice, Group, Names, Numbers, Text
+
+PairLossName = Literal[
+    "sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo", "robust", "exo", "nca", "bco_pair", "sppo", "aot",
+    "apo_zero", "apo_down", "cpo", "discopop", "sft"]
+
+
+@dataclass(frozen=True)
+class PairLossFacts:
+    """What is known of a loss on pairs without computing it.
+
+    reference: it compares with a reference model. mean: it reads mean log-probabilities of tokens, not their sums.
+    smoothing: it takes dpo_label_smoothing. among: it compares the pairs of a batch with one another.
+    """
+
+    reference: bool = True
+    mean: bool = False
+    smoothing: bool = False
+    among: bool = False
+
+
+PAIR_LOSSES: Mapping[PairLossName, PairLossFacts] = {
+    "sigmoid": PairLossFacts(smoothing=True),
+    "hinge": PairLossFacts(),
+    "ipo": PairLossFacts(mean=True),
+    "kto_pair": PairLossFacts(among=True),
+    "orpo": PairLossFacts(reference=False, mean=True),
+    "simpo": PairLossFacts(reference=False, mean=True),
+    "robust": PairLossFacts(smoothing=True),
+    "exo": PairLossFacts(smoothing=True),
+    "nca": PairLossFacts(),
+    "bco_pair": PairLossFacts(),
+    "sppo": PairLossFacts(),
+    "aot": PairLossFacts(smoothing=True, among=True),
+    "apo_zero": PairLossFacts(),
+    "apo_down": PairLossFacts(),
+    "cpo": PairLossFacts(reference=False, smoothing=True),
+    "discopop": PairLossFacts(),
+    "sft": PairLossFacts(reference=False, mean=True),
+}
+"""The losses of stage dpo; `objectives.pairs` computes them."""
+_OTHER_NAMES = {"exo_pair": "exo", "nca_pair": "nca", "sppo_hard": "sppo"}
+"""What TRL calls them."""
+
+
+def _read_losses(value: object) -> object:
+    """Names in a comma string or a list, those of TRL as ours."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return value
+    return tuple(_OTHER_NAMES.get(part, part) if isinstance(part, str) else part for part in parts if part)
 
 
 class PreferenceOptions(Group):
@@ -28,12 +80,17 @@ class PreferenceOptions(Group):
             Advice("0.01 in Zephyr's recipe, a much looser hold.", "Zephyr 的配方用 0.01，约束弱得多。", "zephyr"),
             Advice("SimPO wants far more: 2 to 10.", "SimPO 要大得多：2 到 10。", "simpo"),
         ))] = 0.1
-    pref_loss: Annotated[Literal["sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"], Text(
-        "What is learned from a pair. sigmoid is DPO; hinge stops at a margin (SLiC); ipo aims at a fixed lead; "
-        "kto_pair is KTO on pairs. orpo and simpo need no reference model: orpo adds the preference to SFT, simpo "
-        "compares mean log-probabilities with a margin.",
-        "从成对回答中学什么。sigmoid 即 DPO；hinge 达到间隔即止（SLiC）；ipo 以固定的领先为目标；kto_pair 是成对的 "
-        "KTO。orpo 和 simpo 不需要参考模型：orpo 把偏好加进 SFT，simpo 用平均对数概率加间隔比较。",
+    pref_loss: Annotated[tuple[PairLossName, ...], BeforeValidator(_read_losses), Field(min_length=1), Text(
+        "What is learned from a pair; several are added up. sigmoid is DPO. Less trust in the labels: ipo aims at a "
+        "fixed lead, robust reckons with flipped pairs, exo with uncertain ones, aot compares the pairs of a batch "
+        "sorted; hinge stops at a margin (SLiC). Each answer by itself, so that chosen ones stay likely: kto_pair, "
+        "nca, bco_pair, sppo, apo_zero (chosen answers are better than the model's), apo_down (they are worse). "
+        "Without a reference model: orpo and cpo add the preference to SFT, simpo compares mean log-probabilities "
+        "with a margin, sft learns the chosen answers alone. discopop was found by a search.",
+        "从成对回答中学什么；写几个就相加。sigmoid 即 DPO。标注不太可信时：ipo 以固定的领先为目标，robust 假定有标反的对，"
+        "exo 假定标注不确定，aot 把一个批次的各对排序后比较；hinge 达到间隔即止（SLiC）。单独评判每个回答、使选中回答保持"
+        "高概率：kto_pair、nca、bco_pair、sppo、apo_zero（选中回答比模型自己的好）、apo_down（比模型自己的差）。不需要"
+        "参考模型：orpo 和 cpo 把偏好加进 SFT，simpo 用平均对数概率加间隔比较，sft 只学选中回答。discopop 由自动搜索得到。",
         level="basic", memory="depends", speed="depends", quality="depends",
         advice=(
             Advice("ipo where preferences are nearly certain: there DPO overfits.",
@@ -42,7 +99,19 @@ class PreferenceOptions(Group):
                    "orpo 一次训练就能从基座模型得到对齐的模型。", "orpo"),
             Advice("simpo did better than DPO in its paper, with rates of 3e-7 to 1e-6.",
                    "simpo 在其论文中优于 DPO，学习率为 3e-7 到 1e-6。", "simpo"),
-        ))] = "sigmoid"
+            Advice("apo_zero where chosen answers are better than the model's own, apo_down where they are worse.",
+                   "选中回答比模型自己的好用 apo_zero，比它差用 apo_down。", "apo"),
+            Advice("sigmoid,bco_pair,sft with pref_loss_weights 0.8,0.2,1 is MPO.",
+                   "sigmoid,bco_pair,sft 配 pref_loss_weights 0.8,0.2,1 就是 MPO。", "mpo"),
+        ))] = ("sigmoid",)
+    pref_loss_weights: Annotated[Numbers, Text(
+        "How much each loss in pref_loss counts.",
+        "pref_loss 中每个损失的权重。",
+        level="expert", quality="depends", unset=("1 each", "各为 1"),
+        higher=("that loss leads", "该损失占主导"),
+        lower=("that loss matters less; 0 leaves it out", "该损失影响更小；0 就是不用"),
+        advice=(Advice("MPO: 0.8 for sigmoid, 0.2 for bco_pair, 1 for sft.",
+                       "MPO：sigmoid 0.8，bco_pair 0.2，sft 1。", "mpo"),))] = ()
     pref_ftx: Annotated[float, Field(ge=0), Text(
         "Weight of the ordinary SFT loss on the chosen answers, added to the preference loss.",
         "在偏好损失之外，对选中回答加上普通 SFT 损失的权重。",
@@ -65,8 +134,9 @@ class PreferenceOptions(Group):
                    "0 就是普通的偏好训练；单用 BCO 在成对数据上与 DPO 相当。", "bco"),
         ))] = 0.0
     dpo_label_smoothing: Annotated[float, Field(ge=0, le=0.5), Text(
-        "Share of pairs taken to be labelled the wrong way round (conservative DPO; sigmoid only).",
-        "假定有多大比例的成对标注是反的（保守 DPO；仅 sigmoid）。",
+        "Share of pairs taken to be labelled the wrong way round (sigmoid, where it is conservative DPO, robust, exo, "
+        "aot and cpo).",
+        "假定有多大比例的成对标注是反的（用于 sigmoid 即保守 DPO、robust、exo、aot 和 cpo）。",
         level="expert", quality="depends",
         higher=(
             "wrong labels do less harm; the preference is learned less sharply",
@@ -74,6 +144,7 @@ class PreferenceOptions(Group):
         lower=("every label is believed", "完全相信标注"),
         advice=(
             Advice("Set it to the share of labels that you believe to be flipped.", "设为你估计的标反比例。", "cdpo"),
+            Advice("exo needs a little of it: 0.001.", "exo 需要一点：0.001。", "exo"),
         ))] = 0.0
     simpo_gamma: Annotated[float, Field(ge=0), Text(
         "Margin by which the chosen answer has to lead (SimPO).",
@@ -84,6 +155,13 @@ class PreferenceOptions(Group):
             "要求领先更多；过大则回答变得不通顺"),
         lower=("any lead will do", "领先一点就够"),
         advice=(Advice("Start at half of pref_beta.", "从 pref_beta 的一半开始。", "simpo"),))] = 0.5
+    discopop_tau: Annotated[float, Field(gt=0), Text(
+        "How suddenly discopop goes over from the logistic loss (pairs it gets wrong) to the exponential one.",
+        "discopop 从 logistic 损失（判错的对）过渡到指数损失的急缓。",
+        level="expert", quality="depends",
+        higher=("both are blended around a lead of 0", "在领先约为 0 处两者混合"),
+        lower=("a sudden change at a lead of 0", "在领先为 0 处突变"),
+        advice=(Advice("0.05, as it was found.", "取搜索得到的 0.05。", "discopop"),))] = 0.05
     kto_chosen_weight: Annotated[float, Field(ge=0), Text(
         "Weight of the answers marked good (KTO).",
         "标为好的回答的权重（KTO）。",
@@ -105,8 +183,9 @@ class PreferenceOptions(Group):
                    "差的比好的多时，调低它或调高 kto_chosen_weight。", "trl-kto"),
         ))] = 1.0
     ld_alpha: Annotated[float | None, Field(ge=0, le=1), Text(
-        "How much the tokens count by which the longer answer is longer than the other (LD-DPO).",
-        "较长的回答比另一个多出来的 token 计多少权重（LD-DPO）。",
+        "How much the tokens count by which the longer answer is longer than the other (LD-DPO); of the model that "
+        "is trained, not of the reference.",
+        "较长的回答比另一个多出来的 token 计多少权重（LD-DPO）；只用于被训练的模型，不用于参考模型。",
         level="expert", quality="depends", unset=("1, as in plain DPO", "1，即普通 DPO"),
         higher=("nearer to DPO, which likes long answers", "更接近 DPO，偏爱长回答"),
         lower=("length wins less; answers become shorter", "长度的优势更小，回答变短"),

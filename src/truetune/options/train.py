@@ -44,9 +44,12 @@ class TrainOptions(Group):
         lower=("held-out rows are evaluated at the end all the same, if there are any", "有留出数据时结束时仍会评估"),
         free_on_resume=True)] = False
     do_predict: Annotated[bool, Text(
-        "Generate answers to the evaluation data at the end.", "结束时对评估数据生成回答。", level="expert",
-        not_offered=("answers are not generated in a run; `truetune chat` shows them",
-                     "运行中不生成回答，可用 truetune chat 查看"), free_on_resume=True)] = False
+        "At the end, let the model answer the evaluation data (sft, with predict_with_generate), or score its answers "
+        "(rm). Written to generated_predictions.jsonl.",
+        "结束时让模型回答评估数据（sft，配合 predict_with_generate），或给其中的回答打分（rm）。写入 "
+        "generated_predictions.jsonl。", level="expert",
+        higher=("answers or scores to look at; writing answers takes its time", "有回答或分数可看；生成回答需要时间"),
+        lower=("the loss alone is measured", "只测损失"), free_on_resume=True)] = False
     output_dir: Annotated[str | None, Text(
         "The run folder: everything a run writes goes here.", "运行文件夹：一次训练写的所有东西都在这里。",
         level="basic", unset=("an error in `truetune train`", "`truetune train` 会报错"), free_on_resume=True)] = None
@@ -174,9 +177,13 @@ class TrainOptions(Group):
         "Add noise to the embeddings while training (NEFTune). Unset: none.",
         "训练时给 embedding 加噪声（NEFTune）。不填则没有。",
         not_offered=("no noise is added yet", "暂不加噪声"), free_on_resume=True)] = None
-    label_smoothing_factor: Annotated[float, Text(
-        "Teach a little of every word beside the right one.", "在正确的词之外也分一点概率给其他词。", level="expert",
-        not_offered=("the right word counts alone", "只学习正确的词"), free_on_resume=True)] = 0.0
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1), Text(
+        "Teach a little of every word beside the right one: this share of the label is spread over all (pt and sft).",
+        "在正确的词之外也学一点其他词：标签的这一比例平均分给所有词（pt 和 sft）。", level="expert", speed="down",
+        higher=("the model is less sure of itself; too much makes it vague", "模型不那么自信；过大则含糊"),
+        lower=("0: only the right word counts", "0：只学习正确的词"), quality="depends",
+        advice=(Advice("0.1 in the paper that proposed it, for images.", "提出它的论文在图像上用 0.1。",
+                       "label-smoothing"),))] = 0.0
     seed: Annotated[int, Field(ge=0), Text(
         "Start of everything random: the order of rows, LoRA's first weights, dropout, what is held out.",
         "一切随机的起点：数据顺序、LoRA 的初始权重、dropout、留出哪些行。",
@@ -333,9 +340,14 @@ class TrainOptions(Group):
         "Whether more of it is better.", "是否越大越好。", level="expert",
         no_effect=("a lower evaluation loss is better", "评估损失越低越好"), free_on_resume=True)] = False
     compute_accuracy: Annotated[bool, Text(
-        "Count how many tokens are guessed right when evaluating.", "评估时统计猜对的 token 比例。",
-        not_offered=("an evaluation measures the loss and its exponential, not the share of tokens guessed",
-                     "评估只测损失及其指数（困惑度），不统计猜对的比例"), free_on_resume=True)] = False
+        "When evaluating, tell which share of the learned tokens the model finds likeliest (pt and sft; stages that "
+        "compare answers always tell how often they are right).",
+        "评估时统计学习的 token 中有多大比例是模型认为最可能的（pt 和 sft；比较回答的 stage 总会给出正确率）。",
+        level="expert", speed="down",
+        higher=("eval_accuracy beside the loss; evaluations take a little longer",
+                "评估结果里多一项 eval_accuracy；评估稍慢"),
+        lower=("the loss and its exponential (perplexity)", "只测损失及其指数（困惑度）"),
+        free_on_resume=True)] = False
     bf16_full_eval: Annotated[bool, Text(
         "Evaluate in bfloat16.", "用 bfloat16 评估。", level="expert", also={"fp16_full_eval": None},
         no_effect=("evaluation computes as training does", "评估与训练用同样的精度"), free_on_resume=True)] = False

@@ -144,7 +144,7 @@ def _prepare(config: Config, ready: Preflight, policy: Policy) -> Interview:
     if interview.why:
         return interview
     rows = next((rows for rows in ready.held_out.values() if len(rows)), ready.train)
-    rows = rows.sample if isinstance(rows, Stream) else rows
+    rows = _given(rows.sample if isinstance(rows, Stream) else rows, ready.plan.per_row)
     try:
         own = [_asked(text, "yours", renderer) for text in _texts(config)] or _of_rows(rows, renderer)
         interview.probes = [*own, *(_asked(text, about, renderer) for about, text in retention())]
@@ -204,6 +204,12 @@ def _texts(config: Config) -> list[str]:
 
 def _asked(text: str, about: str, renderer: Renderer) -> Probe:
     return Probe(renderer.prompt([{"role": "user", "content": text}]), about, text)
+
+
+def _given(rows: Sequence[Rendered], per_row: int) -> list[Rendered]:
+    """The first rows whose answers the model is to give: of a pair the chosen one, of judged ones the good."""
+    first = (rows[number] for number in range(0, min(len(rows), 100 * per_row), per_row))
+    return [row for row in first if row.label is not False]
 
 
 def _of_rows(rows: Sequence[Rendered], renderer: Renderer) -> list[Probe]:

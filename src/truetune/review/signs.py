@@ -18,6 +18,7 @@ from typing import Any, Literal
 from truetune.findings import Both
 from truetune.guide.rates import LORA, WHOLE, by_size
 from truetune.options import Config
+from truetune.review.gauges import GAUGES
 
 Event = dict[str, Any]
 Kind = Literal["spike", "explosion", "diverging", "flat", "by-heart", "overfit"]
@@ -53,6 +54,8 @@ class Signs:
     usual_rate: float
     max_grad_norm: float
     kept: int | None = None
+    falls: bool = True
+    """Whether the loss falls as training goes on. Where the model learns from its own answers it need not."""
     seen: list[Sign] = field(default_factory=list)
     """Every sign so far; spikes and explosions as often as they came."""
     evaluations: list[Event] = field(default_factory=list)
@@ -71,7 +74,9 @@ class Signs:
     def of(cls, config: Config, parameters: int) -> Signs:
         """For a run with these options; parameters: how many weights the model has."""
         rates = _RATES.get(config.finetuning_type, WHOLE)
-        return cls(config.learning_rate, by_size(parameters, rates), config.max_grad_norm, config.save_total_limit)
+        gauge = GAUGES.get(config.stage)
+        return cls(config.learning_rate, by_size(parameters, rates), config.max_grad_norm, config.save_total_limit,
+                   gauge is None or gauge.loss)
 
     @property
     def higher(self) -> str:
@@ -106,11 +111,11 @@ class Signs:
 
     def _take_step(self, event: Event) -> None:
         self.last = event
-        if _finite(event.get("loss")):
+        if self.falls and _finite(event.get("loss")):
             self.losses.append((event["step"], event["loss"]))
         if _finite(event.get("grad_norm")):
             self.norms.append(event["grad_norm"])
-        if event["learning_rate"] >= 0.5 * self.learning_rate:
+        if self.falls and event["learning_rate"] >= 0.5 * self.learning_rate:
             self.warm.append(event)
 
     def _take_checkpoint(self, event: Event) -> None:
@@ -147,6 +152,8 @@ def unusual(values: Sequence[float], times: float, spreads: float) -> float | No
 
 
 def _spike(run: Signs) -> Sign | None:
+    if not run.losses:
+        return None
     (step, loss), middle = run.losses[-1], unusual([loss for _, loss in run.losses[-_WINDOW - 1 :]], 1.5, 5)
     if middle is None or loss < middle + 0.5:
         return None

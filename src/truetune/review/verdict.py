@@ -14,6 +14,7 @@ from typing import Literal
 
 from truetune.findings import Both
 from truetune.options import Config
+from truetune.review.gauges import Gauge, Trend
 from truetune.review.signs import Signs, short
 
 Kind = Literal["unfinished", "broke", "overfit", "forgot", "too little", "learned"]
@@ -38,7 +39,8 @@ class Numbers:
     """What the files of a run tell.
 
     signs: the whole log, and what was seen in it. done, total: optimizer steps. finished: whether it came to its end.
-    held_out: how many rows. sample: the loss on a few rows before and after, held-out ones if there are any. kept: the
+    held_out: how many rows. gauge, trend: of a stage whose loss does not tell, what does, and how it went. sample: the
+    loss on a few rows before and after, held-out ones if there are any. kept: the
     loss on the model's own first answers to the retention prompts, before and after. same: how many `of` these prompts
     have the same answer as before, leaks: how many an answer out of the data. checkpoints: steps of which one is there.
     """
@@ -56,6 +58,8 @@ class Numbers:
     of: int = 0
     leaks: int = 0
     checkpoints: tuple[int, ...] = ()
+    gauge: Gauge | None = None
+    trend: Trend | None = None
 
     @property
     def logged(self) -> tuple[float, float] | None:
@@ -88,21 +92,27 @@ class Verdict:
 def judge(run: Numbers) -> Verdict:
     """The verdict on a run."""
     kind, title, _, then = next(rule for rule in _RULES if rule[2](run))
-    why = [words for reason in (_unfinished_words, _fall_words, _evaluation_words, _kept_words, _blind_words)
-           for words in reason(run)]
+    reasons = (_unfinished_words, _trend_words, _fall_words, _evaluation_words, _kept_words, _blind_words)
+    why = [words for reason in reasons for words in reason(run)]
     return Verdict(kind, title, why, then(run))
 
 
 # ----------------------------------------------------------------------------------------------------- when each holds
 
 
+def _got_worse(run: Numbers) -> bool:
+    return bool(run.trend and run.trend.fell)
+
+
 def _broke(run: Numbers) -> bool:
+    if run.gauge:
+        return False
     rose = run.logged and run.logged[1] > 1.2 * run.logged[0]
     return bool(rose or (run.sample and run.sample[1] > 2 * run.sample[0] + 1))
 
 
 def _overfit(run: Numbers) -> bool:
-    pairs = [run.sample] if run.held_out and run.sample else []
+    pairs = [run.sample] if run.held_out and run.sample and not run.gauge else []
     if run.best:
         pairs.append((run.best[2], run.signs.evaluations[-1]["eval_loss"]))
     return any(now - low > max(_ROSE[0] * low, _ROSE[1]) for low, now in pairs)
@@ -113,6 +123,8 @@ def _forgot(run: Numbers) -> bool:
 
 
 def _too_little(run: Numbers) -> bool:
+    if run.gauge:
+        return bool(run.trend and not run.trend.rose)
     if not run.fall:
         return False
     share = 1 - run.fall[1] / run.fall[0]
@@ -130,8 +142,18 @@ def _unfinished_words(run: Numbers) -> list[Both]:
                  f"已完成 {run.done:,} / {run.total:,} 步。用同样的命令可以从上一个检查点继续。")]
 
 
+def _trend_words(run: Numbers) -> list[Both]:
+    if not run.gauge or not run.trend:
+        return []
+    says, before, after = run.gauge.says, f"{run.trend.before:.3g}", f"{run.trend.after:.3g}"
+    chance = f"{2 * run.trend.chance:.2g}"
+    return [Both(f"{says.en[0].upper()}{says.en[1:]} went from {before} to {after} (first and last fifth of the log; differences up to "
+                 f"{chance} may be chance).",
+                 f"{says.zh}从 {before} 变为 {after}（日志的前五分之一与后五分之一；{chance} 以内的差别可能是偶然）。")]
+
+
 def _fall_words(run: Numbers) -> list[Both]:
-    if not run.fall:
+    if not run.fall or run.gauge:
         return []
     (before, after), (old, new) = run.fall, map(_chance, run.fall)
     rows = Both("its training rows", "训练数据")
@@ -184,7 +206,7 @@ _SIZES = (Both("hardly anything", "几乎没有遗忘"), Both("a little", "有�
 def _blind_words(run: Numbers) -> list[Both]:
     """What cannot be known, and what a low loss means."""
     said = []
-    learned = run.logged if run.held_out else run.fall
+    learned = None if run.gauge else run.logged if run.held_out else run.fall
     if learned and learned[1] < _BY_HEART:
         said.append(Both(f"It knows its training rows by heart (loss {learned[1]:.2g}).",
                          f"训练数据已经背下来了（loss {learned[1]:.2g}）。"))
@@ -252,6 +274,7 @@ def _talk(run: Numbers) -> list[Both]:
 _RULES: tuple[tuple[Kind, Both, Callable[[Numbers], bool], Callable[[Numbers], list[Both]]], ...] = (
     ("unfinished", Both("Not finished", "尚未完成"), lambda run: not run.finished, lambda run: []),
     ("broke", Both("Broke: the loss rose", "训练失败：loss 上升了"), _broke, _slower),
+    ("broke", Both("Broke: it got worse", "训练失败：越训越差"), _got_worse, _slower),
     ("overfit", Both("Overfit: it learned its rows by heart, and got worse on others",
                      "过拟合：背下了训练数据，在其他数据上变差了"), _overfit, _earlier),
     ("forgot", Both("Learned, but forgot: other answers have changed a lot",

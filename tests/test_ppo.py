@@ -1,0 +1,267 @@
+"""PPO: its equations by hand and against the papers' own sums, and a run that learns from what it writes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import pytest
+import torch
+from conftest import options
+
+from truetune.objectives.objective import Outputs
+from truetune.objectives.ppo import (
+    Moments,
+    Ppo,
+    adapt,
+    estimate_advantages,
+    policy_losses,
+    reward_tokens,
+    value_losses,
+    whiten,
+)
+from truetune.options.read import read_config
+
+
+def ppo(**more: object) -> Ppo:
+    config, _ = read_config(options(stage="ppo", **more))
+    return Ppo(config)
+
+
+@dataclass
+class Answers:
+    """Learned tokens of some rows, all that an objective sees of a batch."""
+
+    rows: torch.Tensor
+    size: int
+    columns: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> torch.Tensor:
+        return torch.ones(len(self.rows))
+
+    @property
+    def targets(self) -> torch.Tensor:
+        return torch.zeros(len(self.rows), dtype=torch.long)
+
+    @property
+    def sequences(self) -> list[None]:
+        return [None] * self.size
+
+
+ROWS = torch.tensor([0, 0, 0, 1])
+
+
+# -- rewards and advantages
+
+def test_tokens_pay_for_leaving_the_reference_and_the_score_comes_last() -> None:
+    """Two answers of three tokens and one, scores 1 and -2, and what each token pays."""
+    paid = torch.tensor([-0.1, 0.0, -0.3, -0.5])
+    assert reward_tokens(torch.tensor([1.0, -2.0]), paid, ROWS).tolist() == pytest.approx([-0.1, 0.0, 0.7, -2.5])
+
+
+def test_a_row_without_a_token_takes_no_score() -> None:
+    """Row 1 has nothing learned: its score belongs to nobody's token."""
+    paid, rows = torch.zeros(3), torch.tensor([0, 0, 2])
+    assert reward_tokens(torch.tensor([1.0, 5.0, 3.0]), paid, rows).tolist() == [0.0, 1.0, 3.0]
+
+
+def test_advantages_by_hand() -> None:
+    """gamma 0.5, lambda 0.5: delta = (0 + 0.5 * 2 - 1, 0 + 0.5 * 4 - 2, 1 - 4) = (0, 0, -3), so A_3 = -3,
+    A_2 = -3 / 4, A_1 = -3 / 16. The next row begins anew: A = 2 - 0.5."""
+    rewards, values = torch.tensor([0.0, 0.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 4.0, 0.5])
+    assert estimate_advantages(rewards, values, ROWS, 0.5, 0.5).tolist() == [-0.1875, -0.75, -3.0, 1.5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (1.0, 0.0)])
+def test_advantages_are_the_papers_sum(dtype: torch.dtype, gamma: float, lam: float) -> None:
+    """Equation 16 of Schulman et al. 2015 as it is printed, term by term: rows of odd lengths, one of them without a
+    token."""
+    torch.manual_seed(0)
+    lengths = [7, 1, 0, 13, 2]
+    rows = torch.repeat_interleave(torch.arange(5), torch.tensor(lengths))
+    rewards, values = torch.randn(2, len(rows), dtype=dtype)
+    expected = []
+    for length, first in zip(lengths, [0, 7, 8, 8, 21], strict=True):
+        r, v = rewards[first : first + length].tolist(), [*values[first : first + length].tolist(), 0.0]
+        delta = [r[t] + gamma * v[t + 1] - v[t] for t in range(length)]
+        expected += [sum((gamma * lam) ** (u - t) * delta[u] for u in range(t, length)) for t in range(length)]
+    found = estimate_advantages(rewards, values, rows, gamma, lam)
+    assert found.dtype == dtype
+    assert found.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_advantages_of_nothing_are_nothing() -> None:
+    assert estimate_advantages(torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.long), 1, 1).shape == (0,)
+
+
+def test_with_lambda_1_the_return_is_what_was_got() -> None:
+    """Then R_t = sum of the rewards from t on, whatever the value head said."""
+    torch.manual_seed(0)
+    rewards, values = torch.randn(2, 4)
+    returns = estimate_advantages(rewards, values, ROWS, 1, 1) + values
+    later = [float(rewards[0:3].sum()), float(rewards[1:3].sum()), float(rewards[2]), float(rewards[3])]
+    assert returns.tolist() == pytest.approx(later, abs=1e-6)
+
+
+def test_whitening_by_hand() -> None:
+    """1, 2, 3 have mean 2 and spread 1. Rewards keep their mean."""
+    numbers = torch.tensor([10.0, 20.0, 30.0])
+    assert whiten(numbers).tolist() == pytest.approx([-1.0, 0.0, 1.0])
+    assert whiten(numbers, centre=False).tolist() == pytest.approx([19.0, 20.0, 21.0])
+
+
+def test_whitening_of_one_number_or_equal_ones_is_finite() -> None:
+    assert whiten(torch.tensor([3.0])).tolist() == [0.0]
+    assert whiten(torch.tensor([3.0, 3.0, 3.0])).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_moments_over_rounds_are_those_of_all_numbers() -> None:
+    """However the scores were cut into rounds, and also far from 0."""
+    torch.manual_seed(0)
+    numbers = 1e4 + torch.randn(11, dtype=torch.float64)
+    moments = Moments()
+    for first, last in ((0, 1), (1, 2), (2, 7), (7, 11)):
+        moments.see(numbers[first:last])
+    assert moments.mean == pytest.approx(float(numbers.mean()), rel=1e-12)
+    whole = (numbers - numbers.mean()) / numbers.std()
+    assert moments.normalised(numbers).tolist() == pytest.approx(whole.tolist(), rel=1e-6)
+
+
+def test_one_score_alone_has_no_spread() -> None:
+    moments = Moments()
+    moments.see(torch.tensor([3.0]))
+    assert moments.normalised(torch.tensor([3.0, 5.0])).tolist() == pytest.approx([0.0, 2.0])
+
+
+# -- losses
+
+def test_policy_loss_by_hand() -> None:
+    """epsilon 0.2, ratios 2 and 1/2. A good token (A = 3) that became likelier is held at 1.2, one that became less
+    likely is not; a bad token (A = -3) the other way round."""
+    ratios = torch.tensor([2.0, 0.5, 2.0, 0.5])
+    losses, clipped = policy_losses(ratios.log(), torch.zeros(4), torch.tensor([3.0, 3.0, -3.0, -3.0]), 0.2)
+    assert losses.tolist() == pytest.approx([-3.6, -1.5, 6.0, 2.4])
+    assert clipped.tolist() == [1, 0, 0, 1]
+
+
+def test_a_clipped_token_pulls_no_more() -> None:
+    """That is what the clipping is for: no gradient where it decides, and A rho where it does not."""
+    logp = torch.tensor([2.0, 0.5, 2.0, 0.5]).log().requires_grad_()
+    policy_losses(logp, torch.zeros(4), torch.tensor([3.0, 3.0, -3.0, -3.0]), 0.2)[0].sum().backward()
+    assert logp.grad is not None
+    assert logp.grad.tolist() == pytest.approx([0.0, -1.5, 6.0, 0.0])
+
+
+def test_value_loss_by_hand() -> None:
+    """Old value 0, epsilon 0.2, return 1. A value of 0.5 is held at 0.2: the worse error counts, 0.8² / 2. A value of
+    -1 is held at -0.2 and is worse as it is: 2² / 2. One of 0.1 is not held: 0.9² / 2."""
+    losses = value_losses(torch.tensor([0.5, -1.0, 0.1]), torch.zeros(3), torch.ones(3), 0.2)
+    assert losses.tolist() == pytest.approx([0.32, 2.0, 0.405])
+
+
+def test_the_penalty_follows_the_distance() -> None:
+    """Twice the target is 20 % off at most: 64 answers of a horizon of 10,000 raise beta by 0.2 * 0.0064. Half the
+    target lowers it as much; at the target it stays."""
+    assert adapt(0.2, 12.0, 6.0, 64) == pytest.approx(0.2 * (1 + 0.2 * 0.0064))
+    assert adapt(0.2, 3.0, 6.0, 64) == pytest.approx(0.2 * (1 - 0.2 * 0.0064))
+    assert adapt(0.2, 6.6, 6.0, 64) == pytest.approx(0.2 * (1 + 0.1 * 0.0064))
+    assert adapt(0.2, 6.0, 6.0, 64) == 0.2
+
+
+# -- the objective
+
+def round_of(objective: Ppo) -> tuple[Answers, Outputs, torch.Tensor]:
+    """A round of two answers and what is known of it."""
+    said = Outputs(torch.tensor([-1.0, -2.0, -1.5, -0.5]), None, torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    reference = torch.tensor([-1.5, -2.0, -1.0, -1.5])
+    answers = Answers(ROWS, 2)
+    known = objective.experience(torch.tensor([1.0, -1.0]), 1, said, reference, answers)
+    answers.columns = {**known, "old": said.logp}
+    return answers, said, reference
+
+
+def test_experience_by_hand() -> None:
+    """beta 0.2, lambda 1: r = (-0.1, 0, 0.1 + 1, -0.2 - 1); A = sum of what is to come - V, then whitened over the four
+    tokens; KL of the answers 0.5 + 0 - 0.5 = 0 and 1."""
+    answers, said, _ = round_of(ppo(ppo_lambda=1))
+    known = answers.columns
+    raw = [1.0 - 0.1, 1.1 - 0.2, 1.1 - 0.3, -1.2 - 0.4]
+    assert known["returns"].tolist() == pytest.approx([1.0, 1.1, 1.1, -1.2])
+    assert known["advantages"].tolist() == pytest.approx(whiten(torch.tensor(raw)).tolist())
+    assert known["kl"].tolist() == pytest.approx([0.0, 1.0])
+    assert known["reward"].tolist() == [1.0, -1.0]
+    assert known["values"].tolist() == said.values.tolist()
+
+
+def test_the_first_loss_of_a_round() -> None:
+    """Before the first step rho = 1, so the policy's loss is minus the sum of the advantages, which are whitened: 0.
+    What is left is the value head's: 0.1 / 2 times the squared errors."""
+    answers, said, reference = round_of(ppo(ppo_lambda=1))
+    loss = ppo().loss(said, reference, answers)
+    errors = [0.9, 0.9, 0.8, -1.6]
+    assert float(loss.sum) == pytest.approx(0.1 / 2 * sum(e * e for e in errors), abs=1e-6)
+    assert loss.weight == 4
+    told = {name: total / count for name, (total, count) in loss.metrics.items()}
+    assert told == pytest.approx({
+        "reward": 0.0, "kl": 0.5, "kl_coef": 0.2, "policy_loss": 0.0, "clip_share": 0.0, "entropy": 1.25,
+        "value_loss": sum(e * e for e in errors) / 8}, abs=1e-6)
+
+
+def test_the_loss_of_a_round_is_the_sum_over_its_parts() -> None:
+    """So accumulation changes nothing: both answers together, or one after the other."""
+    objective = ppo()
+    answers, said, reference = round_of(objective)
+    now = Outputs(said.logp + torch.tensor([0.3, -0.4, 0.1, 0.2]), None, said.values + 0.3)
+    whole = objective.loss(now, reference, answers)
+    parts = []
+    for row, tokens in ((0, slice(0, 3)), (1, slice(3, 4))):
+        columns = {name: column[tokens] if len(column) == 4 else column[row : row + 1]
+                   for name, column in answers.columns.items()}
+        part = Answers(torch.zeros(tokens.stop - tokens.start, dtype=torch.long), 1, columns)
+        parts.append(objective.loss(Outputs(now.logp[tokens], None, now.values[tokens]), reference[tokens], part))
+    assert float(whole.sum) == pytest.approx(float(parts[0].sum + parts[1].sum), rel=1e-6)
+    assert whole.weight == parts[0].weight + parts[1].weight
+
+
+def test_beta_moves_after_a_round_and_is_logged_as_it_was() -> None:
+    """Two answers, 0.5 nats away with a target of 6: at most 20 % off."""
+    objective = ppo()
+    answers, *_ = round_of(objective)
+    assert answers.columns["kl_coef"].tolist() == pytest.approx([0.2, 0.2])
+    assert objective.kl_coef == pytest.approx(0.2 * (1 - 0.2 * 2 / 10_000))
+    fixed = ppo(ppo_adaptive_kl="false", ppo_kl_coef=0.05)
+    round_of(fixed)
+    assert fixed.kl_coef == 0.05
+
+
+def test_normalised_scores_are_learned_from_and_raw_ones_shown() -> None:
+    """Scores 1 and -1 have mean 0 and spread sqrt(2)."""
+    objective = ppo(ppo_score_norm="true", ppo_lambda=1, ppo_kl_coef=0)
+    answers, *_ = round_of(objective)
+    last = 1 / math.sqrt(2)
+    assert answers.columns["returns"].tolist() == pytest.approx([last, last, last, -last])
+    assert answers.columns["reward"].tolist() == [1.0, -1.0]
+
+
+def test_whitened_rewards_keep_their_mean() -> None:
+    """Rewards -0.1, 0, 1.1, -1.2 have mean -0.05."""
+    answers, *_ = round_of(ppo(ppo_whiten_rewards="true", ppo_lambda=1))
+    rewards = torch.tensor([-0.1, 0.0, 1.1, -1.2])
+    scaled = (rewards + 0.05) / rewards.std() - 0.05
+    assert answers.columns["returns"][2:].tolist() == pytest.approx(scaled[2:].tolist())
+
+
+def test_what_is_carried_from_round_to_round() -> None:
+    """An objective that was loaded goes on exactly like the one that was saved."""
+    one, other = ppo(ppo_score_norm="true"), ppo(ppo_score_norm="true")
+    round_of(one)
+    other.load_state(MappingProxyType(one.state()))
+    assert other.state() == one.state() != ppo().state()
+    first, second = round_of(one)[0].columns, round_of(other)[0].columns
+    assert all(torch.equal(column, second[name]) for name, column in first.items())
+    assert one.state() == other.state()
+    assert ppo(temperature=0.7).temperature == 0.7
+    assert ppo(temperature=0).temperature == ppo(do_sample="false").temperature == 1
