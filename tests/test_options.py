@@ -46,6 +46,10 @@ DIFFERENT_ON_PURPOSE = {  # name: (there, here, why)
 OURS = {
     "overlong": "drop", "on_bad_row": "error", "loss_weights": {}, "identity_name": None, "identity_author": None,
     "before_after": True, "probe_prompts": (),
+    "reward_funcs": (), "reward_weights": (), "reward_pattern": None, "reward_word": None,
+    "max_completion_length": None, "num_generations": 8, "steps_per_generation": None, "num_iterations": 1, "beta": 0.0,
+    "epsilon": 0.2, "epsilon_high": None, "loss_type": "dapo", "scale_rewards": "group", "baseline": "group",
+    "importance_sampling_level": "token", "mask_truncated_completions": False,
 }
 EMPTY = (None, (), {}, "")
 """What is nothing there and here: a comma string is a tuple here, and a mapping is never None."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 import torch
-from conftest import options
+from conftest import events, options, write_rows
+from safetensors.torch import load_file
 
 from truetune.objectives.objective import Outputs
 from truetune.objectives.ppo import (
@@ -22,6 +25,8 @@ from truetune.objectives.ppo import (
     whiten,
 )
 from truetune.options.read import read_config
+from truetune.report import Terminal
+from truetune.train import train
 
 
 def ppo(**more: object) -> Ppo:
@@ -192,7 +197,6 @@ def test_experience_by_hand() -> None:
     assert known["returns"].tolist() == pytest.approx([1.0, 1.1, 1.1, -1.2])
     assert known["advantages"].tolist() == pytest.approx(whiten(torch.tensor(raw)).tolist())
     assert known["kl"].tolist() == pytest.approx([0.0, 1.0])
-    assert known["reward"].tolist() == [1.0, -1.0]
     assert known["values"].tolist() == said.values.tolist()
 
 
@@ -206,7 +210,7 @@ def test_the_first_loss_of_a_round() -> None:
     assert loss.weight == 4
     told = {name: total / count for name, (total, count) in loss.metrics.items()}
     assert told == pytest.approx({
-        "reward": 0.0, "kl": 0.5, "kl_coef": 0.2, "policy_loss": 0.0, "clip_share": 0.0, "entropy": 1.25,
+        "kl": 0.5, "kl_coef": 0.2, "policy_loss": 0.0, "clip_share": 0.0, "entropy": 1.25,
         "value_loss": sum(e * e for e in errors) / 8}, abs=1e-6)
 
 
@@ -237,13 +241,24 @@ def test_beta_moves_after_a_round_and_is_logged_as_it_was() -> None:
     assert fixed.kl_coef == 0.05
 
 
-def test_normalised_scores_are_learned_from_and_raw_ones_shown() -> None:
+def test_normalised_scores() -> None:
     """Scores 1 and -1 have mean 0 and spread sqrt(2)."""
     objective = ppo(ppo_score_norm="true", ppo_lambda=1, ppo_kl_coef=0)
     answers, *_ = round_of(objective)
     last = 1 / math.sqrt(2)
     assert answers.columns["returns"].tolist() == pytest.approx([last, last, last, -last])
-    assert answers.columns["reward"].tolist() == [1.0, -1.0]
+
+
+def test_an_answer_that_nobody_scored_counts_as_the_mean_of_the_others() -> None:
+    """And with a whole round unscored, as nothing."""
+    for scores, worth in (([2.0, math.nan], 2.0), ([math.nan, math.nan], 0.0)):
+        objective = ppo(ppo_lambda=1, ppo_kl_coef=0, ppo_score_norm="true")
+        known = objective.experience(torch.tensor(scores), 1, Outputs(torch.zeros(4), None, torch.zeros(4)),
+                                     torch.zeros(4), Answers(ROWS, 2))
+        assert known["returns"].isfinite().all()
+        plain = ppo(ppo_lambda=1, ppo_kl_coef=0).experience(
+            torch.tensor(scores), 1, Outputs(torch.zeros(4), None, torch.zeros(4)), torch.zeros(4), Answers(ROWS, 2))
+        assert plain["returns"].tolist() == [worth] * 4
 
 
 def test_whitened_rewards_keep_their_mean() -> None:
@@ -265,3 +280,54 @@ def test_what_is_carried_from_round_to_round() -> None:
     assert one.state() == other.state()
     assert ppo(temperature=0.7).temperature == 0.7
     assert ppo(temperature=0).temperature == ppo(do_sample="false").temperature == 1
+
+
+# -- a run
+
+REWARD = '''
+def vowels(completions, **known):
+    """The share of the letter e."""
+    return [text.count("e") / max(len(text), 1) for text in (answer[0]["content"] for answer in completions)]
+'''
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Prompts, and a reward that anybody can check."""
+    folder = tmp_path_factory.mktemp("task")
+    (folder / "reward.py").write_text(REWARD, encoding="utf-8")
+    return {"stage": "ppo", "dataset": write_rows(folder / "rows.json", 16), "reward_funcs": f"{folder}/reward.py:vowels",
+            "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_completion_length": 8,
+            "lora_rank": 8, "use_cpu": True, "bf16": "false", "logging_steps": 1, "save_strategy": "no",
+            "lr_scheduler_type": "constant"}
+
+
+def run(folder: Path, model: Path, task: dict[str, object], **more: object) -> None:
+    """Train in this process."""
+    config, _ = read_config(options(model_name_or_path=model, output_dir=folder, **{**task, **more}))
+    train(config, Terminal(file=io.StringIO(), soft_wrap=True, width=200), checked=False)
+
+
+def test_a_checkable_reward_rises(tiny: Path, task: dict[str, object], tmp_path: Path) -> None:
+    """Answers of a cut model, which are noise at first, come to hold more and more of the letter that is paid for."""
+    run(tmp_path / "run", tiny, task, learning_rate=3e-3, ppo_kl_coef=0.02, num_train_epochs=12)
+    rewards = [event["reward"] for event in events(tmp_path / "run") if "reward" in event]
+    assert len(rewards) == 24
+    print(rewards)
+
+
+def test_going_on_in_the_middle_of_a_round(tiny: Path, task: dict[str, object], tmp_path: Path) -> None:
+    """A checkpoint after the first of a round's two steps holds its answers: the second step, and the round after it,
+    are those of the run that was not stopped, bit for bit."""
+    more: dict[str, object] = {"ppo_epochs": 2, "max_steps": 4, "ppo_score_norm": "true", "learning_rate": 1e-3}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, tiny, task, save_strategy="steps", save_steps=1, **more)
+    run(parts, tiny, task, resume_from_checkpoint=whole / "checkpoint-1", **more)
+    for file in ("adapter_model.safetensors", "value_head.safetensors"):
+        one, other = load_file(whole / file), load_file(parts / file)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    told = ("reward", "kl", "kl_coef", "policy_loss", "value_loss")
+    shown = [[{name: event[name] for name in told if name in event} for event in events(folder)]
+             for folder in (whole, parts)]
+    assert shown[0][1:] == shown[1]

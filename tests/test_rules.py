@@ -15,6 +15,7 @@ RUN = f"{MODEL} {DATA} {FOLDER}"
 TWO = f"{MODEL} dataset=a,b {FOLDER}"
 FULL = f"{RUN} finetuning_type=full learning_rate=2e-5"
 HELD = f"{RUN} val_size=0.1 eval_strategy=steps"
+GRPO = f"{RUN} stage=grpo reward_funcs=exact_number per_device_train_batch_size=8"
 
 CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("model-missing", "model_name_or_path", "train", f"{DATA} {FOLDER}", RUN),
@@ -145,13 +146,51 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("ppo-reward", "reward_model", "train", f"{RUN} stage=ppo", f"{RUN} stage=ppo reward_model=r"),
     ("ppo-trains", "do_train", "train", f"{HELD} stage=ppo reward_model=r do_train=false do_eval=true",
      f"{HELD} stage=ppo reward_model=r"),
+    ("ppo-reward", "reward_model", "train", f"{RUN} stage=ppo", f"{RUN} stage=ppo reward_funcs=exact_number"),
     ("reward-lora", "reward_model_type", "train", f"{FULL} stage=ppo reward_model=r",
      f"{FULL} stage=ppo reward_model=r reward_model_type=full"),
+    ("reward-address", "reward_model_type", "train", f"{RUN} stage=ppo reward_model=r reward_model_type=api",
+     f"{RUN} stage=ppo reward_model=http://r reward_model_type=api"),
+    ("reward-address", "reward_model_type", "train", f"{RUN} stage=ppo reward_model=http://r reward_model_type=full",
+     f"{RUN} stage=ppo reward_model=http://r"),
+    ("off-policy", "top_p", "train", f"{RUN} stage=ppo reward_model=r top_p=0.7", f"{RUN} stage=ppo reward_model=r"),
+    ("off-policy", "top_p", "train", f"{RUN} stage=ppo reward_model=r top_k=50",
+     f"{RUN} stage=ppo reward_model=r top_k=0 top_p=1 temperature=0.7"),
     ("smoothing-sigmoid", "dpo_label_smoothing", "train", f"{RUN} stage=dpo pref_loss=ipo dpo_label_smoothing=0.1",
      f"{RUN} stage=dpo dpo_label_smoothing=0.1"),
+    ("smoothing-missing", "dpo_label_smoothing", "train", f"{RUN} stage=dpo pref_loss=exo",
+     f"{RUN} stage=dpo pref_loss=exo dpo_label_smoothing=0.001"),
+    ("smoothing-half", "dpo_label_smoothing", "train", f"{RUN} stage=dpo pref_loss=robust dpo_label_smoothing=0.5",
+     f"{RUN} stage=dpo pref_loss=robust dpo_label_smoothing=0.4"),
+    ("pref-loss-weights", "pref_loss_weights", "train", f"{RUN} stage=dpo pref_loss=sigmoid,sft pref_loss_weights=1",
+     f"{RUN} stage=dpo pref_loss=sigmoid,sft pref_loss_weights=1,0.5"),
+    ("pref-loss-weights", "pref_loss_weights", "train", f"{RUN} stage=dpo pref_loss_weights=-1",
+     f"{RUN} stage=dpo pref_loss_weights=2"),
+    ("one-pair", "per_device_train_batch_size", "train",
+     f"{RUN} stage=dpo pref_loss=sigmoid,aot per_device_train_batch_size=1",
+     f"{RUN} stage=dpo pref_loss=sigmoid,aot per_device_train_batch_size=8"),
     ("reference-unused", "ref_model", "train", f"{RUN} stage=dpo pref_loss=orpo ref_model=r",
      f"{RUN} stage=dpo ref_model=r"),
     ("preference-option", "stage", "train", f"{RUN} pref_beta=0.2", f"{RUN} stage=dpo pref_beta=0.2"),
+    ("no-reward", "reward_funcs", "train", f"{RUN} stage=grpo per_device_train_batch_size=8", GRPO),
+    ("reward-weights", "reward_weights", "train", f"{GRPO} reward_weights=1,2", f"{GRPO} reward_weights=2"),
+    ("no-pattern", "reward_pattern", "train", f"{GRPO} reward_funcs=format",
+     f"{GRPO} reward_funcs=format reward_pattern=a+"),
+    ("bad-pattern", "reward_pattern", "train", f"{GRPO} reward_funcs=format reward_pattern=[",
+     f"{GRPO} reward_funcs=format reward_pattern=a+"),
+    ("no-word", "reward_word", "train", f"{GRPO} reward_funcs=ends_with", f"{GRPO} reward_funcs=ends_with "
+     "reward_word=please"),
+    ("groups-whole", "num_generations", "train", f"{GRPO} num_generations=3", f"{GRPO} num_generations=4"),
+    ("groups-whole", "num_generations", "train", f"{GRPO} per_device_train_batch_size=4 steps_per_generation=1 "
+     "gradient_accumulation_steps=1", f"{GRPO} per_device_train_batch_size=4 steps_per_generation=4 "
+     "gradient_accumulation_steps=2"),
+    ("rounds-whole", "steps_per_generation", "train", f"{GRPO} steps_per_generation=3 gradient_accumulation_steps=2",
+     f"{GRPO} steps_per_generation=4 gradient_accumulation_steps=2"),
+    ("rounds-auto", "per_device_train_batch_size", "train", f"{GRPO} per_device_train_batch_size=auto", GRPO),
+    ("rounds-streaming", "streaming", "train", f"{GRPO} streaming=true max_steps=3", f"{GRPO} max_steps=3"),
+    ("rounds-alike", "temperature", "train", f"{GRPO} temperature=0", f"{GRPO} temperature=0.7"),
+    ("rounds-alike", "do_sample", "train", f"{GRPO} do_sample=false", GRPO),
+    ("rollout-option", "stage", "train", f"{RUN} num_generations=4", RUN),
     ("fp16-on-cpu", "fp16", "train", f"{RUN} fp16=true use_cpu=true", f"{RUN} bf16=true use_cpu=true"),
     ("output-is-model", "output_dir", "train", f"model_name_or_path=m/ {DATA} output_dir=m", RUN),
 ]

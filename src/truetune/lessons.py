@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -14,18 +14,19 @@ from typing import Protocol
 import torch
 
 from truetune.check.preflight import Preflight
-from truetune.data.batches import Batch
 from truetune.data.renderer import Rendered
 from truetune.data.rows import Mismatched, Rows, Stream
-from truetune.findings import Say
-from truetune.model.find import find_model
+from truetune.findings import WRONG_OPTIONS, Both, Say, problem
+from truetune.lesson import Lesson
+from truetune.model.find import find_model, load_tokenizer
 from truetune.model.load import fingerprint, load_model, put_adapter
-from truetune.model.methods import METHODS
-from truetune.model.policy import Policy, States
-from truetune.model.reference import FOLDER, Live, Reference, keep
+from truetune.model.policy import Policy
+from truetune.model.reference import FOLDER, Live, Reference, keep, way_of
 from truetune.objectives import Objective
 from truetune.objectives.objective import per_row
 from truetune.options import Config
+from truetune.rollout.rewards import make_rewards
+from truetune.rollout.rollout import Rollouts
 from truetune.run import Run
 from truetune.steps import Plan, round_of, shuffle_seed
 
@@ -53,15 +54,6 @@ class Lessons(Protocol):
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `state`."""
         ...
-
-
-class Lesson:
-    """A batch, the numbers of its rows, and what the reference says of it: log-probabilities (N,), or hidden states
-    that logits are read from."""
-
-    def __init__(self, batch: Batch, numbers: Sequence[int] = (), reference: torch.Tensor | None = None,
-                 beside: States | None = None):
-        self.batch, self.numbers, self.reference, self.beside = batch, numbers, reference, beside
 
 
 class Offline:
@@ -131,53 +123,60 @@ def sets_of(train: Sequence[Rendered], held: Mapping[str, Sequence[Rendered]], o
 
 
 def make_lessons(config: Config, ready: Preflight, objective: Objective, policy: Policy, model: torch.nn.Module,
-                 run: Run, say: Say) -> Lessons:
+                 run: Run, say: Say, stop: Callable[[], bool]) -> Lessons:
     """Where this run's batches come from.
 
     Args:
         model: the policy's model with its adapter, before anything was trained or loaded from a checkpoint.
+        stop: whether the user wants to stop.
     """
     seed = shuffle_seed(config)
-    wants = objective.reference or objective.wants.beside
-    reference = make_reference(config, ready, objective, policy, model, run, say) if wants else None
+    reference = make_reference(config, ready, objective, policy, model, run, say)
+    if round_of(config):
+        rewards = make_rewards(config, ready, policy, model, say)
+        return Rollouts(config, ready, objective, policy, reference, rewards, stop)
     return Offline(ready.train, objective, policy, reference, seed)
 
 
 def make_reference(config: Config, ready: Preflight, objective: Objective, policy: Policy, model: torch.nn.Module,
-                   run: Run, say: Say) -> Reference:
-    """The cheapest way to the reference that is right for this run.
-
-    An adapter that is trained further is part of the model that training starts from: switched off, it would be missing
-    from the reference. (LLaMA-Factory compares with the bare base model there.)
-    """
+                   run: Run, say: Say) -> Reference | None:
+    """What the objective compares with; see `way_of`."""
     named = getattr(config, objective.compared_to)
-    fresh = METHODS[config.finetuning_type].adapter and not config.adapter_name_or_path
-    keeps = not fresh if config.precompute_ref_log_probs is None else config.precompute_ref_log_probs
-    known = not (objective.wants.beside or isinstance(ready.train, Stream) or round_of(config))
-    if known and (keeps or named):
-        sets = sets_of(ready.train, ready.held_out, objective, shuffle_seed(config))
-        told = [fingerprint(ready.base), named, *config.adapter_name_or_path, str(policy.causal.dtype),
-                *(rows.hash() for rows in (ready.train, *ready.held_out.values())), objective.mismatched]
-        key = sha256(json.dumps(told).encode()).hexdigest()[:16]
-        other = (lambda: other_model(named, config, objective, policy, say)) if named else (lambda: policy)
-        return keep(run.folder / FOLDER, key, sets, other, say)
-    if named or not fresh:
-        return Live(other_model(named or config.model_name_or_path or "", config, objective, policy, say))
-    return Live(policy, model.disable_adapter)  # pyright: ignore[reportArgumentType]
+    match way_of(config, objective):
+        case "none":
+            return None
+        case "adapters off":
+            return Live(policy, model.disable_adapter)  # pyright: ignore[reportArgumentType]
+        case "second model":
+            return Live(other_model(named, config, ready, objective, policy, say))
+        case "kept":
+            sets = sets_of(ready.train, ready.held_out, objective, shuffle_seed(config))
+            told = [fingerprint(ready.base), named, *config.adapter_name_or_path, str(policy.causal.dtype),
+                    *(rows.hash() for rows in (ready.train, *ready.held_out.values())), objective.mismatched]
+            key = sha256(json.dumps(told).encode()).hexdigest()[:16]
+            return keep(run.folder / FOLDER, key, sets,
+                        lambda: other_model(named, config, ready, objective, policy, say) if named else policy, say)
 
 
-def other_model(name: str, config: Config, objective: Objective, policy: Policy, say: Say) -> Policy:
-    """Another model as a reference, in the precision of the policy.
+def other_model(named: str | None, config: Config, ready: Preflight, objective: Objective, policy: Policy,
+                say: Say) -> Policy:
+    """Another model as a reference, in the precision of the policy; the one that training starts from if none is named.
 
     Raises:
         Problem: it cannot be loaded, or reads other tokens than the policy.
     """
     option = objective.compared_to
-    base = find_model(name, config, say)
-    own = name == config.model_name_or_path and not getattr(config, option)
-    adapters = config.adapter_name_or_path if own else getattr(config, f"{option}_adapters")
+    base = find_model(named, config, say) if named else ready.base
+    if named and load_tokenizer(base).get_vocab() != ready.renderer.tokenizer.get_vocab():
+        raise problem("other-tokens", Both(
+            f"{named} has other tokens than {config.model_name_or_path}, so their probabilities cannot be compared.",
+            f"{named} 与 {config.model_name_or_path} 的词表不同，概率无法比较。"), option=option,
+            where=config.origin(option), status=WRONG_OPTIONS,
+            fix=Both("Name a model of the same family.", "请换一个词表相同的同系列模型。"))
     causal = load_model(base, policy.causal.dtype, policy.causal.device)
-    for adapter in adapters:
+    for adapter in getattr(config, f"{option}_adapters") if named else config.adapter_name_or_path:
         put_adapter(causal, Path(adapter), base)
     causal.requires_grad_(False)
-    return Policy(causal, fast=len(policy.ways) > 1, shares=objective.shares, temperature=objective.temperature)
+    other = Policy(causal, fast=len(policy.ways) > 1, shares=objective.shares, temperature=objective.temperature)
+    other.verify(ready.sample(objective.shares), say)
+    return other

@@ -107,7 +107,8 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
              f"训练 {all_of_them:,} 个权重中的 {trained:,} 个"))
 
     data_hash = hash_inputs(ready)
-    lessons = make_lessons(config, ready, objective, policy, model, run, say)
+    interrupts = Interrupts(say)
+    lessons = make_lessons(config, ready, objective, policy, model, run, say, lambda: interrupts.wanted)
     progress = Progress()
     if run.resume:
         progress, kept = load_checkpoint(run.resume, optimizer, data_hash)
@@ -122,7 +123,7 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
     events.emit("start", step=progress.step, total_steps=ready.plan.total_steps, facts=ready.facts,
                 parameters=parameters)
     return Session(run, config, ready, device, model, policy, objective, lessons, optimizer, data_hash,
-                   bar, Interrupts(say), events, progress, RowLosses(len(ready.train)))
+                   bar, interrupts, events, progress, RowLosses(len(ready.train)))
 
 
 def _warn(signs: Signs, event: Event, events: Events) -> None:

@@ -126,20 +126,30 @@ def warmup_steps(config: Config, total_steps: int) -> int:
 
 @dataclass(frozen=True)
 class Round:
-    """Answers are written to `prompts` prompts, `answers` to each, and then learned from in `steps` optimizer steps."""
+    """Answers of at most `tokens` tokens are written to `prompts` prompts, `answers` to each, and then learned from in
+    `steps` optimizer steps."""
 
     prompts: int
     answers: int
     steps: int
+    tokens: int
 
 
 def _ppo(config: Config) -> Round:
     """Several batches of answers, each learned from several times."""
     return Round(config.rows_at_once * config.gradient_accumulation_steps * config.ppo_buffer_size, 1,
-                 config.ppo_buffer_size * config.ppo_epochs)
+                 config.ppo_buffer_size * config.ppo_epochs, config.max_completion_length or 0)
 
 
-ROUNDS: Mapping[str, Callable[[Config], Round]] = {"ppo": _ppo}
+def _grpo(config: Config) -> Round:
+    """A prompt has `num_generations` answers, and a batch so many answers, not prompts."""
+    a_pass = config.steps_per_generation or config.gradient_accumulation_steps
+    return Round(max(1, config.rows_at_once * a_pass // config.num_generations), config.num_generations,
+                 max(1, a_pass // config.gradient_accumulation_steps) * config.num_iterations,
+                 config.max_completion_length or 0)
+
+
+ROUNDS: Mapping[str, Callable[[Config], Round]] = {"ppo": _ppo, "grpo": _grpo}
 """Stages that learn from answers that the model writes on the way."""
 
 

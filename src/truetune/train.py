@@ -19,6 +19,7 @@ from truetune import report
 from truetune.checkpoint import Means, add_up, checkpoints, means, random_state, save_checkpoint, set_random_state
 from truetune.data.batches import Batch
 from truetune.data.renderer import Rendered
+from truetune.evaluate.predict import predict
 from truetune.events import read_events
 from truetune.files import write_into
 from truetune.findings import Both, Finding, Problem, problem
@@ -30,7 +31,9 @@ from truetune.plot import LOSS, metric_file, plot_loss, plot_metric
 from truetune.report import Terminal
 from truetune.review.probes import FAILURES, Interview, ask_after, ask_before
 from truetune.review.report import write_report
+from truetune.rollout.rewards import Unscored
 from truetune.run import EVENTS, claim
+from truetune.serve.generate import Stopped
 from truetune.session import Session, start
 
 
@@ -78,10 +81,18 @@ def _run(session: Session) -> None:
         if session.config.do_train:
             _loop(session)
         _finish(session)
-    except _Stop:
-        if session.progress.step:  # before the first step there is nothing to keep
-            _save(session)
+    except (_Stop, Stopped):
+        _keep(session)
         raise KeyboardInterrupt from None
+    except Unscored:
+        _keep(session)
+        raise
+
+
+def _keep(session: Session) -> None:
+    """Save where the run stands; before the first step there is nothing to keep."""
+    if session.progress.step:
+        _save(session)
 
 
 def _begin_review(session: Session, terminal: Terminal) -> Interview | None:
@@ -164,7 +175,7 @@ def take_step(session: Session) -> float:
         optimizer.backward(loss)
         if lesson.numbers and objective.perplexity:
             session.row_losses.saw(progress.step, lesson.numbers, batch, said.logp)
-        add_up(metrics, told)
+        add_up(metrics, {**lesson.metrics, **told})
         loss_sum, count, tokens = loss_sum + loss.item(), count + weight, tokens + batch.tokens
     norm = optimizer.step(count)
     if not math.isfinite(norm) and not optimizer.scaler.is_enabled():
@@ -189,9 +200,12 @@ def _finish(session: Session) -> None:
         last = progress.evaluations[-1]
         results |= {"eval_loss": last["loss"]}
         results |= {name: value for name, value in last.items() if name.startswith("eval_")}
-    report.write_results(folder, results)
     if config.do_train:
         write_into(folder, lambda part: _write_model(session, part))
+    results |= predict(session.ready, session.policy, folder, lambda: session.interrupts.wanted,
+                       lambda words: session.events.emit("note", step=progress.step, text=words))
+    report.write_results(folder, results)
+    if config.do_train:
         report.write_card(folder, folder.resolve().name, config, results)
     session.events.emit("end", step=progress.step, results=results)
 
@@ -219,7 +233,7 @@ def _evaluate(session: Session) -> None:
     for each in sums.values():
         add_up(metrics, each.metrics)
     known = {f"eval_{name}_loss": each.loss / each.count for name, each in sums.items() if name}
-    known |= {"eval_perplexity": math.exp(min(loss, 700))} if session.objective.perplexity else {}
+    known |= {"eval_perplexity": math.exp(min(loss, 700))} if session.objective.evaluation().perplexity else {}
     known |= {f"eval_{name}": value for name, value in means(metrics).items()}
     session.optimizer.evaluated(loss)
     progress.evaluated(loss, known)
@@ -251,7 +265,7 @@ def loss_of(session: Session, name: str, rows: Sequence[Rendered],
             said = session.policy.outputs(lesson.batch, objective.wants, lesson.beside)
             loss, weight, told = objective.loss(said, lesson.reference, lesson.batch)
             sums.loss, sums.count = sums.loss + loss.item(), sums.count + weight
-            add_up(sums.metrics, told)
+            add_up(sums.metrics, {**lesson.metrics, **told})
     session.model.train(training)
     return sums
 

@@ -91,7 +91,7 @@ def examine(ready: Preflight, findings: Sequence[Finding], say: Say, measured: b
                                  _pace(shape, taken, device, precision)),
     ]
     if shape is not None:
-        known, batches = shape, Batches.of(ready.train, config.cutoff_len if config.packing else None)
+        known, batches = shape, Batches.of(ready.train, config)
         room = Device.here(device)
         parts += [lambda: memory_section(known, batches, config, room, taken),
                   lambda: disk_section(config, ready.plan, _sizes(known))]

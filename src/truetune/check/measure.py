@@ -19,7 +19,7 @@ import numpy as np
 
 from truetune.findings import Both, Say, Words
 from truetune.options import Config
-from truetune.steps import Plan
+from truetune.steps import Plan, round_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def measure(config: Config, say: Say) -> Measured:
 
 
 def take(path: Path, folder: Path) -> Measured:
-    """Two steps on the longest batch (the first sets things up) and one evaluation, in this process."""
+    """Two steps on the longest batch (the first sets things up) and one evaluation, in this process. Where the model
+    writes what it learns from, no batch is known to be the longest, and the run's own first steps are taken."""
     from truetune.options.read import read_config
     from truetune.report import Terminal, peak_memory
     from truetune.run import claim
@@ -60,19 +61,19 @@ def take(path: Path, folder: Path) -> Measured:
     config, _ = read_config([str(path), f"output_dir={folder}/run", "max_steps=2", "overwrite_output_dir=true",
                              "resume_from_checkpoint=null"])
     session = start(claim(config), Terminal(file=io.StringIO()), checked=False)
-    ready = session.ready
-    longest = _longest(ready.plan, ready.train.lengths)
-    # Two batches a step, where there are more than one: gradients of the first are there while the second is computed.
-    ready.plan = _Again([longest] * min(ready.plan.accumulation, 2))  # pyright: ignore[reportAttributeAccessIssue]
+    ready, progress = session.ready, session.progress
+    if not round_of(config):
+        longest = _longest(ready.plan, ready.train.lengths)
+        # Two batches a step, if there are more than one: gradients of the first are there while the second is computed.
+        ready.plan = _Again([longest] * min(ready.plan.accumulation, 2))  # pyright: ignore[reportAttributeAccessIssue]
     session.model.train()
     take_step(session)
-    before = session.progress.seconds
+    before = progress.seconds, progress.tokens
     take_step(session)
-    seconds = session.progress.seconds - before
-    rows = [ready.train[number] for number in longest]
-    loss_of(session, "", rows)
-    tokens = len(ready.plan.batches(0)) * sum(map(len, rows))
-    return Measured(round(peak_memory() * 1e9), tokens / seconds)
+    rate = (progress.tokens - before[1]) / (progress.seconds - before[0])
+    for name, rows in ready.held_out.items():
+        loss_of(session, name, rows, [_longest_rows(rows.lengths, config.per_device_eval_batch_size, rows.per_row)])
+    return Measured(round(peak_memory() * 1e9), rate)
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,17 @@ class _Again:
 
 
 def _longest(plan: Plan, lengths: np.ndarray) -> list[int]:
-    """Row numbers of the batch with the most tokens that can come."""
+    """The numbers of the sequences of the batch with the most tokens that can come."""
     if plan.packs is None:
-        return np.argsort(-lengths, kind="stable")[: plan.sequences].tolist()
+        return _longest_rows(lengths, plan.batch_size, plan.per_row)
     sizes = np.add.reduceat(lengths[plan.packs.order], plan.packs.starts[:-1])
     return [row for pack in np.argsort(-sizes)[: plan.batch_size].tolist() for row in plan.packs.rows(pack)]
+
+
+def _longest_rows(lengths: np.ndarray, count: int, per_row: int) -> list[int]:
+    """The numbers of the sequences of the `count` longest rows of the data."""
+    rows = np.argsort(-lengths.reshape(-1, per_row).sum(axis=1), kind="stable")[:count]
+    return (rows[:, None] * per_row + np.arange(per_row)).ravel().tolist()
 
 
 if __name__ == "__main__":

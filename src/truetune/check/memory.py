@@ -95,17 +95,19 @@ class Memory:
 
 
 def predict(shape: Shape, lengths: Sequence[int], learned: int, process: int, *, accumulation: int = 1,
-            checkpointing: bool = False, split: Split = ALONE, bits: int | None = None) -> Memory:
+            checkpointing: bool = False, split: Split = ALONE, bits: int | None = None,
+            second: bool = False) -> Memory:
     """The memory of a run on one device.
 
     Args:
         lengths: tokens of the rows of the largest batch. learned: how many of them are learned.
         process: bytes that the process takes before there is a model.
         bits: the weights of linear layers are held in 4 or 8 bits.
+        second: a reference model of the same size is there too.
     """
     number = 4 if shape.master else shape.bytes
     held = shape.quantised_bytes(bits) if bits else shape.weight_bytes
-    weights = held // split.of("weights") + split.extra(shape)
+    weights = (1 + second) * held // split.of("weights") + split.extra(shape)
     gradients = number * shape.trained // split.of("gradients")
     optimizer = (2 * number + 4 * shape.master) * shape.trained // split.of("optimizer")
     kept, layer = _activations(shape, lengths, checkpointing)

@@ -17,6 +17,7 @@ from truetune.data.renderer import Rendered, Renderer
 from truetune.data.rows import Rows, Stream, with_answer_of
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
+from truetune.evaluate.similarity import package_findings
 from truetune.findings import Finding, Problem, Say, refuse
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.options import Config
@@ -116,7 +117,7 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
     """
     base, renderer, data, findings = prepare(config, say, trains=True, most=most)
     train = data.train
-    findings += row_findings(data, renderer, config)
+    findings += [*row_findings(data, renderer, config), *package_findings(config)]
     if not len(train) and config.do_train:
         raise Problem(findings)
     config = settle_batch(config, base, train)

@@ -16,11 +16,16 @@ from truetune.check.measure import Measured
 from truetune.check.memory import ALONE, Memory, Shape, Split, predict, shape_of
 from truetune.check.section import Section
 from truetune.check.suggest import Suggestion
+from truetune.data.dataset import PER_ROW
+from truetune.data.reading import STAGE_ROWS
 from truetune.data.rows import Rows, Stream
 from truetune.findings import Both, Finding, Words, spoken
 from truetune.model.memory import free_bytes
 from truetune.model.precision import pick_device, pick_precision
+from truetune.model.reference import way_of
+from truetune.objectives import OBJECTIVES
 from truetune.options import Config
+from truetune.steps import round_of
 
 SHARE = 0.9
 """Of the memory that is free: above it a run is tight, since others take memory too."""
@@ -40,19 +45,30 @@ PHASES: dict[str, Both] = {
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches that can come. lengths: (rows,) tokens of each row, the longest first; learned: the share of tokens
-    that is learned."""
+    """The batches that can come. lengths: (rows,) tokens of each row of the data, the longest first; learned: the share
+    of tokens that is learned; second: a reference model is in memory too."""
 
     lengths: np.ndarray
     learned: float
+    second: bool = False
 
     @classmethod
-    def of(cls, train: Rows | Stream, packed_to: int | None = None) -> Batches:
-        """packed_to: rows are packed up to so many tokens."""
-        lengths = np.sort(train.lengths)[::-1]
-        if packed_to:
-            lengths = np.full(max(1, int(lengths.sum()) // packed_to), packed_to)
-        return cls(lengths, float(train.learned.sum() / max(train.lengths.sum(), 1)))
+    def of(cls, train: Rows | Stream, config: Config) -> Batches:
+        """Rows as they are computed: packed, or a prompt with both of its answers, or with one that is written."""
+        lengths, learned = train.lengths, train.learned
+        per_row, round = PER_ROW[STAGE_ROWS[config.stage]], round_of(config)
+        if per_row > 1:
+            prompts = (lengths - learned).reshape(-1, per_row)
+            shared = (per_row - 1) * prompts.min(axis=1)  # the prompt, which is computed once
+            lengths, learned = (each.reshape(-1, per_row).sum(axis=1) for each in (lengths, learned))
+            lengths = lengths - shared
+        if round:
+            lengths, learned = lengths - learned + round.tokens, np.full(len(lengths), round.tokens)
+        share = float(learned.sum() / max(lengths.sum(), 1))
+        if config.packing:
+            lengths = np.full(max(1, int(lengths.sum()) // config.cutoff_len), config.cutoff_len)
+        second = way_of(config, OBJECTIVES[config.stage](config)) == "second model"
+        return cls(np.sort(lengths)[::-1], share, second)
 
     def largest(self, rows: int) -> list[int]:
         """Tokens of each row of the largest batch of so many rows."""
@@ -89,7 +105,8 @@ def need(shape: Shape, batches: Batches, rows: int, config: Config, device: Devi
     lengths = batches.largest(rows)
     asked = config.gradient_checkpointing if checkpointing is None else checkpointing
     return predict(shape, lengths, round(sum(lengths) * batches.learned), device.process,
-                   accumulation=config.gradient_accumulation_steps, checkpointing=bool(asked), split=split)
+                   accumulation=config.gradient_accumulation_steps, checkpointing=bool(asked), split=split,
+                   second=batches.second)
 
 
 def fits(memory: Memory, device: Device) -> bool:
@@ -114,7 +131,7 @@ def settle_batch(config: Config, base: Path, train: Rows | Stream) -> Config:
     device = pick_device(config)
     rows = A_STEP * config.gradient_accumulation_steps
     shape = shape_of(base, config, pick_precision(config, device))
-    batches = Batches.of(train, config.cutoff_len if config.packing else None)
+    batches = Batches.of(train, config)
     fitting = most_rows(shape, batches, rows, config, Device.here(device))
     return config.with_values(f"rule: what fits of {rows} rows a step", per_device_train_batch_size=fitting,
                               gradient_accumulation_steps=rows // fitting)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from truetune.check.section import Section
 from truetune.findings import Both, Finding, count_of
 from truetune.options import Config
+from truetune.review.gauges import GAUGES
 from truetune.steps import Plan, warmup_steps
 
 FEW_STEPS = 20
@@ -18,7 +19,8 @@ MANY_EPOCHS = 15
 REACH = {"lora": 2e-3, "full": 1e-4, "freeze": 1e-4}
 """The least sum of learning rates over all steps that changed answers. AdamW moves a weight by at most about the
 learning rate a step (Kingma and Ba 2015, arXiv:1412.6980, section 2.1), so the sum bounds how far any weight gets.
-LoRA's B begins at 0 and needs more. Our judgement, from runs on SmolLM2-135M."""
+LoRA's B begins at 0 and needs more. Our judgement, from runs on SmolLM2-135M. Preferences and
+rewards show at a tenth of it, and nothing is said of them."""
 SCALE = (0.25, 8.0)
 """LoRA's usual alpha / rank: QLoRA 0.25, LLaMA-Factory 2, Tinker 32 / rank."""
 
@@ -142,7 +144,7 @@ def _rate_findings(plan: Plan, config: Config) -> list[Finding]:
             option=option, where=config.origin(option), cure={"warmup_steps": max(1, round(0.03 * total))},
             fix=Both("3 % of the steps are usual.", "通常取总步数的 3 %。"), source="qlora"))
     reach = 0.5 * config.learning_rate * total
-    if reach < REACH[config.finetuning_type] and total >= FEW_STEPS:
+    if reach < REACH[config.finetuning_type] and total >= FEW_STEPS and config.stage not in GAUGES:
         findings.append(Finding(
             "hardly-moves", "warn", Both(
                 f"{total} steps at {config.learning_rate:g} move no weight by more than about {reach:.1g}; the model "

@@ -316,7 +316,7 @@ class _Loader:
             fix=Both("max_samples takes the first ones.", "max_samples 可以只取前若干行。"))
                           for source in sources if source.num_samples]
         # A check goes on without max_steps, which a rule has found missing.
-        total = max(config.max_steps, 1) * config.rows_at_once * config.gradient_accumulation_steps
+        total = max(config.max_steps, 1) * config.rows_at_once * config.gradient_accumulation_steps * self.per_row
 
         def rows() -> Iterator[Rendered]:
             for number in count():

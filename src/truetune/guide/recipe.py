@@ -56,8 +56,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Recipe:
-    """lines: what was chosen, in the order of the file. findings: what to know about it. config: the run that it is,
-    with an error among the findings where this version cannot train it."""
+    """lines: what was chosen, in the order of the file. findings: what to know about it. config: the run that it is."""
 
     situation: Situation
     lines: tuple[Line, ...]
@@ -90,8 +89,7 @@ def make_recipe(fixed: Config, goal: str | None, say: Say) -> Recipe:
     notes = [Finding(note.id, note.severity, _filled(note.message, words), option=note.option, source=note.source)
              for note in NOTES if note.when(situation)]
     findings = [*notes, *apply_rules(config, "train")]
-    # A stage that is not trained yet follows from the data; everything else that clashes was fixed by the user.
-    clashes = [finding for finding in findings if finding.severity == "error" and finding.option != "stage"]
+    clashes = [finding for finding in findings if finding.severity == "error"]  # of what the user fixed
     if clashes:
         raise Problem(clashes, WRONG_OPTIONS)
     return Recipe(situation, tuple(lines), tuple(worst_first(findings)), config)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,12 +24,36 @@ from truetune.data.batches import Batch
 from truetune.data.renderer import Rendered
 from truetune.files import remove_folder, write_json
 from truetune.findings import Both, Say
+from truetune.model.methods import METHODS
 from truetune.model.policy import Policy, States
+from truetune.objectives import Objective
+from truetune.options import Config
+from truetune.steps import round_of
 
 FOLDER = "reference"
 """In the run folder: what was kept."""
 _TOKENS = 8192
 """Of a batch that is computed to be kept: enough to keep two cores busy."""
+
+
+Way = Literal["none", "adapters off", "kept", "second model"]
+
+
+def way_of(config: Config, objective: Objective) -> Way:
+    """The cheapest way to the reference that is right for a run.
+
+    An adapter that is trained further is part of the model that training starts from: switched off, it would be missing
+    from the reference. (LLaMA-Factory compares with the bare base model there.)
+    """
+    if not (objective.reference or objective.wants.beside):
+        return "none"
+    named = getattr(config, objective.compared_to)
+    fresh = METHODS[config.finetuning_type].adapter and not config.adapter_name_or_path
+    known_rows = not (objective.wants.beside or config.streaming or round_of(config))
+    keeps = config.precompute_ref_log_probs
+    if known_rows and (named or (not fresh if keeps is None else keeps)):
+        return "kept"
+    return "adapters off" if fresh and not named else "second model"
 
 
 class Reference(Protocol):

@@ -6,17 +6,23 @@ It is kept as users of LLaMA-Factory and TRL know it: `value_head.safetensors` w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from truetune.data.renderer import Rendered
+from truetune.model.policy import Policy
+from truetune.objectives.objective import Wants
 from truetune.options import Config
 
 FILE = "value_head.safetensors"
 VALUE_HEAD = "v_head.summary."
+_TOKENS = 8192
+"""Of rows that are scored together: enough to keep the machine busy, in little memory."""
 
 
 def make_value_head(causal: PreTrainedModel, config: Config) -> torch.nn.Linear:
@@ -51,3 +57,32 @@ def write_value_head(folder: Path, trained: Mapping[str, torch.Tensor]) -> None:
     """Write the value head that is among the trained weights."""
     own = {name: weight.detach().contiguous() for name, weight in trained.items() if name.startswith(VALUE_HEAD)}
     save_file(own, folder / FILE)
+
+
+def score(policy: Policy, head: torch.nn.Module, rows: Sequence[Rendered]) -> torch.Tensor:
+    """What a reward model says: (B,) float32, the number of each row at its last token, without gradients.
+
+    Args:
+        policy: the model. head: its value head; it may be another one than the policy trains.
+    """
+    if not rows:
+        return torch.zeros(0, device=policy.causal.device)
+    judge = copy(policy)  # the same model and ways
+    judge.value_head = head
+    training, wants = policy.causal.training, Wants(logp=False, values=True, ends=True)
+    policy.causal.eval()
+    try:
+        with torch.no_grad():
+            return torch.cat([judge.outputs(judge.lay_out(some), wants).values for some in _together(rows)])
+    finally:
+        policy.causal.train(training)
+
+
+def _together(rows: Sequence[Rendered]) -> list[list[Rendered]]:
+    """Neighbours that are computed at once."""
+    batches: list[list[Rendered]] = []
+    for row in rows:
+        if not batches or sum(map(len, batches[-1])) + len(row) > _TOKENS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches

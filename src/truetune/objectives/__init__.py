@@ -13,7 +13,11 @@ from truetune.objectives.asft import Anchored
 from truetune.objectives.dft import DynamicFineTuning
 from truetune.objectives.distill import Distillation
 from truetune.objectives.eaft import EntropyAdaptive
+from truetune.objectives.grpo import Grpo
+from truetune.objectives.kto import KahnemanTversky
 from truetune.objectives.objective import Objective
+from truetune.objectives.ppo import Ppo
+from truetune.objectives.preference import Preference
 from truetune.objectives.reward import BradleyTerry
 from truetune.objectives.sft import MaximumLikelihood
 from truetune.objectives.smoothing import LabelSmoothing
@@ -43,6 +47,10 @@ OBJECTIVES: Mapping[str, Callable[[Config], Objective]] = {
     "pt": _likelihood,
     "sft": _supervised,
     "rm": lambda config: BradleyTerry(config.reward_margin, config.center_rewards_coefficient),
+    "dpo": Preference,
+    "kto": KahnemanTversky,
+    "ppo": Ppo,
+    "grpo": Grpo.of,
     "distill": lambda config: Distillation(config.distill_beta, config.distill_temperature, config.kd_ratio),
 }
 """The objective of each stage."""

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 import torch
 
+from truetune.objectives.grpo import MeanReward
 from truetune.objectives.objective import Lesson, Loss, Objective, Outputs, Wants, per_row
 from truetune.options import Config
 
@@ -54,6 +55,8 @@ class Moments:
 
     def see(self, numbers: torch.Tensor) -> None:
         """Add (n,) numbers."""
+        if not len(numbers):
+            return
         new = numbers.double()
         count, mean = len(new), float(new.mean())
         apart, total = mean - self.mean, self.count + count
@@ -100,16 +103,18 @@ class Ppo(Objective):
             rewards = whiten(rewards, centre=False)
         advantages = estimate_advantages(rewards, values, batch.rows, self.gamma, self.lam)
         known = {"advantages": whiten(advantages), "returns": advantages + values, "values": values,
-                 "reward": scores, "kl": kl, "kl_coef": torch.full_like(kl, self.kl_coef)}
+                 "kl": kl, "kl_coef": torch.full_like(kl, self.kl_coef)}
         if self.target is not None:
             self.kl_coef = adapt(self.kl_coef, float(kl.mean()), self.target, batch.size)
         return known
 
     def _worth(self, scores: torch.Tensor) -> torch.Tensor:
-        """(B,) scores as they are learned from."""
+        """(B,) scores as they are learned from. An answer that nobody scored (nan) counts as the mean of the others."""
+        there = scores[~scores.isnan()]
+        scores = scores.nan_to_num(float(there.mean()) if len(there) else 0.0)
         if not self.normalises:
             return scores
-        self.scores.see(scores)
+        self.scores.see(there)
         return self.scores.normalised(scores)
 
     def loss(self, policy: Outputs, reference: torch.Tensor | None, batch: Lesson) -> Loss:
@@ -117,11 +122,14 @@ class Ppo(Objective):
         towards, clipped = policy_losses(policy.logp, known["old"], known["advantages"], self.clip)
         wrong = value_losses(policy.values, known["values"], known["returns"], self.clip_value)
         policy_loss, value_loss = (batch.weights * towards).sum(), (batch.weights * wrong).sum()
-        told = {name: (float(known[name].sum()), batch.size) for name in ("reward", "kl", "kl_coef")}
+        told = {name: (float(known[name].sum()), batch.size) for name in ("kl", "kl_coef")}
         told |= {name: (float(total.detach()), count) for name, total in {
             "policy_loss": policy_loss, "value_loss": value_loss, "clip_share": (batch.weights * clipped).sum(),
             "entropy": -(batch.weights * policy.logp).sum()}.items()}
         return Loss(policy_loss + self.value_coef * value_loss, count, told)
+
+    def evaluation(self) -> Objective:
+        return MeanReward()
 
     def state(self) -> dict[str, float]:
         return {"kl_coef": self.kl_coef, "score_count": self.scores.count, "score_mean": self.scores.mean,

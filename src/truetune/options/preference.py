@@ -21,16 +21,18 @@ class PairLossFacts:
     """What is known of a loss on pairs without computing it.
 
     reference: it compares with a reference model. mean: it reads mean log-probabilities of tokens, not their sums.
-    smoothing: it takes dpo_label_smoothing. among: it compares the pairs of a batch with one another.
+    smoothing: it takes dpo_label_smoothing. among: it compares the pairs of a batch with one another. baseline: it
+    compares answers with what they are worth on average.
     """
 
     reference: bool = True
     mean: bool = False
     smoothing: bool = False
     among: bool = False
+    baseline: bool = False
 
 
-PAIR_LOSSES: Mapping[PairLossName, PairLossFacts] = {
+PAIR_LOSSES: Mapping[str, PairLossFacts] = {
     "sigmoid": PairLossFacts(smoothing=True),
     "hinge": PairLossFacts(),
     "ipo": PairLossFacts(mean=True),
@@ -40,7 +42,7 @@ PAIR_LOSSES: Mapping[PairLossName, PairLossFacts] = {
     "robust": PairLossFacts(smoothing=True),
     "exo": PairLossFacts(smoothing=True),
     "nca": PairLossFacts(),
-    "bco_pair": PairLossFacts(),
+    "bco_pair": PairLossFacts(baseline=True),
     "sppo": PairLossFacts(),
     "aot": PairLossFacts(smoothing=True, among=True),
     "apo_zero": PairLossFacts(),

@@ -19,7 +19,8 @@ class RolloutOptions(Group):
         "it. Or the folder of a reward model.",
         "给 grpo、ppo 的回答打分的奖励，多个相加。自带：exact_number（最后一个数与数据一致）、format（匹配 "
         "reward_pattern）、think_format（先思考再回答）、ends_with（以 reward_word 结尾）、length_penalty（过长扣分）。"
-        "自己的函数：package.module.function 或 path/to/file.py:function，调用方式与 TRL 相同。也可以是奖励模型的文件夹。",
+        "自己的函数：package.module.function 或 path/to/file.py:function，调用方式与 TRL 相同。也可以是奖励模型"
+        "的文件夹。",
         level="basic", speed="depends", quality="depends",
         unset=("an error in stage grpo", "stage: grpo 时会报错"),
         advice=(
@@ -86,8 +87,8 @@ class RolloutOptions(Group):
         level="expert", quality="depends",
         higher=("larger changes from one round of answers", "一轮回答可带来更大的改变"),
         lower=("smaller and safer changes", "改变更小、更稳"),
-        advice=(Advice("0.2.", "0.2。", "ppo"), Advice("3e-4 for ratios of whole answers.", "按整个回答算比值时用 3e-4。",
-                                                      "gspo")))] = 0.2
+        advice=(Advice("0.2.", "0.2。", "ppo"),
+                Advice("3e-4 for ratios of whole answers.", "按整个回答算比值时用 3e-4。", "gspo")))] = 0.2
     epsilon_high: Annotated[float | None, Field(gt=0), Text(
         "How far above 1 it may rise (clip-higher).", "该比值高于 1 多少之后不再学习（clip-higher）。",
         level="expert", quality="depends", unset=("epsilon", "同 epsilon"),
@@ -106,21 +107,22 @@ class RolloutOptions(Group):
                 Advice("dr_grpo, with scale_rewards: none, keeps wrong answers from growing longer.",
                        "dr_grpo 配合 scale_rewards: none，可避免错误的回答越来越长。", "dr-grpo")))] = "dapo"
     scale_rewards: Annotated[Literal["group", "batch", "none"], Text(
-        "What a reward's lead over its group is divided by: the spread within the group, that of the whole round, or "
-        "nothing.",
-        "奖励相对组内平均的差除以什么：组内的标准差、整轮的标准差，或不除。",
+        "What a reward's lead over its group is divided by. group: the spread within the group. batch: that of the "
+        "whole round. none: nothing.",
+        "奖励相对组内平均的差除以什么。group：组内的标准差。batch：整轮的标准差。none：不除。",
         level="expert", quality="depends",
         advice=(Advice("none: dividing makes very easy and very hard prompts count more.",
                        "none：除以标准差会让太易和太难的提示分量更重。", "dr-grpo"),))] = "group"
     baseline: Annotated[Literal["group", "leave_one_out"], Text(
-        "What a reward is compared with: the mean of its group (GRPO), or that of the other answers alone (RLOO).",
-        "奖励与什么比较：组内平均（GRPO），或只与其余回答的平均（RLOO）。",
+        "What a reward is compared with. group: the mean of all answers to the prompt (GRPO). leave_one_out: that of "
+        "the other answers alone (RLOO).",
+        "奖励与什么比较。group：同一提示所有回答的平均（GRPO）。leave_one_out：只取其余回答的平均（RLOO）。",
         level="expert", quality="depends",
         advice=(Advice("leave_one_out with scale_rewards: none is RLOO: no bias, and no clipping was needed.",
                        "leave_one_out 配合 scale_rewards: none 即 RLOO：无偏，也不需要裁剪。", "rloo"),))] = "group"
     importance_sampling_level: Annotated[Literal["token", "sequence"], Text(
-        "Whether the ratio of new to old probability is each token's, or one for a whole answer (GSPO).",
-        "新旧概率之比按每个 token 计算，还是整个回答用一个（GSPO）。",
+        "What the ratio of new to old probability is taken of. token: each token. sequence: a whole answer (GSPO).",
+        "新旧概率之比怎样计算。token：每个 token 各一个。sequence：整个回答一个（GSPO）。",
         level="expert", quality="depends",
         advice=(Advice("sequence is steadier, for mixtures of experts most of all; it wants a much smaller epsilon.",
                        "sequence 更稳定，对混合专家模型尤其如此；epsilon 要小得多。", "gspo"),))] = "token"

@@ -48,6 +48,7 @@ from truetune.model.policy import Policy
 from truetune.options import Config
 from truetune.review.rows import RowLosses
 from truetune.serve.engine import sampling
+from truetune.serve.generate import complete
 
 PROBES = "probes.json"
 MOST_TOKENS = 48
@@ -55,8 +56,6 @@ MOST_TOKENS = 48
 _OWN_ROWS, _LONGEST = 3, 512
 """Rows that are asked where the user names no prompts, and the longest prompt among them, in tokens."""
 _SAMPLE_ROWS, _SAMPLE_TOKENS = 16, 2000
-_AT_ONCE = 4096
-"""Tokens of prompts that are answered together: little memory, and the twenty in one go."""
 _HARDEST = 10
 FAILURES = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, Problem)
 """What a model that nobody has tried may raise while it generates (an assertion of ours is not among them)."""
@@ -286,7 +285,8 @@ def _undisturbed(policy: Policy) -> Iterator[None]:
 
 def _ask(interview: Interview, policy: Policy) -> Answers:
     began, probes, tokenizer = time.perf_counter(), interview.probes, interview.renderer.tokenizer
-    said = _generate([probe.ids for probe in probes], policy, interview.generation)
+    with policy.generating() as causal:
+        said = complete(causal, [probe.ids for probe in probes], interview.generation)
     ends = set(interview.renderer.stop_ids())
     answers = [{"text": str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), "ended": ids[-1] in ends,
                 "ids": ids} for ids in said]
@@ -294,41 +294,6 @@ def _ask(interview: Interview, policy: Policy) -> Answers:
     kept = [_with_answer(probe.ids, answer["ids"]) for probe, answer in zip(probes, first, strict=True)
             if probe.about != "yours"]
     return Answers(answers, _mean_loss(interview.sample, policy), _mean_loss(kept, policy), time.perf_counter() - began)
-
-
-def _generate(prompts: Sequence[list[int]], policy: Policy, generation: GenerationConfig) -> list[list[int]]:
-    """The ids of each answer, its end of turn included; shorter prompts are padded on the left."""
-    causal: Any = policy.causal  # its `generate` is hidden from type checkers
-    said: dict[int, list[int]] = {}
-    policy.causal.set_attn_implementation(policy._own_attention)
-    try:
-        for numbers in _together([len(prompt) for prompt in prompts]):
-            width, pad = len(prompts[numbers[-1]]), generation.pad_token_id
-            padding = [width - len(prompts[number]) for number in numbers]
-            ids = [[pad] * more + prompts[number] for number, more in zip(numbers, padding, strict=True)]
-            mask = [[0] * more + [1] * (width - more) for more in padding]
-            out = causal.generate(input_ids=torch.tensor(ids, device=causal.device), generation_config=generation,
-                                  attention_mask=torch.tensor(mask, device=causal.device))
-            for number, row in zip(numbers, out[:, width:].tolist(), strict=True):
-                said[number] = _to_end(row, generation.eos_token_id)
-    finally:
-        policy._set_attention()
-    return [said[number] for number in range(len(prompts))]
-
-
-def _together(lengths: Sequence[int]) -> list[list[int]]:
-    """Prompts that are answered together, the shortest first: as many as `_AT_ONCE` tokens take, padding counted."""
-    batches: list[list[int]] = []
-    for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
-        if not batches or lengths[number] * (len(batches[-1]) + 1) > _AT_ONCE:
-            batches.append([])
-        batches[-1].append(number)
-    return batches
-
-
-def _to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
-    """An answer without the padding behind its end."""
-    return next((ids[: place + 1] for place, token in enumerate(ids) if token in ends), ids)
 
 
 def _with_answer(prompt: list[int], answer: list[int]) -> Rendered:

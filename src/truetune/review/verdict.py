@@ -147,8 +147,8 @@ def _trend_words(run: Numbers) -> list[Both]:
         return []
     says, before, after = run.gauge.says, f"{run.trend.before:.3g}", f"{run.trend.after:.3g}"
     chance = f"{2 * run.trend.chance:.2g}"
-    return [Both(f"{says.en[0].upper()}{says.en[1:]} went from {before} to {after} (first and last fifth of the log; differences up to "
-                 f"{chance} may be chance).",
+    return [Both(f"{says.en[0].upper()}{says.en[1:]} went from {before} to {after} (first and last fifth of the log; "
+                 f"differences up to {chance} may be chance).",
                  f"{says.zh}从 {before} 变为 {after}（日志的前五分之一与后五分之一；{chance} 以内的差别可能是偶然）。")]
 
 

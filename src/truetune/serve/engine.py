@@ -12,7 +12,6 @@ import torch
 from transformers import (
     GenerationConfig,
     PreTrainedTokenizerBase,
-    StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
@@ -25,6 +24,7 @@ from truetune.model.find import find_model, load_tokenizer
 from truetune.model.load import load_model, put_adapter
 from truetune.model.precision import pick_device
 from truetune.options import Config
+from truetune.serve.generate import When, complete
 
 Messages = Sequence[dict[str, str]]
 
@@ -42,16 +42,11 @@ class Engine:
         return self.renderer.tokenizer
 
     def answer(self, conversations: Sequence[Messages]) -> list[str]:
-        """The answer to each conversation, all generated together (shorter prompts padded on the left)."""
+        """The answer to each conversation, those of like length generated together."""
         prompts = [self.renderer.prompt(messages) for messages in conversations]
-        width, pad = max(map(len, prompts)), self.sampling.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        device = self.model.device
         with torch.inference_mode():
-            out = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device),
-                                      generation_config=self.sampling)
-        return [text.strip() for text in self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
+            answers = complete(self.model, prompts, self.sampling)
+        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def stream(self, messages: Messages) -> Generator[str]:
         """The answer piece by piece. Closing the iterator stops the generation."""
@@ -65,7 +60,7 @@ class Engine:
                 with torch.inference_mode():
                     self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer,
                                         generation_config=self.sampling,
-                                        stopping_criteria=StoppingCriteriaList([_Closed(closed)]))
+                                        stopping_criteria=StoppingCriteriaList([When(closed.is_set)]))
             except BaseException as error:  # told to the reader, who waits on the other side of the queue
                 failure.append(error)
                 streamer.end()
@@ -79,14 +74,6 @@ class Engine:
             worker.join()
         if failure:
             raise failure[0]
-
-
-class _Closed(StoppingCriteria):
-    def __init__(self, closed: Event):
-        self.closed = closed
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        return torch.full((input_ids.shape[0],), self.closed.is_set(), device=input_ids.device, dtype=torch.bool)
 
 
 def load_engine(config: Config, say: Say) -> Engine:

@@ -17,6 +17,7 @@ from truetune.findings import Both, Finding, Problem, Say
 from truetune.model.policy import Policy
 from truetune.options import Config
 from truetune.rollout.rewards.functions import find_function
+from truetune.rollout.rewards.model import reward_model
 from truetune.rollout.rewards.reward import Answered, Reward, Unscored
 from truetune.rollout.rewards.shipped import SHIPPED
 
@@ -57,8 +58,8 @@ def _find(name: str, config: Config, ready: Preflight, policy: Policy, model: to
 
 def _judge(name: str, config: Config, ready: Preflight, policy: Policy, model: torch.nn.Module, say: Say) -> Reward:
     """A reward model (a folder, an adapter, a hub id) or the address of a server."""
-    raise Problem(Finding("no-reward-model", "error", Both(
-        "a reward model cannot judge answers yet.", "暂不支持用奖励模型打分。"), option="reward_model"))
+    option = "reward_model" if name == config.reward_model else "reward_funcs"
+    return reward_model(name, config, ready, policy, say, option)
 
 
 def score(rewards: Sequence[Reward], answered: Answered) -> torch.Tensor:

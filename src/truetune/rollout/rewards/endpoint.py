@@ -9,14 +9,14 @@ slow or talk nonsense for a moment: it is asked again after growing pauses, then
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from truetune.findings import Both, Problem, problem
+from truetune.findings import Both, Finding, problem
+from truetune.rollout.rewards.reward import Unscored
 
 TIMEOUT = 120.0
 """Seconds that one answer may take: a large reward model reads some dozens of texts."""
@@ -24,6 +24,8 @@ PAUSES = (1.0, 4.0, 15.0)
 """Seconds to wait before asking again."""
 _MOST = 2**26
 """Bytes of an answer that are read; scores of a million texts fit."""
+_LARGEST = 2.0**127
+"""Scores are learned from in float32."""
 
 
 class _Nonsense(Exception):
@@ -41,13 +43,15 @@ class Endpoint:
     """A server that scores texts."""
 
     def __init__(self, url: str, option: str = "reward_model", where: str | None = None, timeout: float = TIMEOUT,
-                 pauses: Sequence[float] = PAUSES):
-        """option, where: what to name when it fails. timeout: seconds for one answer. pauses: before each new try.
+                 pauses: Sequence[float] | None = None):
+        """option, where: what to name when it fails. timeout: seconds for one answer. pauses: seconds before each new
+        try; None: `PAUSES`.
 
         Raises:
             Problem: `url` is no http address.
         """
-        self.url, self.option, self.where, self.timeout, self.pauses = url, option, where, timeout, pauses
+        self.url, self.option, self.where, self.timeout = url, option, where, timeout
+        self.pauses = PAUSES if pauses is None else pauses
         if not url.startswith(("http://", "https://")):
             raise problem("reward-url", Both(f"{url} is not the address of a server.", f"{url} 不是服务地址。"),
                           option=option, where=where,
@@ -58,7 +62,7 @@ class Endpoint:
         """What each text is worth.
 
         Raises:
-            Problem: the server gave no scores, asked again and again.
+            Unscored: the server gave no scores, asked again and again.
         """
         failure: Exception = TimeoutError()
         for pause in (0.0, *self.pauses):
@@ -84,14 +88,14 @@ class Endpoint:
                     raise _Nonsense(Both(f"its answer is longer than {_MOST:,} bytes", f"应答超过 {_MOST:,} 字节"))
         return b"".join(pieces)
 
-    def _failed(self, failure: Exception) -> Problem:
+    def _failed(self, failure: Exception) -> Unscored:
         times, reason = len(self.pauses) + 1, self._told(failure)
-        return problem("reward-endpoint",
-                       Both(f"the reward server {self.url} gave no scores, asked {times} times: {reason}.",
-                            f"向奖励服务 {self.url} 请求了 {times} 次，都没有得到分数：{reason.zh}。"),
-                       option=self.option, where=self.where,
-                       fix=Both("Start it, see what it answers, and go on with resume_from_checkpoint: true.",
-                                "请启动该服务并检查它的应答，再用 resume_from_checkpoint: true 继续。"))
+        return Unscored(Finding("reward-endpoint", "error",
+                                Both(f"the reward server {self.url} gave no scores, asked {times} times: {reason}.",
+                                     f"向奖励服务 {self.url} 请求了 {times} 次，都没有得到分数：{reason.zh}。"),
+                                option=self.option, where=self.where,
+                                fix=Both("Start it, see what it answers, and go on with resume_from_checkpoint: true.",
+                                         "请启动该服务并检查它的应答，再用 resume_from_checkpoint: true 继续。")))
 
     def _told(self, failure: Exception) -> Both:
         """A failure in words."""
@@ -109,8 +113,8 @@ class Endpoint:
 def _scores(body: bytes, count: int) -> list[float]:
     """The scores in an answer."""
     try:
-        answer = json.loads(body)
-    except ValueError:
+        answer = json.loads(body, parse_int=float)
+    except (ValueError, RecursionError):
         begin = body[:80].decode(errors="replace")
         raise _Nonsense(Both(f"its answer is not JSON: {begin!r}", f"应答不是 JSON：{begin!r}")) from None
     scores = answer.get("scores") if isinstance(answer, dict) else None
@@ -120,7 +124,7 @@ def _scores(body: bytes, count: int) -> list[float]:
         raise _Nonsense(Both(f"it gave {len(scores)} scores for {count} texts",
                              f"{count} 条文本得到了 {len(scores)} 个分数"))
     for number, score in enumerate(scores):
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        if not isinstance(score, float) or not abs(score) < _LARGEST:
             raise _Nonsense(Both(f"score {number} is {str(score)[:40]}, not a finite number",
                                  f"第 {number} 个分数是 {str(score)[:40]}，不是有限的数"))
-    return [float(score) for score in scores]
+    return scores

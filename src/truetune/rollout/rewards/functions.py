@@ -47,8 +47,8 @@ class Function:
         given = known if self._takes_all else {name: known[name] for name in self._named if name in known}
         try:
             said = self.function(**given)
-            return asyncio.run(said) if inspect.iscoroutine(said) else said
-        except Exception as error:  # it is not our code: whatever it raises is told, and the run is saved
+            return list(asyncio.run(said) if inspect.iscoroutine(said) else said)
+        except (Exception, SystemExit) as error:  # not our code: whatever it raises is told, and the run is saved
             frame = traceback.extract_tb(error.__traceback__)[-1]
             said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
             at = f"{Path(frame.filename).name}:{frame.lineno}"
@@ -82,7 +82,8 @@ def find_function(name: str, config: Config) -> Function:
     function = vars(module).get(attribute)
     if not callable(function):
         there = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
-        raise problem("no-reward", Both(f"{place} has no function {attribute!r}.", f"{place} 里没有函数 {attribute!r}。"),
+        raise problem("no-reward", Both(f"{place} has no function {attribute!r}.",
+                                        f"{place} 里没有函数 {attribute!r}。"),
                       option="reward_funcs", where=config.origin("reward_funcs"), status=WRONG_OPTIONS,
                       fix=Both(f"It has {', '.join(there) or 'none'}.", f"其中有：{'、'.join(there) or '无'}。"))
     return Function(function)

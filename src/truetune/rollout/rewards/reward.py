@@ -45,7 +45,7 @@ class Reward(Protocol):
 
 
 class Unscored(Problem):
-    """Answers cannot be scored. Raised between two steps, so that nothing is half done and a checkpoint can be saved."""
+    """Answers cannot be scored. Raised between two steps, where nothing is half done: a checkpoint can be saved."""
 
     @classmethod
     def of(cls, reward: str, where: str, reason: Both, fix: Both | None = None) -> Unscored:
