@@ -139,7 +139,7 @@ def test_label_smoothing_against_transformers(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 def test_dft_and_eaft_against_cross_entropy(dtype: torch.dtype) -> None:
-    """From PyTorch's cross entropy, each token's probability, and the entropy of its 20 likeliest as a `Categorical`."""
+    """From PyTorch's cross entropy, the tokens' probabilities, and the entropy of the 20 likeliest."""
     logits, labels, learned = random_logits(dtype)
     targets = labels[0, 1:][learned]
     each = torch.nn.functional.cross_entropy(logits[0, learned], targets, reduction="none")
@@ -277,11 +277,12 @@ def test_nothing_to_read() -> None:
     assert Policy(small_model(0)).outputs(batch, Wants(tokens=entropy)).tokens.shape == (0, 1)
 
 
-# ------------------------------------------------------------------------------------------------------ from the options
+# ----------------------------------------------------------------------------------------------------- from the options
 
 
 CHOICES: list[tuple[dict[str, object], type[Objective]]] = [
-    ({}, MaximumLikelihood), ({"label_smoothing_factor": 0.1}, LabelSmoothing), ({"use_dft_loss": True}, DynamicFineTuning),
+    ({}, MaximumLikelihood), ({"label_smoothing_factor": 0.1}, LabelSmoothing),
+    ({"use_dft_loss": True}, DynamicFineTuning),
     ({"use_eaft_loss": True, "label_smoothing_factor": 0.1}, EntropyAdaptive),
     ({"use_asft_loss": True, "use_eaft_loss": True}, EntropyAdaptive),
     ({"use_asft_loss": True, "use_dft_loss": True}, DynamicFineTuning), ({"use_asft_loss": True}, Anchored),
@@ -301,29 +302,67 @@ def test_the_first_that_is_on_is_taken(chosen: dict[str, object], kind: type[Obj
 
 
 VARIANTS: dict[str, dict[str, object]] = {
-    "likelihood": {}, "dft": {"use_dft_loss": True}, "eaft": {"use_eaft_loss": True}, "asft": {"use_asft_loss": True},
-    "smoothing": {"label_smoothing_factor": 0.1},
+    "dft": {"use_dft_loss": True}, "eaft": {"use_eaft_loss": True}, "asft": {"use_asft_loss": True},
+    "smoothing": {"label_smoothing_factor": 0.1}, "documents": {"stage": "pt", "cutoff_len": 40},
 }
 METHODS: dict[str, dict[str, object]] = {
-    "lora": {"finetuning_type": "lora", "learning_rate": 3e-3},
-    "full": {"finetuning_type": "full", "learning_rate": 3e-4},
+    "lora": {"finetuning_type": "lora", "lora_rank": 4, "learning_rate": 3e-3},
+    "full": {"finetuning_type": "full", "learning_rate": 2e-4},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "learning_rate": 1e-3},
 }
+ONE_BATCH: dict[str, object] = {"num_train_epochs": 4, "per_device_train_batch_size": 8, "plot_loss": "false",
+                                "gradient_accumulation_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def taught(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model after a few steps on such rows: it has begun to know their words, as DFT needs."""
+    folder = tmp_path_factory.mktemp("taught")
+    data = write_rows(folder / "rows.json", 12, answer="The answer is {n}, and no other number.")
+    run(folder / "out", tiny, data, **{**ONE_BATCH, "num_train_epochs": 12, "finetuning_type": "full",
+                                       "learning_rate": 5e-4})
+    return folder / "out"
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_each_loss_trains_with_each_method(variant: str, method: str, tiny: Path, tmp_path: Path) -> None:
-    """The answers get likelier in six steps, and held-out rows tell loss, perplexity and accuracy in the same way."""
-    data = write_rows(tmp_path / "rows.json", 8)
-    held = write_rows(tmp_path / "held.json", 2)
-    run(tmp_path / "out", tiny, data, num_train_epochs=6, per_device_train_batch_size=8, gradient_accumulation_steps=1,
-        eval_dataset=held, compute_accuracy=True, plot_loss="false", **VARIANTS[variant], **METHODS[method])
+def test_each_loss_trains_with_each_method(variant: str, method: str, taught: Path, tmp_path: Path) -> None:
+    """The answers (or documents) get likelier in four steps."""
+    data = write_rows(tmp_path / "rows.json", 4)
+    if variant == "documents":
+        data.write_text("\n".join(json.dumps({"text": f"Number {n} comes before number {n + 1}. " * (1 + n % 3)})
+                                  for n in range(8)), encoding="utf-8")
+    run(tmp_path / "out", taught, data, **{**ONE_BATCH, **VARIANTS[variant], **METHODS[method]})
     steps = events(tmp_path / "out")
     nll = [event.get("nll", event["loss"]) for event in steps]
-    assert len(nll) == 6 and nll[-1] < 0.8 * nll[0]
-    results = json.loads((tmp_path / "out" / "all_results.json").read_text(encoding="utf-8"))
-    assert results["eval_perplexity"] == pytest.approx(math.exp(results["eval_loss"]))
-    assert 0 < results["eval_accuracy"] < 1
+    assert len(nll) == 4 and nll[-1] < 0.9 * nll[0]
     if variant == "asft":  # the model starts as the base model, and then moves away from it
         assert steps[0]["kl"] == pytest.approx(0, abs=1e-6) and steps[-1]["kl"] > 1e-3
+
+
+def test_held_out_rows_are_measured_alike(taught: Path, tmp_path: Path) -> None:
+    """Whatever the loss, held-out rows tell plain cross-entropy, perplexity, and accuracy if it is asked for: with a
+    rate of 0 nothing is learned, and all losses tell the same."""
+    data, held = write_rows(tmp_path / "rows.json", 4), write_rows(tmp_path / "held.json", 3)
+    told = []
+    for variant in ({}, VARIANTS["dft"], VARIANTS["asft"]):
+        run(tmp_path / "out", taught, data, eval_dataset=held, compute_accuracy=True, overwrite_output_dir=True,
+            **{**ONE_BATCH, **variant, "max_steps": 1, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 1})
+        results = json.loads((tmp_path / "out" / "all_results.json").read_text(encoding="utf-8"))
+        assert results["eval_perplexity"] == pytest.approx(math.exp(results["eval_loss"]))
+        assert 0 < results["eval_accuracy"] < 1
+        told.append((results["eval_loss"], results["eval_accuracy"]))
+    assert told[1] == pytest.approx(told[0]) and told[2] == pytest.approx(told[0])
+
+
+def test_documents_of_a_stream(taught: Path, tmp_path: Path) -> None:
+    """Pre-training reads documents while it trains, and tells a perplexity of others."""
+    data, held = tmp_path / "texts.jsonl", tmp_path / "held.jsonl"
+    for path, count in ((data, 30), (held, 4)):
+        path.write_text("".join(json.dumps({"text": f"Number {n} comes before number {n + 1}."}) + "\n"
+                                for n in range(count)), encoding="utf-8")
+    run(tmp_path / "out", taught, data, **{**ONE_BATCH, "num_train_epochs": 1, "max_steps": 4, "learning_rate": 3e-3},
+        stage="pt", streaming=True, eval_dataset=held, eval_strategy="steps", eval_steps=2)
+    first, last = events(tmp_path / "out", "eval")
+    assert last["eval_perplexity"] < 0.9 * first["eval_perplexity"]
+    assert last["eval_perplexity"] == pytest.approx(math.exp(last["eval_loss"]))

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import events, options
@@ -16,6 +17,9 @@ from conftest import events, options
 from truetune.data.batches import Batch, collate
 from truetune.data.messages import Place
 from truetune.data.renderer import Rendered, Run
+from truetune.findings import Problem
+from truetune.model.load import load_model
+from truetune.model.policy import Policy
 from truetune.objectives import OBJECTIVES
 from truetune.objectives.objective import Outputs
 from truetune.objectives.pairs import COMPUTE, Pairs
@@ -130,13 +134,24 @@ def two_pairs() -> Batch:
     return collate([row(2, 1), row(4, 1), row(3, 2), row(2, 2)])
 
 
+def ragged_pairs(count: int = 3, seed: int = 0) -> Batch:
+    """Pairs of random tokens; prompts and answers differ in length."""
+    draw, rows = np.random.default_rng(seed), []
+    for place in range(count):
+        prompt = draw.integers(3, 900, 2 + place)
+        for length in draw.integers(2, 9, 2):
+            ids = np.concatenate([prompt, draw.integers(3, 900, length)])
+            rows.append(Rendered(ids, (Run(len(prompt), len(ids), 1.0),), place=Place("row ", place)))
+    return collate(rows)
+
+
 POLICY = torch.tensor([-1.0, -3, -1, -1, -2, -2, -4, -3, -2, -5, -3])
 """Sums -4 and -6, -9 and -8, as in `PAIRS`."""
 REFERENCE = torch.tensor([-2.5, -2.5, -1, -1, -2, -1, -3, -3, -2, -5, -4.5])
 
 
 def objective(**values: object) -> Preference:
-    config, findings = read_config(options(pref_beta=BETA, **values))
+    config, findings = read_config(options(**{"pref_beta": BETA, **values}))
     assert not findings
     made = OBJECTIVES["dpo"](config)
     assert isinstance(made, Preference)
@@ -231,11 +246,11 @@ def test_a_reference_is_there_where_a_loss_needs_it(given: dict[str, object], ne
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 pairs of different lengths. The chosen answer is plain, the rejected one shouts."""
+    """8 pairs of different lengths. The chosen answer is plain, the rejected one shouts."""
     file = tmp_path_factory.mktemp("data") / "pairs.json"
-    rows = [{"instruction": f"What is {n} plus {n}?" + " Tell me, please." * (n % 3), "input": "",
-             "chosen": f"The sum is {2 * n}." + " I hope that it helps." * (n % 2),
-             "rejected": f"NO IDEA! {'WHY DO YOU ASK? ' * (n % 4)}"} for n in range(16)]
+    rows = [{"instruction": f"What is {n} plus {n}?", "input": "",
+             "chosen": f"The sum is {2 * n}." + " I hope it helps." * (n % 2),
+             "rejected": f"NO IDEA! {'WHY DO YOU ASK? ' * (n % 3)}"} for n in range(8)]
     file.write_text(json.dumps(rows), encoding="utf-8")
     return file
 
@@ -245,8 +260,7 @@ def run(folder: Path, model: Path, data: Path, **more: object) -> list[dict[str,
     config, findings = read_config(options(**{
         "stage": "dpo", "model_name_or_path": model, "dataset": data, "output_dir": folder, "bf16": "false",
         "logging_steps": 1, "save_strategy": "no", "learning_rate": 1e-3, "lr_scheduler_type": "constant",
-        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 4, "use_cpu": True,
-        "plot_loss": "false", **more}))
+        "per_device_train_batch_size": 4, "num_train_epochs": 3, "use_cpu": True, "plot_loss": "false", **more}))
     assert not findings
     train(config, Terminal(file=io.StringIO(), width=200), checked=False)
     return events(folder)
@@ -261,49 +275,60 @@ METHODS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("method", METHODS)
 def test_dpo_begins_at_ln_2_and_learns_the_preference(method: str, tiny: Path, pairs: Path, tmp_path: Path) -> None:
     """Before the first step policy and reference are the same model, so that the first loss is ln 2 and no answer is
-    preferred; then the loss falls and chosen answers lead."""
+    preferred (invariant I5); then the loss falls and chosen answers lead."""
     steps = run(tmp_path, tiny, pairs, **METHODS[method])
     first, last = steps[0], steps[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert first["rewards/margins"] == pytest.approx(0, abs=1e-4)
-    assert last["loss"] < 0.35 and last["rewards/margins"] > 1 and last["rewards/accuracies"] > 0.9
+    assert last["loss"] < 0.5 and last["rewards/margins"] > 0.5 and last["rewards/accuracies"] == 1
     assert last["rewards/margins"] == pytest.approx(last["rewards/chosen"] - last["rewards/rejected"], rel=1e-5)
     assert (tmp_path / "reference").is_dir() == (method != "lora")  # an adapter is switched off instead
 
 
-@pytest.mark.parametrize("loss", [name for name in PAIR_LOSSES if name != "sigmoid"])
-def test_every_loss_learns(loss: str, tiny: Path, pairs: Path, tmp_path: Path) -> None:
-    """The loss falls and the lead of the chosen answers grows in a few steps."""
-    steps = run(tmp_path, tiny, pairs, pref_loss=loss, num_train_epochs=3, lora_rank=4, dpo_label_smoothing=0.01)
-    assert steps[-1]["loss"] < steps[0]["loss"]
-    assert steps[-1]["rewards/margins"] > steps[0]["rewards/margins"] + 0.005
+@pytest.mark.parametrize("loss", PAIR_LOSSES)
+def test_every_loss_learns(loss: str, tiny: Path) -> None:
+    """In three steps of gradient descent, on the last layer, the loss falls and the lead of the chosen answers grows."""
+    model = load_model(tiny, torch.float32, torch.device("cpu"))
+    model.requires_grad_(False)
+    trained = list(model.model.layers[-1].requires_grad_(True).parameters())
+    policy, batch = Policy(model), ragged_pairs()
+    with torch.no_grad():
+        reference = policy.log_probabilities(batch)
+    made = objective(pref_loss=loss, dpo_label_smoothing=0.01, pref_beta=0.1)
+    optimizer, losses, leads = torch.optim.Adam(trained, 1e-3), [], []
+    for _ in range(4):
+        total, _, metrics = made.loss(Outputs(policy.log_probabilities(batch)), reference, batch)
+        losses.append(float(total))
+        leads.append(metrics["rewards/margins"][0])
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] and leads[-1] > leads[0]
 
 
-def test_several_losses_learn(tiny: Path, pairs: Path, tmp_path: Path) -> None:
-    """MPO: the first loss is 0.8 ln 2 + 0.2 x 2 ln 2 + the likelihood of the chosen answers."""
-    steps = run(tmp_path, tiny, pairs, pref_loss="sigmoid,bco_pair,sft", pref_loss_weights="0.8,0.2,1", lora_rank=4)
-    likelihood = run(tmp_path / "sft", tiny, pairs, pref_loss="sft", lora_rank=4, max_steps=1)[0]["loss"]
-    assert steps[0]["loss"] == pytest.approx(1.2 * math.log(2) + likelihood, rel=1e-4)
-    assert steps[-1]["loss"] < steps[0]["loss"] - 1 and steps[-1]["rewards/accuracies"] == 1
+def test_several_losses_learn_and_held_out_pairs_are_measured(tiny: Path, pairs: Path, tmp_path: Path) -> None:
+    """MPO: two preference losses and the likelihood of the chosen answers."""
+    steps = run(tmp_path, tiny, pairs, pref_loss="sigmoid,bco_pair,sft", pref_loss_weights="0.8,0.2,1", lora_rank=4,
+                val_size=2, per_device_train_batch_size=3, eval_strategy="epoch")
+    assert steps[-1]["loss"] < steps[0]["loss"] - 1 and steps[-1]["rewards/margins"] > 0.5
+    first, *_, last = events(tmp_path, "eval")
+    assert last["eval_loss"] < first["eval_loss"] and last["eval_rewards/margins"] > first["eval_rewards/margins"]
 
 
-@pytest.mark.parametrize("given", ({}, {"pref_loss": "ipo,sft", "ld_alpha": 0.3}), ids=("dpo", "ipo, sft, ld_alpha"))
-def test_grouping_into_batches_changes_nothing(given: dict[str, object], tiny: Path, pairs: Path,
-                                               tmp_path: Path) -> None:
-    """8 x 1, 4 x 2 and 1 x 8 pairs a step: the same losses and gradients to rounding (invariant I2)."""
-    told = [run(tmp_path / str(size), tiny, pairs, per_device_train_batch_size=size, lora_rank=4,
-                gradient_accumulation_steps=8 // size, num_train_epochs=2, **given) for size in (8, 4, 1)]
+def test_grouping_into_batches_changes_nothing(tiny: Path, pairs: Path, tmp_path: Path) -> None:
+    """8 x 1 and 4 x 2 pairs a step: the same losses and gradients to rounding (invariant I2)."""
+    one, other = (run(tmp_path / str(size), tiny, pairs, per_device_train_batch_size=size, lora_rank=4, ld_alpha=0.5,
+                      pref_loss="sigmoid,ipo,sft", gradient_accumulation_steps=8 // size, num_train_epochs=2)
+                  for size in (8, 4))
     for name in ("loss", "grad_norm", "rewards/margins"):
-        one, *others = [[step[name] for step in steps] for steps in told]
-        for other in others:
-            assert other == pytest.approx(one, rel=1e-3, abs=1e-5), name
+        assert [step[name] for step in other] == pytest.approx([step[name] for step in one], rel=1e-3, abs=1e-5), name
 
 
 def test_a_reference_on_disk_is_the_live_one(tiny: Path, pairs: Path, tmp_path: Path) -> None:
     """Adapters switched off with every batch, and log-probabilities kept before the first step: the same losses."""
-    live = run(tmp_path / "live", tiny, pairs, lora_rank=4, num_train_epochs=2)
-    kept = run(tmp_path / "kept", tiny, pairs, lora_rank=4, num_train_epochs=2, precompute_ref_log_probs=True)
-    assert not (tmp_path / "live" / "reference").is_dir() and (tmp_path / "kept" / "reference").is_dir()
+    live, kept = (run(tmp_path / keeps, tiny, pairs, lora_rank=4, num_train_epochs=2, precompute_ref_log_probs=keeps)
+                  for keeps in ("false", "true"))
+    assert not (tmp_path / "false" / "reference").is_dir() and (tmp_path / "true" / "reference").is_dir()
     for name in ("loss", "rewards/chosen", "rewards/rejected"):
         assert [step[name] for step in kept] == pytest.approx([step[name] for step in live], rel=1e-4, abs=1e-5)
 
@@ -311,16 +336,11 @@ def test_a_reference_on_disk_is_the_live_one(tiny: Path, pairs: Path, tmp_path: 
 def test_a_resumed_run_goes_on_with_the_running_mean(tiny: Path, pairs: Path, tmp_path: Path) -> None:
     """What BCO knows of answers is part of a checkpoint: a resumed run repeats the steps of one that was never
     stopped, to the last bit."""
-    given = {"pref_loss": "bco_pair", "lora_rank": 4, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2}
+    given: dict[str, object] = {"pref_loss": "bco_pair", "lora_rank": 4, "num_train_epochs": 2,
+                                "save_strategy": "steps", "save_steps": 2}
     whole = run(tmp_path, tiny, pairs, **given)
     resumed = run(tmp_path, tiny, pairs, **given, resume_from_checkpoint=tmp_path / "checkpoint-2")
     assert [step["loss"] for step in resumed] == [step["loss"] for step in whole] and len(whole) == 4
-
-
-def test_held_out_pairs_are_measured(tiny: Path, pairs: Path, tmp_path: Path) -> None:
-    run(tmp_path, tiny, pairs, val_size=4, eval_strategy="epoch", lora_rank=4)
-    first, *_, last = events(tmp_path, "eval")
-    assert last["eval_rewards/margins"] > first["eval_rewards/margins"] and last["eval_rewards/accuracies"] == 1
 
 
 def test_a_pair_that_says_the_same_twice_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -328,7 +348,5 @@ def test_a_pair_that_says_the_same_twice_is_refused(tiny: Path, tmp_path: Path) 
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(json.dumps({"instruction": "Hello?", "chosen": "Yes.", "rejected": answer})
                               for answer in ("No.", "Yes.")), encoding="utf-8")
-    from truetune.findings import Problem
-
     with pytest.raises(Problem, match="chosen and rejected are the same"):
         run(tmp_path / "run", tiny, file)

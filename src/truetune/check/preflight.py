@@ -139,7 +139,8 @@ def _facts(data: Data, plan: Plan) -> dict[str, Any]:
     sampled = {"sampled": len(lengths)} if isinstance(data.train, Stream) else {}
     return {
         **sampled,
-        "rows": len(data.train), "rows_held_out": sum(map(len, data.held_out.values())),
+        "rows": len(data.train) // plan.per_row,
+        "rows_held_out": sum(map(len, data.held_out.values())) // plan.per_row,
         "rows_left_out": sum(store.manifest.left_out for store in data.stores),
         "tokens": int(lengths.sum()), "tokens_learned": int(learned.sum()),
         "length_median": int(np.median(lengths)) if some else 0, "length_longest": int(lengths.max(initial=0)),

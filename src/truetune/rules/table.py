@@ -73,9 +73,10 @@ RULES: tuple[Rule, ...] = (
     Rule("export-missing", "export_dir", lambda c: not c.export_dir, "error",
          Both("no folder for the export is named.", "没有指定导出文件夹。"),
          Both("Give export_dir.", "请填写 export_dir。"), ("export",)),
-    Rule("nothing-to-do", "do_train", lambda c: not c.do_train and not c.do_eval, "error",
-         Both("neither do_train nor do_eval is on, so there is nothing to do.",
-              "do_train 和 do_eval 都没有开启，无事可做。"), Both("Set do_train: true.", "请设置 do_train: true。")),
+    Rule("nothing-to-do", "do_train", lambda c: not (c.do_train or c.do_eval or c.do_predict), "error",
+         Both("neither do_train nor do_eval nor do_predict is on, so there is nothing to do.",
+              "do_train、do_eval 和 do_predict 都没有开启，无事可做。"),
+         Both("Set do_train: true.", "请设置 do_train: true。")),
     Rule("streaming-endless", "streaming", lambda c: c.streaming and c.do_train and c.max_steps <= 0, "error",
          Both("a stream has no end that is known, so nothing says when to stop.",
               "流式数据没有已知的终点，无法确定何时停止。"), Both("Set max_steps.", "请设置 max_steps。")),
@@ -365,10 +366,35 @@ RULES: tuple[Rule, ...] = (
     Rule("eval-without-data", "do_predict",
          lambda c: (c.do_predict or c.predict_with_generate) and not c.eval_dataset and not c.val_size, "error",
          *_NO_EVAL_DATA),
+    Rule("predict-stage", "do_predict", lambda c: c.do_predict and c.stage not in ("sft", "rm"), "warn",
+         Both("stage {stage} has nothing to predict; only sft and rm do.",
+              "stage 为 {stage} 时没有预测，只有 sft 和 rm 有。"),
+         Both("Leave it out.", "请去掉。"), cure=lambda c: {"do_predict": False}),
     Rule("calibration-missing", "export_quantization_bit",
          lambda c: bool(c.export_quantization_bit) and not c.export_quantization_dataset, "error",
          Both("quantising needs texts to calibrate on.", "量化需要校准文本。"),
          Both("Give export_quantization_dataset.", "请设置 export_quantization_dataset。"), ("export",)),
+
+    # -- losses
+    Rule("several-losses", "use_dft_loss",
+         lambda c: c.stage == "sft" and sum((c.use_dft_loss, c.use_eaft_loss, c.use_asft_loss,
+                                             bool(c.label_smoothing_factor))) > 1, "warn",
+         Both("several losses are asked for, and one is taken: the first of use_dft_loss, use_eaft_loss, use_asft_loss "
+              "and label_smoothing_factor that is on.",
+              "指定了多种损失，只会采用一种：use_dft_loss、use_eaft_loss、use_asft_loss、label_smoothing_factor "
+              "中第一个开启的。"),
+         Both("Keep one.", "请只保留一个。")),
+    Rule("loss-is-sft", "stage",
+         lambda c: (c.stage != "sft" and (c.use_dft_loss or c.use_eaft_loss or c.use_asft_loss))
+         or (c.stage not in ("pt", "sft") and bool(c.label_smoothing_factor)), "warn",
+         Both("use_dft_loss, use_eaft_loss and use_asft_loss belong to stage sft (label_smoothing_factor to pt too); "
+              "{stage} has a loss of its own.",
+              "use_dft_loss、use_eaft_loss、use_asft_loss 属于 sft（label_smoothing_factor 也可用于 pt）；"
+              "{stage} 有自己的损失。"), Both("Leave them out.", "请去掉它们。")),
+    Rule("teacher-missing", "teacher_model", lambda c: c.stage == "distill" and not c.teacher_model, "error",
+         Both("there is no teacher to learn from.", "没有教师模型。"),
+         Both("Give teacher_model, a larger model of the same family.",
+              "请设置 teacher_model：同系列的、更大的模型。")),
 
     # -- preference and reward
     Rule("ppo-reward", "reward_model", lambda c: c.stage == "ppo" and not (c.reward_model or c.reward_funcs), "error",
