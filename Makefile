@@ -1,5 +1,5 @@
 # make demo   fine-tune a small real model and see its answers before and after
-# make test   all tests
+# make test   all tests, two at a time
 # make lint   ruff and pyright
 # make draw   draw docs/options.md and schema/ again after a change of options
 
@@ -14,7 +14,7 @@ demo: .venv/ready
 	$(BIN)/python examples/demo.py --name "$(NAME)" --author "$(AUTHOR)"
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
@@ -29,7 +29,7 @@ lint: .venv/ready-dev
 	touch $@
 
 .venv/ready-dev: .venv/ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf,metrics,dev]"
 	touch $@
 
 # What is drawn from the schema of options: pages and JSON Schemas, in both languages.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ def loss_of(settings: Settings, lengths: list[int], logp: list[float], reference
 
 
 def test_advantages_by_hand():
-    """Two prompts, four answers each. The spread of 1, 0, 0, 1 is 0.5774; where all earn the same nothing is learned."""
+    """Two prompts, four answers each. The spread of 1, 0, 0, 1 is 0.5774; equals teach nothing."""
     scores = torch.tensor([1.0, 0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 2.0])
     lead = 0.5 / (math.sqrt(1 / 3) + 1e-4)
     assert advantages(scores, 4, "group", "group").tolist() == pytest.approx([lead, -lead, -lead, lead, 0, 0, 0, 0])
@@ -58,7 +59,7 @@ def test_an_answer_without_a_score_is_left_out():
     assert advantages(scores, 3, "leave_one_out", "none").tolist() == [1, -1, 0, 0, 0, 0]
 
 
-# ---------------------------------------------------------------------------------------------------- the loss by hand
+# --------------------------------------------------------------------------------------------------- the loss by hand
 
 
 @pytest.mark.parametrize(("rho", "advantage", "gain"), [
@@ -131,7 +132,7 @@ def test_held_out_prompts_are_measured_by_their_mean_reward():
     assert (float(loss.sum), loss.weight) == (-1.5, 2)
 
 
-# ------------------------------------------------------------------------------------------------- independent of others
+# ------------------------------------------------------------------------------------------------ independent of others
 
 
 @pytest.mark.parametrize("kind", AVERAGES)
@@ -146,7 +147,7 @@ def test_how_a_step_is_cut_into_batches_changes_nothing(kind, level):
 
     def mean(borders: list[int]) -> float:
         total = weight = 0.0
-        for first, last in zip(borders, borders[1:], strict=False):
+        for first, last in pairwise(borders):
             begin, end = sum(lengths[:first]), sum(lengths[:last])
             batch = batch_of(lengths[first:last], mean_length=[count / 8] * (last - first)).knowing(
                 advantage=known[first:last], old=old[begin:end])
@@ -172,8 +173,9 @@ def trl_loss() -> Any:
             args=SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1), use_vllm=False,
             model=SimpleNamespace(training=True), accelerator=SimpleNamespace(
                 num_processes=1, gather=lambda tensor: tensor, reduce=lambda tensor, reduction: tensor),
-            top_entropy_quantile=1.0, off_policy_mask_threshold=None, aux_loss_enabled=False, _entropy_bonus_enabled=False,
-            current_gradient_accumulation_steps=1, _metrics=defaultdict(lambda: defaultdict(list)),
+            top_entropy_quantile=1.0, off_policy_mask_threshold=None, aux_loss_enabled=False,
+            _entropy_bonus_enabled=False, current_gradient_accumulation_steps=1,
+            _metrics=defaultdict(lambda: defaultdict(list)),
             epsilon_low=settings.epsilon, epsilon_high=high, beta=settings.beta, loss_type=settings.loss_type,
             importance_sampling_level=settings.importance_sampling_level, max_completion_length=settings.longest)
         ids = torch.zeros(len(mask), 1, dtype=torch.long)

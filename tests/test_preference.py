@@ -287,7 +287,7 @@ def test_dpo_begins_at_ln_2_and_learns_the_preference(method: str, tiny: Path, p
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
 def test_every_loss_learns(loss: str, tiny: Path) -> None:
-    """In three steps of gradient descent, on the last layer, the loss falls and the lead of the chosen answers grows."""
+    """In two steps of gradient descent, on the last layer, the loss falls and the lead of the chosen answers grows."""
     model = load_model(tiny, torch.float32, torch.device("cpu"))
     model.requires_grad_(False)
     trained = list(model.model.layers[-1].requires_grad_(True).parameters())
@@ -295,10 +295,10 @@ def test_every_loss_learns(loss: str, tiny: Path) -> None:
     with torch.no_grad():
         reference = policy.log_probabilities(batch)
     made = objective(pref_loss=loss, dpo_label_smoothing=0.01, pref_beta=0.1)
-    optimizer, losses, leads = torch.optim.Adam(trained, 1e-3), [], []
-    for _ in range(4):
+    optimizer, losses, leads = torch.optim.Adam(trained, 1e-4), [], []
+    for _ in range(3):
         total, _, metrics = made.loss(Outputs(policy.log_probabilities(batch)), reference, batch)
-        losses.append(float(total))
+        losses.append(float(total.detach()))
         leads.append(metrics["rewards/margins"][0])
         optimizer.zero_grad()
         total.backward()

@@ -41,7 +41,7 @@ def shipped(name: str, given: Answered, **values: object) -> list[float | None]:
     return list(SHIPPED[name](configured(**values))(given))
 
 
-# ------------------------------------------------------------------------------------------------------ the shipped ones
+# ----------------------------------------------------------------------------------------------------- the shipped ones
 
 
 @pytest.mark.parametrize(("text", "number"), [
@@ -80,7 +80,7 @@ def test_ends_with_wants_the_last_word():
     assert shipped("ends_with", answered(["好的，谢谢。", "谢谢你"]), reward_word="谢谢") == [1, 0]
 
 
-# ------------------------------------------------------------------------------------------------- functions of the user
+# ------------------------------------------------------------------------------------------------ functions of the user
 
 
 def function(tmp_path: Path, source: str, name: str = "reward") -> Any:
@@ -120,12 +120,12 @@ def test_none_is_no_score(tmp_path):
 
 @pytest.mark.parametrize(("source", "where", "told"), [
     ("def reward(completions, **_):\n    return [1]\n", "a.json:1", "reward reward gave 1 scores for 2 answers."),
-    ("def reward(completions, **_):\n    return [1, float('nan')]\n", "a.json:2", "gave nan, which is no finite number"),
+    ("def reward(completions, **_):\n    return [1, float('nan')]\n", "a.json:2", "gave nan, which is no finite"),
     ("def reward(completions, **_):\n    return [1, 'good']\n", "a.json:2", "gave 'good', which is no finite number"),
     ("def reward(completions, **_):\n    return [[1, 2], 1]\n", "a.json:1", "gave [1, 2], which is no finite number"),
     ("def reward(completions, **_):\n    return 1.0\n", "a.json:1", "'float' object is not iterable"),
-    ("def reward(completions, **_):\n    return [1 / 0, 1]\n", "a.json:1", "failed at mine.py:2 with ZeroDivisionError"),
-    ("def reward(completions, solution):\n    return [1, 1]\n", "a.json:1", "takes solution, which the data do not have"),
+    ("def reward(completions, **_):\n    return [1 / 0, 1]\n", "a.json:1", "failed at mine.py:2 with ZeroDivision"),
+    ("def reward(completions, solution):\n    return [1, 1]\n", "a.json:1", "takes solution, which the data do not"),
     ("def reward(completions, **_):\n    raise SystemExit(3)\n", "a.json:1", "failed at mine.py:2 with SystemExit: 3"),
 ])
 def test_a_function_that_fails_is_named_with_the_row_and_the_reason(tmp_path, source, where, told):

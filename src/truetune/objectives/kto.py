@@ -36,6 +36,12 @@ class KahnemanTversky(Objective):
     def known(self, policy: torch.Tensor, reference: torch.Tensor) -> Mapping[str, torch.Tensor]:
         return {"kl": (policy - reference).mean().clamp(min=0)}
 
+    def follows(self, means: Mapping[str, float]) -> Mapping[str, float]:
+        """How far good answers lead, once there were answers of both classes."""
+        if not {"rewards/chosen", "rewards/rejected"} <= means.keys():
+            return {}
+        return {"rewards/margins": means["rewards/chosen"] - means["rewards/rejected"]}
+
     def loss(self, policy: Outputs, reference: torch.Tensor | None, batch: Lesson) -> Loss:
         assert reference is not None  # `self.reference`
         options, kl = self.options, batch.columns["kl"]

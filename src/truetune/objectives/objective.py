@@ -141,6 +141,10 @@ class Objective:
         """What held-out rows are measured by."""
         return self
 
+    def follows(self, means: Mapping[str, float]) -> Mapping[str, float]:
+        """Metrics that follow from the means of others (a difference of two classes), told beside them."""
+        return {}
+
     def state(self) -> dict[str, float]:
         """What is carried from step to step."""
         return {}
