@@ -50,6 +50,7 @@ def test_dft_by_hand() -> None:
     loss, weight, metrics = DynamicFineTuning().loss(Outputs(logp), None, two_tokens())
     assert loss.item() == pytest.approx(0.5 * math.log(2) + 0.5 * 0.25 * math.log(4))
     assert weight == 1.5 and metrics["nll"] == pytest.approx((math.log(2) + 0.5 * math.log(4), 1.5))
+    assert metrics["probability"] == pytest.approx((0.5 + 0.5 * 0.25, 1.5))
     loss.backward()
     torch.testing.assert_close(logp.grad, torch.tensor([-0.5, -0.125]))
 
@@ -314,54 +315,48 @@ ONE_BATCH: dict[str, object] = {"num_train_epochs": 4, "per_device_train_batch_s
                                 "gradient_accumulation_steps": 1}
 
 
-@pytest.fixture(scope="module")
-def taught(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model after a few steps on such rows: it has begun to know their words, as DFT needs."""
-    folder = tmp_path_factory.mktemp("taught")
-    data = write_rows(folder / "rows.json", 12, answer="The answer is {n}, and no other number.")
-    run(folder / "out", tiny, data, **{**ONE_BATCH, "num_train_epochs": 12, "finetuning_type": "full",
-                                       "learning_rate": 5e-4})
-    return folder / "out"
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_each_loss_trains_with_each_method(variant: str, method: str, taught: Path, tmp_path: Path) -> None:
-    """The answers (or documents) get likelier in four steps."""
+def test_each_loss_trains_with_each_method(variant: str, method: str, tiny: Path, tmp_path: Path) -> None:
+    """The answers (or documents) get likelier in four steps: their log-probability, or with DFT their probability."""
     data = write_rows(tmp_path / "rows.json", 4)
     if variant == "documents":
         data.write_text("\n".join(json.dumps({"text": f"Number {n} comes before number {n + 1}. " * (1 + n % 3)})
                                   for n in range(8)), encoding="utf-8")
-    run(tmp_path / "out", taught, data, **{**ONE_BATCH, **VARIANTS[variant], **METHODS[method]})
+    run(tmp_path / "out", tiny, data, **{**ONE_BATCH, **VARIANTS[variant], **METHODS[method]})
     steps = events(tmp_path / "out")
-    nll = [event.get("nll", event["loss"]) for event in steps]
-    assert len(nll) == 4 and nll[-1] < 0.9 * nll[0]
+    assert len(steps) == 4
+    if "probability" in steps[0]:
+        assert steps[-1]["probability"] > 2 * steps[0]["probability"]
+    else:
+        first, last = (step.get("nll", step["loss"]) for step in (steps[0], steps[-1]))
+        assert last < 0.9 * first
     if variant == "asft":  # the model starts as the base model, and then moves away from it
         assert steps[0]["kl"] == pytest.approx(0, abs=1e-6) and steps[-1]["kl"] > 1e-3
 
 
-def test_held_out_rows_are_measured_alike(taught: Path, tmp_path: Path) -> None:
+def test_held_out_rows_are_measured_alike(tiny: Path, tmp_path: Path) -> None:
     """Whatever the loss, held-out rows tell plain cross-entropy, perplexity, and accuracy if it is asked for: with a
     rate of 0 nothing is learned, and all losses tell the same."""
     data, held = write_rows(tmp_path / "rows.json", 4), write_rows(tmp_path / "held.json", 3)
     told = []
     for variant in ({}, VARIANTS["dft"], VARIANTS["asft"]):
-        run(tmp_path / "out", taught, data, eval_dataset=held, compute_accuracy=True, overwrite_output_dir=True,
+        run(tmp_path / "out", tiny, data, eval_dataset=held, compute_accuracy=True, overwrite_output_dir=True,
             **{**ONE_BATCH, **variant, "max_steps": 1, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 1})
         results = json.loads((tmp_path / "out" / "all_results.json").read_text(encoding="utf-8"))
         assert results["eval_perplexity"] == pytest.approx(math.exp(results["eval_loss"]))
-        assert 0 < results["eval_accuracy"] < 1
+        assert 0 <= results["eval_accuracy"] < 1
         told.append((results["eval_loss"], results["eval_accuracy"]))
     assert told[1] == pytest.approx(told[0]) and told[2] == pytest.approx(told[0])
 
 
-def test_documents_of_a_stream(taught: Path, tmp_path: Path) -> None:
+def test_documents_of_a_stream(tiny: Path, tmp_path: Path) -> None:
     """Pre-training reads documents while it trains, and tells a perplexity of others."""
     data, held = tmp_path / "texts.jsonl", tmp_path / "held.jsonl"
     for path, count in ((data, 30), (held, 4)):
         path.write_text("".join(json.dumps({"text": f"Number {n} comes before number {n + 1}."}) + "\n"
                                 for n in range(count)), encoding="utf-8")
-    run(tmp_path / "out", taught, data, **{**ONE_BATCH, "num_train_epochs": 1, "max_steps": 4, "learning_rate": 3e-3},
+    run(tmp_path / "out", tiny, data, **{**ONE_BATCH, "num_train_epochs": 1, "max_steps": 4, "learning_rate": 3e-3},
         stage="pt", streaming=True, eval_dataset=held, eval_strategy="steps", eval_steps=2)
     first, last = events(tmp_path / "out", "eval")
     assert last["eval_perplexity"] < 0.9 * first["eval_perplexity"]

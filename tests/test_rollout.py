@@ -69,8 +69,8 @@ def train(tiny: Path, reward: str = "letters", status: int = 0, **changed: objec
     """`truetune train` for rounds of 8 answers, 4 to a prompt."""
     given = {"model_name_or_path": tiny, "dataset": "rows.json", "output_dir": "run", "stage": "grpo",
              "use_cpu": True, "reward_funcs": f"mine.py:{reward}", "per_device_train_batch_size": 8,
-             "num_generations": 4, "max_completion_length": 8, "learning_rate": 3e-3, "max_steps": 4, "bf16": False, "logging_steps": 1,
-             "plot_loss": False, "save_strategy": "no", **changed}
+             "num_generations": 4, "max_completion_length": 8, "learning_rate": 3e-3, "max_steps": 4, "bf16": False,
+             "logging_steps": 1, "plot_loss": False, "save_strategy": "no", **changed}
     assert main(["train", *options(**given)]) == status
 
 

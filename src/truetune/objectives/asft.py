@@ -20,7 +20,7 @@ class Anchored(DynamicFineTuning):
     """DFT plus `alpha` times the divergence from the base model. metrics: kl too, that divergence per learned token, in
     nats."""
 
-    headline = ("nll", "kl")
+    headline = ("probability", "kl")
 
     def __init__(self, alpha: float, accuracy: bool = False):
         super().__init__(accuracy)

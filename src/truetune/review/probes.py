@@ -224,9 +224,10 @@ def _of_rows(rows: Sequence[Rendered], renderer: Renderer) -> list[Probe]:
 
 def _said(row: Rendered, renderer: Renderer) -> tuple[str, str]:
     """Question and first answer of a row, as text. What the template writes around every first question is left out;
-    where more than a question stands before the answer, all of it is shown."""
+    where more than a question stands before the answer, all of it is shown. A document has no question."""
+    begin, end = row.runs[0][:2] if row.runs else (0, len(row))
     prompt, answer = (str(renderer.tokenizer.decode(row.ids[first:last].tolist(), skip_special_tokens=True))
-                      for first, last in ((0, row.runs[0].first), row.runs[0][:2]))
+                      for first, last in ((0, begin), (begin, end)))
     mark = "xtruetunex"
     plain = renderer.prompt([{"role": "user", "content": mark}])
     before, _, after = str(renderer.tokenizer.decode(plain, skip_special_tokens=True)).partition(mark)

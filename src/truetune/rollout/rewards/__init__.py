@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from truetune.check.preflight import Preflight
-from truetune.findings import Both, Finding, Problem, Say
+from truetune.findings import FAILED, Both, Finding, Problem, Say
 from truetune.model.policy import Policy
 from truetune.options import Config
 from truetune.rollout.rewards.functions import find_function
@@ -35,13 +35,15 @@ def make_rewards(config: Config, ready: Preflight, policy: Policy, model: torch.
     """
     rewards: list[Reward] = []
     errors: list[Finding] = []
+    status = FAILED
     for name in config.reward_funcs:
         try:
             rewards.append(_find(name, config, ready, policy, model, say))
         except Problem as error:
             errors += error.findings
+            status = max(status, error.status)
     if errors:
-        raise Problem(errors)
+        raise Problem(errors, status)
     if config.reward_model:
         rewards.append(_judge(config.reward_model, config, ready, policy, model, say))
     return rewards
