@@ -151,11 +151,11 @@ SLIPS: dict[str, tuple[tuple[str, ...], dict[str, str], list[str]]] = {
         {"messages": [{"role": "user", "content": "a"}]},
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": "[{]"},
     ])}, [
-        "错误  dataset (a.json:1): 第 2 条消息来自 user，而这里应当是 assistant。",
-        "错误  dataset (a.json:1): 第 2 条消息的角色是 'bot'，可用的角色：",
-        "错误  dataset (a.json:1): 第 1 条消息：'content' 必须是文本，而不是 int。",
-        "错误  dataset (a.json:1): 最后一条消息来自 user，没有可学习的回答。",
-        "错误  dataset (a.json:1): tools 不是合法的 JSON：第 3 个字符处，这里应当是双引号括起来的键"]),
+        "错误  dataset (a.json row 1): 第 2 条消息来自 user，而这里应当是 assistant。",
+        "错误  dataset (a.json row 2): 第 2 条消息的角色是 'bot'，可用的角色：",
+        "错误  dataset (a.json row 3): 第 1 条消息：'content' 必须是文本，而不是 int。",
+        "错误  dataset (a.json row 4): 最后一条消息来自 user，没有可学习的回答。",
+        "错误  dataset (a.json row 5): tools 不是合法的 JSON：第 3 个字符处，这里应当是双引号括起来的键"]),
     "dataset_info.json with a slip": (("data", "show", MODEL, "--dataset=mine", "--dataset_dir=."), {
         "dataset_info.json": '{"mine": {"file_name": "good.json", "colums": {"prompt": "instruction"}}}'}, [
         "错误  dataset (dataset_info.json, mine): 条目里有未知的键 'colums'。是不是 columns？"]),
@@ -199,12 +199,12 @@ def test_rows_and_the_page_in_chinese(here, tmp_path: Path):
     (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
     show = ("data", "show", MODEL, "--dataset=a.json", "--on_bad_row=drop")
     english, chinese = here(*show)[1], here(*show, "--lang", "zh")[1]
-    assert "1 row cannot be learned from and is left out:\n  a.json:1  turn 1 (user) is empty\n" in english
-    assert "1 行无法学习，已丢弃：\n  a.json:1  第 1 条消息（user）是空的\n" in chinese
+    assert "1 row cannot be learned from and is left out:\n  a.json row 2  turn 1 (user) is empty\n" in english
+    assert "1 行无法学习，已丢弃：\n  a.json row 2  第 1 条消息（user）是空的\n" in chinese
     assert CHINESE.search(english) is None and "tokens" not in chinese and "个 token，学习其中" in chinese
     assert here(*show, "--lang", "zh", "--html", "page.html")[1].endswith("已写入 page.html\n")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert '<html lang="zh">' in page and "<li>a.json:1: 第 1 条消息（user）是空的</li>" in page
+    assert '<html lang="zh">' in page and "<li>a.json row 2: 第 1 条消息（user）是空的</li>" in page
 
 
 def test_progress_in_chinese(tmp_path: Path):

@@ -34,6 +34,7 @@ from pyarrow import ipc, parquet
 from truetune.data.messages import Place, ToolCall
 from truetune.data.readers import read_file
 from truetune.data.reading import read_source
+from truetune.findings import Problem
 from truetune.options import Config
 
 # ------------------------------------------------------------------------------------------------------ kinds of files
@@ -45,7 +46,7 @@ def test_every_format_in_every_kind_of_file(tmp_path: Path, rows: list[dict], ki
     """Array or lines, whatever the suffix; with a byte-order mark, Windows line ends or empty lines: one meaning."""
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     text, suffix, places = {
-        "array": (json.dumps(rows, ensure_ascii=False), ".json", [1, 1]),
+        "array": (json.dumps(rows, ensure_ascii=False), ".json", [" row 1", " row 2"]),
         "pretty": (f"[\n  {lines[0]},\n\n  {lines[1]}\n]\n", ".json", [2, 4]),
         "lines": ("\n".join(lines) + "\n", ".jsonl", [1, 2]),
         "lines in .json": ("\n".join(lines), ".json", [1, 2]),
@@ -58,7 +59,8 @@ def test_every_format_in_every_kind_of_file(tmp_path: Path, rows: list[dict], ki
     path.write_bytes(text.encode())
     talks = load(path)
     assert said(talks) == TALKS
-    assert [talk.where for talk in talks] == [f"{path}:{line}" for line in places]
+    assert [talk.where for talk in talks] == [
+        f"{path}{place}" if isinstance(place, str) else f"{path}:{place}" for place in places]
 
 
 CSV = 'instruction,input,output\nAdd.,"1 and\n2",3\n\n你好,,None\n'
@@ -106,7 +108,7 @@ def test_every_kind_of_file_from_any_row(tmp_path: Path, kind: str) -> None:
     plain = kind.removesuffix(".gz")
     values = [{"text": row["output"]} for row in rows] if plain == "txt" else rows
     assert [row.values for row in whole] == values
-    line = {"json": lambda n: 1, "jsonl": lambda n: n + 1, "csv": lambda n: n + 2, "txt": lambda n: 2 * n + 1}
+    line = {"jsonl": lambda n: n + 1, "csv": lambda n: n + 2, "txt": lambda n: 2 * n + 1}
     if plain in line:
         assert [str(row.place) for row in whole] == [f"{path}:{line[plain](n)}" for n in range(10)]
     else:
@@ -198,7 +200,7 @@ VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allo
        ascii_only=st.booleans(), skip=st.integers(0, 6), as_lines=st.booleans())
 def test_json_in_any_pieces(rows: list[dict], space: str, ascii_only: bool, skip: int, as_lines: bool) -> None:
     """Whatever the rows, the space between them and the borders of what is read at a time: json.loads's values, and the
-    lines on which they begin."""
+    lines on which they begin; their numbers where the first two stand on one line."""
     texts = [json.dumps(row, ensure_ascii=ascii_only) for row in rows]
     if as_lines:
         text = "".join(f"{line}\n{space}\n" for line in texts)
@@ -211,7 +213,10 @@ def test_json_in_any_pieces(rows: list[dict], space: str, ascii_only: bool, skip
         at += len(line)
     found = list(read_file(Trickle(text.encode()), "a.json", skip))
     assert [row.values for row in found] == rows[skip:]
-    assert [row.place for row in found] == [Place("a.json:", line) for line in begins[skip:]]
+    numbered = not as_lines and len(begins) > 1 and begins[0] == begins[1]
+    places = [Place("a.json row ", n) for n in range(1, len(rows) + 1)] if numbered else \
+        [Place("a.json:", line) for line in begins]
+    assert [row.place for row in found] == places[skip:]
 
 
 def test_shipped_samples_mean_what_they_say() -> None:
@@ -252,6 +257,20 @@ def test_only_input_is_a_question_too(tmp_path: Path) -> None:
     """As in LLaMA-Factory the question is whatever is not empty of instruction and input, joined by a line feed."""
     path = save(tmp_path / "rows.json", [{"instruction": "", "input": "1 + 1", "output": "2"}])
     assert said(load(path)) == [[("user", "1 + 1"), ("assistant", "2")]]
+
+
+def test_an_array_on_one_line(tmp_path: Path) -> None:
+    """What json.dump writes: rows are told by their number, so that each is one row to whoever holds some out."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"text": "one"}, {"text": "two"}, {"text": "three"}]), encoding="utf-8")
+    with path.open("rb") as file:
+        rows = list(read_file(file, "a.json"))
+    assert [str(row.place) for row in rows] == ["a.json row 1", "a.json row 2", "a.json row 3"]
+    with path.open("rb") as file:
+        assert [str(row.place) for row in read_file(file, "a.json", start=2)] == ["a.json row 3"]
+    path.write_text('[{"text": "one"}, 2]', encoding="utf-8")
+    with pytest.raises(Problem, match=r"a\.json row 2"), path.open("rb") as file:
+        list(read_file(file, "a.json"))
 
 
 # --------------------------------------------------------------------------------------------------- dataset_info.json
@@ -393,7 +412,7 @@ def test_placeholders_are_filled_or_refused(tmp_path: Path, truetune: Truetune) 
     done = truetune("check", "--model_name_or_path=bundled/smollm2-135m-instruct", "--dataset=me.json",
                     "--output_dir=o")
     assert done.returncode == 1
-    assert "error  dataset (me.json:1): {{name}} is not filled (2 of 2 rows). Set identity_name" in done.stdout
+    assert "error  dataset (me.json row 1): {{name}} is not filled (2 of 2 rows). Set identity_name" in done.stdout
 
 
 def test_pairs_and_judgements_are_filled_too(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_how_a_step_is_cut_into_batches_changes_nothing(kind, level):
 @pytest.fixture(scope="module")
 def trl_loss() -> Any:
     """TRL's loss, of log-probabilities that are given: (settings, matrices) → a number to differentiate."""
-    from trl import GRPOTrainer
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     def loss(settings: Settings, logp: torch.Tensor, mask: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
         trainer: Any = GRPOTrainer.__new__(GRPOTrainer)

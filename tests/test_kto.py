@@ -93,6 +93,12 @@ def test_a_step_without_a_class_says_nothing_of_it() -> None:
     assert told["rewards/rejected"] == (0, 0)  # a sum of nothing over nothing: no mean is shown
 
 
+def test_the_lead_follows_from_both_classes() -> None:
+    means = {"rewards/chosen": 0.5, "rewards/rejected": -0.25, "kl": 1.0}
+    assert objective().follows(means) == {"rewards/margins": 0.75}
+    assert objective().follows({"rewards/chosen": 0.5}) == {}
+
+
 def test_a_mismatched_answer_follows_another_prompt() -> None:
     one = Rendered(np.array([7, 8, 4, 5]), (Run(2, 4, 1.0),), place=Place("row ", 1), label=True)
     other = Rendered(np.array([9, 6, 6, 2]), (Run(1, 4, 1.0),), place=Place("row ", 2), label=False)
@@ -109,7 +115,7 @@ def write_judged(path: Path, labels: list[bool]) -> Path:
     answers = {True: "The sum is {}.", False: "NO IDEA! WHY {}?"}
     path.write_text(json.dumps([{"instruction": f"What is {n} plus {n}?", "input": "", "kto_tag": good,
                                  "output": answers[good].format(2 * n) + " Really." * (n % 3)}
-                                for n, good in enumerate(labels)]), encoding="utf-8")
+                                for n, good in enumerate(labels)], indent=1), encoding="utf-8")
     return path
 
 
@@ -147,8 +153,9 @@ def test_kto_begins_at_one_half_and_learns_the_judgement(method: dict[str, objec
 def test_grouping_into_batches_changes_nothing(tiny: Path, data: Path, tmp_path: Path) -> None:
     """6 x 1 and 2 x 3 rows a step: the same losses, gradients and divergences to rounding (invariant I2), since the
     divergence is measured on all rows of a step. Measured a batch at a time it would differ from the second step on."""
-    one, other = (run(tmp_path / str(size), tiny, data, per_device_train_batch_size=size, lora_rank=4, num_train_epochs=2,
-                      gradient_accumulation_steps=6 // size, learning_rate=5e-3) for size in (6, 2))
+    one, other = (run(tmp_path / str(size), tiny, data, per_device_train_batch_size=size, lora_rank=4,
+                      gradient_accumulation_steps=6 // size, num_train_epochs=2, learning_rate=5e-3)
+                  for size in (6, 2))
     assert max(step["kl"] for step in one) > 0.1
     for name in ("loss", "grad_norm", "kl", "rewards/chosen", "rewards/rejected"):
         assert [step[name] for step in other] == pytest.approx([step[name] for step in one], rel=2e-3, abs=1e-5), name

@@ -289,7 +289,7 @@ def test_it_learns_what_is_rewarded() -> None:
     torch.manual_seed(0)
     objective = ppo(ppo_kl_coef=0.01)
     theta, value = torch.zeros(5, requires_grad=True), torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.Adam([theta, value], lr=0.05)
+    optimizer, score = torch.optim.Adam([theta, value], lr=0.05), torch.zeros(32)
     for _ in range(40):
         rows = torch.repeat_interleave(torch.arange(32), torch.randint(1, 4, (32,)))
         words = torch.multinomial(theta.detach().softmax(0), len(rows), replacement=True)

@@ -117,7 +117,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 METHODS: dict[str, dict[str, object]] = {
-    "lora": {"finetuning_type": "lora", "lora_rank": 4, "learning_rate": 1e-3},
+    "lora": {"finetuning_type": "lora", "lora_rank": 4, "learning_rate": 5e-3},
     "full": {"finetuning_type": "full", "learning_rate": 1e-4},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "learning_rate": 3e-4},
 }

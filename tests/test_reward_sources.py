@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:  # whoever asked has gone
             pass
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Silent."""
 
 
@@ -251,6 +251,18 @@ def test_an_adapter_scores_on_the_policys_own_base(tiny: Path, rows: Path, train
     assert judge.name == "reward_model"
 
 
+def test_an_adapter_keeps_its_base_where_the_policy_trains_its_own(tiny: Path, rows: Path,
+                                                                   trained: dict[str, Path]) -> None:
+    """In full tuning nothing is shared: the policy moves, the scores stay."""
+    config, ready, policy = policy_of(tiny, rows, "full")
+    judge, known = reward_model(str(trained["lora"]), config, ready, policy, quiet), answered(ready, *TEXTS)
+    before = judge(known)
+    with torch.no_grad():
+        for weight in policy.causal.parameters():
+            weight.mul_(1.1)
+    assert judge(known) == before
+
+
 def test_a_cut_answer_is_scored_where_it_was_cut(tiny: Path, rows: Path, trained: dict[str, Path]) -> None:
     """Nothing is written behind an answer that has not ended."""
     from transformers import AutoModelForCausalLM
@@ -316,8 +328,7 @@ def test_what_does_not_score_is_refused(tiny: Path, rows: Path, trained: dict[st
 @pytest.mark.parametrize(("method", "kind"), [("lora", "lora"), ("full", "lora"), ("freeze", "full")])
 def test_everything_that_is_trained_moves(tiny: Path, rows: Path, trained: dict[str, Path], tmp_path: Path, method: str,
                                           kind: str) -> None:
-    """With each method, the value head too; what is frozen stays, the reward model among it. The reward model scores
-    with the base as it was also where the policy's own is trained."""
+    """With each method, the value head too; what is frozen stays."""
     folder = tmp_path / "run"
     run(folder, tiny, rows, stage="ppo", finetuning_type=method, freeze_trainable_layers=1, reward_model=trained[kind],
         reward_model_type=kind, max_steps=2, save_strategy="steps", save_steps=1, ppo_kl_coef=0.5)

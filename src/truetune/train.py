@@ -211,12 +211,12 @@ def _finish(session: Session) -> None:
 
 
 def _log(session: Session, learning_rate: float, norm: float) -> None:
-    progress, plan = session.progress, session.ready.plan
+    progress, plan, told = session.progress, session.ready.plan, means(session.progress.window_metrics)
     session.events.emit(
         "step", step=progress.step, total_steps=plan.total_steps, epoch=round(progress.step / plan.steps_per_epoch, 4),
         loss=progress.window_loss / progress.window_count, learning_rate=learning_rate, grad_norm=norm,
         tokens=progress.tokens, seconds=round(progress.seconds, 2),
-        tokens_per_second=round(progress.tokens / progress.seconds, 2), **means(progress.window_metrics))
+        tokens_per_second=round(progress.tokens / progress.seconds, 2), **told, **session.objective.follows(told))
     progress.window_loss, progress.window_count, progress.window_metrics = 0.0, 0.0, {}
 
 
@@ -234,7 +234,8 @@ def _evaluate(session: Session) -> None:
         add_up(metrics, each.metrics)
     known = {f"eval_{name}_loss": each.loss / each.count for name, each in sums.items() if name}
     known |= {"eval_perplexity": math.exp(min(loss, 700))} if session.objective.evaluation().perplexity else {}
-    known |= {f"eval_{name}": value for name, value in means(metrics).items()}
+    told = means(metrics)
+    known |= {f"eval_{name}": value for name, value in {**told, **session.objective.follows(told)}.items()}
     session.optimizer.evaluated(loss)
     progress.evaluated(loss, known)
     session.events.emit("eval", step=progress.step, total_steps=plan.total_steps,

@@ -58,8 +58,8 @@ class Preflight:
     def largest_batch(self, batch_size: int) -> int:
         """Tokens of the largest batch that can come."""
         lengths = np.sort(np.concatenate([self.train.lengths, *(rows.lengths for rows in self.held_out.values())]))
-        if round_of(self.config):  # a batch holds answers that are written yet, behind the prompts of these rows
-            return self.config.rows_at_once * (int(lengths[-1]) + (self.config.max_completion_length or 0))
+        if round := round_of(self.config):  # a batch holds answers still to be written, behind the rows' prompts
+            return self.config.rows_at_once * (int(lengths[-1]) + round.tokens)
         if self.plan.packs is not None:
             lengths = np.sort(np.add.reduceat(self.train.lengths[self.plan.packs.order], self.plan.packs.starts[:-1]))
         return int(lengths[-batch_size:].sum())

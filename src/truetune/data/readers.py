@@ -15,6 +15,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
@@ -71,8 +72,13 @@ def _read_json(file: IO[bytes], name: str, start: int) -> Rows:
     text = _Window(file, name)
     while not text.seen.strip() and text.more():
         pass
-    rows = _array(text) if text.seen.lstrip()[:1] == "[" else _json_lines(text, start)
-    place = f"{name}:"
+    place, rows = f"{name}:", _json_lines(text, start)
+    if text.seen.lstrip()[:1] == "[":
+        rows = _array(text)
+        first = list(islice(rows, 2))
+        rows = chain(first, rows)
+        if len(first) == 2 and first[0][1] == first[1][1]:  # several on a line, where a line would name no row
+            place, rows = f"{name} row ", ((value, number) for number, (value, _) in enumerate(rows, start=1))
     for value, line in rows:
         if isinstance(value, dict):
             if start:
@@ -83,7 +89,7 @@ def _read_json(file: IO[bytes], name: str, start: int) -> Rows:
             start -= 1
         else:
             raise problem("bad-row", Both(f"a row must be an object {{…}}, not {value!r:.40}.",
-                                          f"每行必须是一个对象 {{…}}，而不是 {value!r:.40}。"), where=f"{name}:{line}")
+                                          f"每行必须是一个对象 {{…}}，而不是 {value!r:.40}。"), where=f"{place}{line}")
     return start
 
 

@@ -126,7 +126,8 @@ def keep(folder: Path, key: str, sets: Mapping[str, Sequence[Rendered]], policy:
     """
     mark = folder / "reference.json"
     if not (mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("key") == key):
-        remove_folder(folder)
+        if folder.exists():
+            remove_folder(folder)
         folder.mkdir(parents=True)
         rows = sum(map(len, sets.values()))
         say(Both(f"the reference model reads {rows:,} sequences once; what it says is kept in {folder}",

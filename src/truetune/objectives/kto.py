@@ -1,5 +1,5 @@
-"""KTO: Kahneman-Tversky Optimization (Ethayarajh et al. 2024, arXiv:2402.01306, section 4.1). Answers are judged good or
-bad one by one; no pairs are needed.
+"""KTO: Kahneman-Tversky Optimization (Ethayarajh et al. 2024, arXiv:2402.01306, section 4.1). Answers are judged good
+or bad one by one; no pairs are needed.
 
     L = mean of  lambda_D [1 - sigmoid(beta (r - z_0))]   for good answers
                  lambda_U [1 - sigmoid(beta (z_0 - r))]   for bad ones

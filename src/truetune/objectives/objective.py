@@ -130,10 +130,12 @@ class Objective:
         learned from in. Asked once a round, where the stage writes answers.
 
         Args:
-            scores: (B,) what each answer is worth. answers: so many neighbours answer the same prompt.
+            scores: (B,) what each answer is worth; nan: no reward applies to it. answers: so many neighbours answer the
+                same prompt.
             policy, reference: what policy (`wants`) and reference say of all tokens of the answers, without gradients.
-            batch: all answers of the round; `columns` of a batch in `loss` hold what is returned here, and
-                `old` (N,): the policy's log-probabilities then.
+            batch: all answers of the round, with the column `ended` (B,): 0 where an answer was cut at its longest.
+                `columns` of a batch in `loss` hold what is returned here, and `old` (N,): the log-probabilities
+                then, unless the round is one step and reads nothing else (they are those of now).
         """
         raise NotImplementedError
 

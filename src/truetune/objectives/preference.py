@@ -20,7 +20,7 @@ import torch
 
 from truetune.objectives.objective import Lesson, Loss, Objective, Outputs, per_row
 from truetune.objectives.pairs import COMPUTE, PARTS, Pairs, RunningMean
-from truetune.options.preference import PAIR_LOSSES, PairLossName, PreferenceOptions
+from truetune.options.preference import PAIR_LOSSES, PreferenceOptions
 
 WORTH = ("bco_worth_sum", "bco_worth_count")
 """How the running mean is called in a checkpoint."""
@@ -86,14 +86,14 @@ class Preference(Objective):
         return {name: (float(numbers.detach().sum()), len(numbers)) for name, numbers in told.items()}
 
 
-def weigh_losses(options: PreferenceOptions) -> dict[PairLossName, float]:
+def weigh_losses(options: PreferenceOptions) -> dict[str, float]:
     """Every loss with its weight in the sum; one that is named twice has both."""
     whole = 1 + options.pref_bco_weight
     named = zip(options.pref_loss, options.pref_loss_weights or [1.0] * len(options.pref_loss), strict=True)
-    terms: list[tuple[PairLossName, float]] = [
+    terms: list[tuple[str, float]] = [
         *((name, weight / whole) for name, weight in named),
         ("bco_pair", options.pref_bco_weight / whole), ("sft", options.pref_ftx)]
-    weights: dict[PairLossName, float] = {}
+    weights: dict[str, float] = {}
     for name, weight in terms:
         if weight:
             weights[name] = weights.get(name, 0.0) + weight

@@ -140,6 +140,11 @@ def _several(item: Schema) -> Schema:
     """A list, or the same in one text with commas."""
     kinds = [kind for kind in item["type"] if kind != "null"]
     one = item.get("pattern", "").removeprefix("^").removesuffix("$")
+    if "enum" in item:  # several of a few words, one at least
+        words = "|".join(re.escape(word) for word in item["enum"] if word)
+        enum = [word for word in item["enum"] if word]
+        return {"type": ["string", "array", "null"], "items": {"type": kinds, "enum": enum}, "minItems": 1,
+                "pattern": rf"^\s*({words})\s*(,\s*({words})\s*)*$"}
     return {"type": [*dict.fromkeys(["string", "array", *kinds]), "null"], "items": {**item, "type": kinds},
             **({"pattern": f"^({one})?(,({one})?)*$"} if one else {})}
 

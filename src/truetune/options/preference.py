@@ -89,10 +89,11 @@ class PreferenceOptions(Group):
         "nca, bco_pair, sppo, apo_zero (chosen answers are better than the model's), apo_down (they are worse). "
         "Without a reference model: orpo and cpo add the preference to SFT, simpo compares mean log-probabilities "
         "with a margin, sft learns the chosen answers alone. discopop was found by a search.",
-        "从成对回答中学什么；写几个就相加。sigmoid 即 DPO。标注不太可信时：ipo 以固定的领先为目标，robust 假定有标反的对，"
-        "exo 假定标注不确定，aot 把一个批次的各对排序后比较；hinge 达到间隔即止（SLiC）。单独评判每个回答、使选中回答保持"
-        "高概率：kto_pair、nca、bco_pair、sppo、apo_zero（选中回答比模型自己的好）、apo_down（比模型自己的差）。不需要"
-        "参考模型：orpo 和 cpo 把偏好加进 SFT，simpo 用平均对数概率加间隔比较，sft 只学选中回答。discopop 由自动搜索得到。",
+        "从成对回答中学什么；写几个就相加。sigmoid 即 DPO。标注不太可信时：ipo 以固定的领先为目标，robust 假定有标反"
+        "的对，exo 假定标注不确定，aot 把一个批次的各对排序后比较；hinge 达到间隔即止（SLiC）。单独评判每个回答、"
+        "使选中回答保持高概率：kto_pair、nca、bco_pair、sppo、apo_zero（选中回答比模型自己的好）、apo_down"
+        "（比模型自己的差）。不需要参考模型：orpo 和 cpo 把偏好加进 SFT，simpo 用平均对数概率加间隔比较，"
+        "sft 只学选中回答。discopop 由自动搜索得到。",
         level="basic", memory="depends", speed="depends", quality="depends",
         advice=(
             Advice("ipo where preferences are nearly certain: there DPO overfits.",
@@ -191,7 +192,9 @@ class PreferenceOptions(Group):
         level="expert", quality="depends", unset=("1, as in plain DPO", "1，即普通 DPO"),
         higher=("nearer to DPO, which likes long answers", "更接近 DPO，偏爱长回答"),
         lower=("length wins less; answers become shorter", "长度的优势更小，回答变短"),
-        advice=(Advice("Answers became 10 to 40 % shorter in the paper.", "论文中回答缩短了 10% 到 40%。", "ld-dpo"),))] = None
+        advice=(
+            Advice("Answers became 10 to 40 % shorter in the paper.", "论文中回答缩短了 10% 到 40%。", "ld-dpo"),
+        ))] = None
     precompute_ref_log_probs: Annotated[bool | None, Text(
         "Let the reference model read every row once before training and keep what it says on disk, instead of "
         "computing it with every batch.",

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, parser_says, problem
 from truetune.options import OPTIONS, Config
-from truetune.options.schema import LEVELS
+from truetune.options.schema import LEVELS, choices
 
 COMMAND_LINE = "command line"
 
@@ -246,4 +246,10 @@ def _unreadable(given: Given) -> Finding:
     default = option.default_text
     fix = Both(f"It takes {option.takes()}{f' (default {default})' if default else ''}.",
                f"取值：{option.takes(True)}{f'（默认 {default}）' if default else ''}。")
+    typed = given.value.split(",") if isinstance(given.value, str) else given.value
+    words = choices(option.info.annotation)
+    wrong = [str(part).strip() for part in typed if str(part).strip() not in words] if isinstance(typed, list) else []
+    near = difflib.get_close_matches(wrong[0], words, n=1) if wrong else []
+    if near:
+        fix = Both(f"Did you mean {near[0]}? {fix.en}", f"是不是 {near[0]}？{fix.zh}")
     return Finding("bad-value", "error", _not_taken(given.value), option=given.name, where=given.where, fix=fix)

@@ -35,7 +35,9 @@ class RewardOptions(Group):
         "把奖励模型压成 4 或 8 位。",
         level="expert", memory="up", quality="up", unset=("not quantized", "不量化"),
         higher=("judges as it was trained to", "打分更接近训练时"),
-        lower=("less memory, coarser scores", "显存更少，打分更粗"))] = None
+        lower=("less memory, coarser scores", "显存更少，打分更粗"),
+        not_offered=("the reward model is held in the precision of the policy",
+                     "奖励模型与策略模型使用相同的精度"), free_on_resume=True)] = None
     ppo_buffer_size: Annotated[int, Field(gt=0), Text(
         "Batches of answers collected before PPO learns from them.",
         "收集多少批回答之后 PPO 再学习。",

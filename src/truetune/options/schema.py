@@ -169,10 +169,19 @@ def _words(annotation: Any, chinese: bool) -> str:
         return " ".join([_words(inner, chinese), *filter(None, map(_bound, marks))])
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) is tuple and get_origin(get_args(annotation)[0]) is Literal:
+        return ("逗号分隔的列表，可选 " if chinese else "a comma list of ") + _words(get_args(annotation)[0], chinese)
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [_words(part, chinese) for part in get_args(annotation) if part is not type(None)]
         return (" 或 " if chinese else " or ").join(parts)
     return _WORDS[get_origin(annotation) or annotation][chinese]
+
+
+def choices(annotation: Any) -> list[str]:
+    """The words that a type offers: of `tuple[Literal["a", "b"], ...]` a and b."""
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [word for part in get_args(annotation) for word in choices(part)]
 
 
 def _bound(mark: object) -> str:

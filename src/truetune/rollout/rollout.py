@@ -60,16 +60,14 @@ class Rollouts:
 
     def __init__(self, config: Config, ready: Preflight, objective: Objective, policy: Policy,
                  reference: Reference | None, rewards: Sequence[Reward], stop: Callable[[], bool]):
-        round = round_of(config)
-        assert round is not None
-        self.round, self.batch, self.a_step = round, config.rows_at_once, \
-            config.rows_at_once * config.gradient_accumulation_steps
+        plan = round_of(config)
+        assert plan is not None
+        self.round, self.batch = plan, config.rows_at_once
+        self.a_step = config.rows_at_once * config.gradient_accumulation_steps  # answers
         self.train, self.renderer, self.objective, self.policy = ready.train, ready.renderer, objective, policy
         self.reference, self.rewards, self.stop = reference, rewards, stop
         self.weights = torch.tensor(config.reward_weights or [1.0] * len(rewards))
-        longest = config.max_completion_length
-        assert longest is not None  # a rule has filled it in
-        drawn = config.with_values("rollouts", max_new_tokens=longest)
+        drawn = config.with_values("rollouts", max_new_tokens=plan.tokens)
         self.generation = sampling(drawn, ready.renderer)
         self.greedy = sampling(drawn.with_values("evaluation", do_sample=False), ready.renderer)
         self.at_once = tokens_at_once(policy)
@@ -248,11 +246,12 @@ class Rollouts:
 
 def tokens_at_once(policy: Policy) -> int:
     """How many tokens' keys and values have room: what is free, for the model as its config.json describes it."""
-    text = policy.causal.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    bytes = 2 * text.num_hidden_layers * heads * width * policy.causal.dtype.itemsize
-    return max(1, int(SHARE / 2 * free_bytes(policy.causal.device) / bytes))  # it is copied while it grows
+    values = policy.causal.config.get_text_config().to_dict()
+    heads = values.get("num_attention_heads") or 1
+    width = values.get("head_dim") or values["hidden_size"] // heads
+    token = 2 * values["num_hidden_layers"] * (values.get("num_key_value_heads") or heads) * width
+    room = SHARE / 2 * free_bytes(policy.causal.device)  # what is held is copied while it grows
+    return max(1, int(room / (token * policy.causal.dtype.itemsize)))
 
 
 @contextmanager

@@ -25,15 +25,15 @@ from truetune.objectives.pairs.rpo import sft
 from truetune.objectives.pairs.simpo import simpo
 from truetune.objectives.pairs.slic import hinge
 from truetune.objectives.pairs.sppo import sppo
-from truetune.options.preference import PairLossName, PreferenceOptions
+from truetune.options.preference import PreferenceOptions
 
-COMPUTE: Mapping[PairLossName, PairLoss] = {
+COMPUTE: Mapping[str, PairLoss] = {
     "sigmoid": sigmoid, "hinge": hinge, "ipo": ipo, "kto_pair": kto_pair, "orpo": orpo, "simpo": simpo,
     "robust": robust, "exo": exo, "nca": nca, "bco_pair": bco_pair, "sppo": sppo, "aot": aot, "apo_zero": apo_zero,
     "apo_down": apo_down, "cpo": cpo, "discopop": discopop, "sft": sft,
 }
 """How each loss is computed."""
-PARTS: Mapping[PairLossName, Callable[[Pairs, PreferenceOptions], Mapping[str, torch.Tensor]]] = {"orpo": parts}
+PARTS: Mapping[str, Callable[[Pairs, PreferenceOptions], Mapping[str, torch.Tensor]]] = {"orpo": parts}
 """Further metrics, (P,) each, of losses that have some."""
 
 __all__ = ["COMPUTE", "PARTS", "PairLoss", "Pairs", "RunningMean"]

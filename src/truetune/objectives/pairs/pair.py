@@ -1,6 +1,7 @@
 """What a loss on pairs reads, in the symbols that its papers share.
 
-x: the prompt. y_w, y_l: the chosen and the rejected answer. pi, ref: the policy and the reference model. beta: pref_beta.
+x: the prompt. y_w, y_l: the chosen and the rejected answer. pi, ref: the policy and the reference model. beta:
+pref_beta.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from truetune.rollout.rewards.shipped import SHIPPED
 class Function:
     """A function of the user as a reward."""
 
-    def __init__(self, function: Callable[..., Any]):
-        self.name, self.function = getattr(function, "__name__", type(function).__name__), function
+    def __init__(self, name: str, function: Callable[..., Any]):
+        self.name, self.function = name, function
         parameters = inspect.signature(function).parameters.values()
         self._takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         self._named = {parameter.name: parameter.default is parameter.empty for parameter in parameters
@@ -86,7 +86,7 @@ def find_function(name: str, config: Config) -> Function:
                                         f"{place} 里没有函数 {attribute!r}。"),
                       option="reward_funcs", where=config.origin("reward_funcs"), status=WRONG_OPTIONS,
                       fix=Both(f"It has {', '.join(there) or 'none'}.", f"其中有：{'、'.join(there) or '无'}。"))
-    return Function(function)
+    return Function(attribute, function)
 
 
 def _load_file(path: Path) -> ModuleType:
