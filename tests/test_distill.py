@@ -127,6 +127,29 @@ def test_the_student_comes_nearer(method: str, shape: str, tiny: Path, teacher: 
     assert results["eval_loss"] < apart[0]
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_student_learns_on_its_own_answers(share: float, tiny: Path, teacher: Path, tmp_path: Path) -> None:
+    """lmbda: the teacher is heard about what the student itself writes, in that share of the steps; a run that is
+    stopped and goes on writes and learns the same. Held-out rows are measured on the answers of the data."""
+    data, held = write_rows(tmp_path / "rows.json", 8), write_rows(tmp_path / "held.json", 2)
+    settings = {"stage": "distill", "teacher_model": teacher, "per_device_train_batch_size": 4, "lmbda": share,
+                "gradient_accumulation_steps": 1, "eval_dataset": held, "plot_loss": "false", "max_steps": 8,
+                "max_completion_length": 6, "learning_rate": 1e-3}
+    whole = tmp_path / "whole"
+    run(whole, tiny, data, **settings)
+    told = events(whole)
+    written = [event.get("completion_length") for event in told]
+    assert all(written) if share == 1 else {bool(length) for length in written} == {True, False}
+    assert all(event["divergence"] > 0 for event in told)
+    results = json.loads((whole / "all_results.json").read_text(encoding="utf-8"))
+    assert results["eval_divergence"] < 0.9 * told[0]["divergence"] or share == 1
+    half = tmp_path / "half"
+    run(half, tiny, data, **settings, save_strategy="steps", save_steps=4)
+    again = tmp_path / "again"
+    run(again, tiny, data, **settings, resume_from_checkpoint=half / "checkpoint-4")
+    assert (again / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
+
+
 def test_the_model_itself_as_teacher_teaches_nothing(tiny: Path, tmp_path: Path) -> None:
     """Step 0 with the student as its own teacher: a divergence of 0."""
     run(tmp_path / "out", tiny, write_rows(tmp_path / "rows.json", 4), stage="distill", teacher_model=tiny, max_steps=1)

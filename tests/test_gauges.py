@@ -11,7 +11,7 @@ from conftest import options
 
 from truetune.options.read import read_config
 from truetune.plot import metric_file, plot_metric
-from truetune.review.gauges import GAUGES, trend
+from truetune.review.gauges import Gauge, gauge_of, trend
 from truetune.review.signs import Signs
 from truetune.review.verdict import Numbers, judge
 
@@ -23,20 +23,30 @@ def log(key: str, values: Any, **more: float) -> list[dict[str, Any]]:
 
 def test_a_trend_by_hand() -> None:
     """Ten values: the first two and the last two are compared; (0.1 - 0.3)² / 2 over 2 is the squared error of each."""
-    found = trend(log("reward", [0.1, 0.3, 0, 0, 0, 0, 0, 0, 0.9, 0.7]), "reward")
+    gauge = gauge_for("grpo")
+    found = trend(log("reward", [0.1, 0.3, 0, 0, 0, 0, 0, 0, 0.9, 0.7]), gauge)
     assert found is not None
     assert (found.before, found.after) == (pytest.approx(0.2), pytest.approx(0.8))
     assert found.chance == pytest.approx((0.01 + 0.01) ** 0.5)
-    assert found.rose and not found.fell
-    assert trend(log("reward", [1.0, 2.0, 3.0]), "reward") is None
+    assert found.better and not found.worse
+    assert trend(log("reward", [1.0, 2.0, 3.0]), gauge) is None
+    falling = trend(log("loss", [5, 4.9, 4, 3, 3, 3, 2, 2, 1, 1.1]), gauge_for("distill"))
+    assert falling is not None and falling.better and not falling.worse
+
+
+def gauge_for(stage: str, **more: object) -> Gauge:
+    gauge = gauge_of(read_config(options(stage=stage, **more))[0])
+    assert gauge is not None
+    return gauge
 
 
 def verdict(stage: str, values: Any, loss: float = 0.0) -> Any:
     config, _ = read_config(options(stage=stage))
-    events = log(GAUGES[stage].key, values, loss=loss)
+    gauge = gauge_for(stage)
+    events = log(gauge.key, values, loss=loss)
     signs = Signs.of(config, 135_000_000).replay(events)
-    told = trend(events, GAUGES[stage].key)
-    return judge(Numbers(config, signs, len(values), len(values), 10, True, 0, gauge=GAUGES[stage], trend=told)), signs
+    told = trend(events, gauge)
+    return judge(Numbers(config, signs, len(values), len(values), 10, True, 0, gauge=gauge, trend=told)), signs
 
 
 def test_verdicts_follow_the_reward() -> None:
@@ -49,6 +59,13 @@ def test_verdicts_follow_the_reward() -> None:
     assert "平均奖励从 0.1" in learned.why[0].zh
     assert verdict("ppo", 0.3 + noise)[0].kind == "too little"
     assert verdict("grpo", np.linspace(0.8, 0.1, 60) + noise)[0].kind == "broke"
+
+
+def test_what_tells() -> None:
+    """Plain fine-tuning is told by its loss, DFT by the probability of the right token."""
+    assert gauge_of(read_config(options(stage="sft"))[0]) is None
+    assert gauge_for("sft", use_dft_loss=True).key == gauge_for("sft", use_asft_loss=True).key == "probability"
+    assert gauge_for("kto").key == "rewards/margins"
 
 
 def test_a_preference_is_judged_by_its_accuracy() -> None:

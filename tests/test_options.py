@@ -44,12 +44,16 @@ DIFFERENT_ON_PURPOSE = {  # name: (there, here, why)
     "greater_is_better": (None, False, "a lower loss is better"),
 }
 OURS = {
-    "overlong": "drop", "on_bad_row": "error", "loss_weights": {}, "identity_name": None, "identity_author": None,
-    "before_after": True, "probe_prompts": (),
-    "reward_funcs": (), "reward_weights": (), "reward_pattern": None, "reward_word": None,
-    "max_completion_length": None, "num_generations": 8, "steps_per_generation": None, "num_iterations": 1, "beta": 0.0,
-    "epsilon": 0.2, "epsilon_high": None, "loss_type": "dapo", "scale_rewards": "group", "baseline": "group",
-    "importance_sampling_level": "token", "mask_truncated_completions": False,
+    "on_bad_row": "error", "overlong": "drop", "identity_name": None, "identity_author": None, "loss_weights": {},
+    "center_rewards_coefficient": 0.0, "reward_margin": 0.0, "teacher_model": None, "teacher_model_adapters": (),
+    "distill_beta": 0.5, "distill_temperature": 1.0, "kd_ratio": 1.0, "pref_loss_weights": (), "discopop_tau": 0.05,
+    "precompute_ref_log_probs": None, "ppo_kl_coef": 0.2, "ppo_adaptive_kl": True, "ppo_gamma": 1.0,
+    "ppo_lambda": 0.95, "ppo_clip": 0.2, "ppo_clip_value": 0.2, "ppo_value_coef": 0.1, "reward_funcs": (),
+    "reward_weights": (), "reward_pattern": None, "reward_word": None, "max_completion_length": None,
+    "num_generations": 8, "steps_per_generation": None, "num_iterations": 1, "beta": 0.0, "epsilon": 0.2,
+    "epsilon_high": None, "loss_type": "dapo", "scale_rewards": "group", "baseline": "group",
+    "importance_sampling_level": "token", "mask_truncated_completions": False, "before_after": True,
+    "probe_prompts": (),
 }
 EMPTY = (None, (), {}, "")
 """What is nothing there and here: a comma string is a tuple here, and a mapping is never None."""

@@ -36,6 +36,8 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("loss-is-sft", "stage", "train", f"{RUN} stage=pt use_eaft_loss=true", f"{RUN} use_eaft_loss=true"),
     ("loss-is-sft", "stage", "train", f"{RUN} stage=kto label_smoothing_factor=0.1",
      f"{RUN} stage=pt label_smoothing_factor=0.1"),
+    ("own-answers", "kd_ratio", "train", f"{RUN} stage=distill teacher_model=t lmbda=0.5 kd_ratio=0.5",
+     f"{RUN} stage=distill teacher_model=t lmbda=0.5"),
     ("teacher-missing", "teacher_model", "train", f"{RUN} stage=distill", f"{RUN} stage=distill teacher_model=t"),
     ("eval-without-data", "do_eval", "train", f"{RUN} do_eval=true", f"{RUN} do_eval=true val_size=0.1"),
     ("eval-without-data", "eval_strategy", "train", f"{RUN} eval_strategy=epoch",
@@ -48,7 +50,6 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("plateau-without-eval", "lr_scheduler_type", "train", f"{RUN} lr_scheduler_type=reduce_lr_on_plateau",
      f"{RUN} lr_scheduler_type=reduce_lr_on_plateau val_size=0.1 eval_strategy=steps"),
     ("mask-both", "mask_history", "train", f"{RUN} mask_history=true train_on_prompt=true", f"{RUN} mask_history=true"),
-    ("stage-later", "stage", "train", f"{RUN} stage=dpo", f"{RUN} stage=sft"),
     ("streaming-endless", "streaming", "train", f"{RUN} streaming=true", f"{RUN} streaming=true max_steps=10"),
     ("streaming-store", "tokenized_path", "train", f"{RUN} streaming=true max_steps=10 tokenized_path=t",
      f"{RUN} tokenized_path=t"),
@@ -204,7 +205,7 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("fp16-on-cpu", "fp16", "train", f"{RUN} fp16=true use_cpu=true", f"{RUN} bf16=true use_cpu=true"),
     ("output-is-model", "output_dir", "train", f"model_name_or_path=m/ {DATA} output_dir=m", RUN),
 ]
-LATER = {"not-offered", "no-effect", "stage-later", "method-later", "optimizer-later"}
+LATER = {"not-offered", "no-effect", "method-later", "optimizer-later"}
 """What is said of things that are not done yet, beside what the rules say of them."""
 
 

@@ -67,11 +67,12 @@ class Offline:
         batches = plan.batches(step)
         known = self._known(TRAIN, self.train, [number for batch in batches for number in batch])
         for numbers in batches:
-            yield self._lesson(TRAIN, self.train, numbers, known)
+            yield self._lesson(TRAIN, self.train, numbers, known, self.objective)
 
     def measure(self, name: str, rows: Sequence[Rendered], batches: Iterable[Sequence[int]]) -> Iterator[Lesson]:
         for numbers in batches:
-            yield self._lesson(held_out(name), rows, numbers, self._known(held_out(name), rows, numbers))
+            yield self._lesson(held_out(name), rows, numbers, self._known(held_out(name), rows, numbers),
+                               self.objective.evaluation())
 
     def state(self) -> dict[str, torch.Tensor]:
         return {}
@@ -80,11 +81,11 @@ class Offline:
         assert not state
 
     def _lesson(self, set: str, rows: Sequence[Rendered], numbers: Sequence[int],
-                known: Mapping[str, torch.Tensor]) -> Lesson:
+                known: Mapping[str, torch.Tensor], objective: Objective) -> Lesson:
         batch = self.policy.lay_out([rows[number] for number in numbers]).knowing(**known)
         reference = self.reference
-        logp = reference.logp(set, numbers, batch) if reference and self.objective.reference else None
-        beside = reference.states(batch) if reference and self.objective.wants.beside else None
+        logp = reference.logp(set, numbers, batch) if reference and objective.reference else None
+        beside = reference.states(batch) if reference and objective.wants.beside else None
         return Lesson(batch, numbers, logp, beside)
 
     def _known(self, set: str, rows: Sequence[Rendered], numbers: Sequence[int]) -> Mapping[str, torch.Tensor]:

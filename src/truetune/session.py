@@ -82,7 +82,7 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
     model = method.prepare(causal, config, ready.base)
     if not objective.dropout:
         switch_off_dropout(model)
-    head = make_value_head(causal, config) if objective.wants.values else None
+    head = make_value_head(causal, config, ready.base) if objective.wants.values else None
     weights = {**trainable(model), **(head_weights(head) if head else {})}
     optimizer = Optimizer(weights, config, precision, ready.plan.total_steps)
     cast_weights(causal, precision.dtype)

@@ -127,12 +127,13 @@ def warmup_steps(config: Config, total_steps: int) -> int:
 @dataclass(frozen=True)
 class Round:
     """Answers of at most `tokens` tokens are written to `prompts` prompts, `answers` to each, and then learned from in
-    `steps` optimizer steps."""
+    `steps` optimizer steps. share: of the rounds in which that is so; the others learn from the data's answers."""
 
     prompts: int
     answers: int
     steps: int
     tokens: int
+    share: float = 1.0
 
 
 def _ppo(config: Config) -> Round:
@@ -149,7 +150,15 @@ def _grpo(config: Config) -> Round:
                  config.max_completion_length or 0)
 
 
-ROUNDS: Mapping[str, Callable[[Config], Round]] = {"ppo": _ppo, "grpo": _grpo}
+def _distill(config: Config) -> Round | None:
+    """Every step has answers of its own."""
+    if not config.lmbda:
+        return None
+    return Round(config.rows_at_once * config.gradient_accumulation_steps, 1, 1, config.max_completion_length or 0,
+                 config.lmbda)
+
+
+ROUNDS: Mapping[str, Callable[[Config], Round | None]] = {"ppo": _ppo, "grpo": _grpo, "distill": _distill}
 """Stages that learn from answers that the model writes on the way."""
 
 

@@ -14,6 +14,7 @@ from truetune.check.words import Held, Hits, Seen
 from truetune.data.messages import Kind, Place
 from truetune.findings import Both, Finding, Severity, count_of
 from truetune.options import Config
+from truetune.steps import round_of
 
 REPEATED = (0.01, 0.05)
 """Shares of rows that stand there before from which it is told, and from which it is likely a mistake: a row that comes
@@ -38,8 +39,9 @@ the evaluation measures nothing but memory."""
 
 def word_findings(seen: Seen, held: Held, kind: Kind, config: Config) -> list[Finding]:
     """Everything that is doubtful about the rows that were read, in the order in which it is told."""
+    learned = [] if round_of(config) else _answer_findings(seen)  # else the model writes its own answers
     return [*_repeat_findings(seen), *_overlap_findings(held, config), *_sign_findings(seen, kind),
-            *_answer_findings(seen), *_label_findings(seen, config), *_pair_findings(seen)]
+            *learned, *_label_findings(seen, config), *_pair_findings(seen)]
 
 
 def listed(places: Sequence[Place], count: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from truetune.check.section import Section
 from truetune.findings import Both, Finding, count_of
 from truetune.options import Config
-from truetune.review.gauges import GAUGES
+from truetune.review.gauges import gauge_of
 from truetune.steps import Plan, warmup_steps
 
 FEW_STEPS = 20
@@ -144,7 +144,7 @@ def _rate_findings(plan: Plan, config: Config) -> list[Finding]:
             option=option, where=config.origin(option), cure={"warmup_steps": max(1, round(0.03 * total))},
             fix=Both("3 % of the steps are usual.", "通常取总步数的 3 %。"), source="qlora"))
     reach = 0.5 * config.learning_rate * total
-    if reach < REACH[config.finetuning_type] and total >= FEW_STEPS and config.stage not in GAUGES:
+    if reach < REACH[config.finetuning_type] and total >= FEW_STEPS and gauge_of(config) is None:
         findings.append(Finding(
             "hardly-moves", "warn", Both(
                 f"{total} steps at {config.learning_rate:g} move no weight by more than about {reach:.1g}; the model "

@@ -25,7 +25,7 @@ _TOKENS = 8192
 """Of rows that are scored together: enough to keep the machine busy, in little memory."""
 
 
-def make_value_head(causal: PreTrainedModel, config: Config) -> torch.nn.Linear:
+def make_value_head(causal: PreTrainedModel, config: Config, base: Path) -> torch.nn.Linear:
     """A value head for `causal`: the one beside the adapter or model that is trained further, or a new one that begins
     near 0 (weights of spread 1 / sqrt(H + 1): Stiennon et al. 2020, arXiv:2009.01325, and Huang et al. 2024,
     arXiv:2403.17031, detail 8)."""
@@ -33,7 +33,7 @@ def make_value_head(causal: PreTrainedModel, config: Config) -> torch.nn.Linear:
     head = torch.nn.Linear(width, 1, device=causal.device, dtype=torch.float32)
     torch.nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
     torch.nn.init.zeros_(head.bias)
-    for folder in (*config.adapter_name_or_path[:1], config.model_name_or_path or ""):
+    for folder in (*config.adapter_name_or_path[:1], base):
         if (Path(folder) / FILE).is_file():
             load_value_head(head, Path(folder))
             break

@@ -16,6 +16,7 @@ padding is left out and both are brought to a sum of 1 over what they share.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,11 @@ class Distillation(Objective):
         if self.wants.logp:
             loss = loss - (1 - self.ratio) * batch.weights * policy.logp
         return Loss(loss.sum(), weight, {"divergence": (float(apart.detach().sum()), weight)})
+
+    def experience(self, scores: torch.Tensor, answers: int, policy: Outputs, reference: torch.Tensor | None,
+                   batch: Lesson) -> Mapping[str, torch.Tensor]:
+        """Nothing beyond the answers themselves: the teacher says what they should have been (`lmbda`)."""
+        return {}
 
 
 @dataclass(frozen=True)

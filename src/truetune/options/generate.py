@@ -92,7 +92,7 @@ class GenerateOptions(Group):
     generation_config: Annotated[str | None, Text(
         "A file with other settings of generation then. Unset: the model's.",
         "此时其他生成设置的文件。不填则用模型自己的。", level="expert",
-        not_offered=("the generation options are taken (temperature, top_p, …)",
+        not_offered=("the generation options are taken (temperature, top_p and others)",
                      "采用生成选项（temperature、top_p 等）"), free_on_resume=True)] = None
     sortish_sampler: Annotated[bool, Text(
         "Draw rows of like length together then.", "此时把长度相近的行放在一起。", level="expert",

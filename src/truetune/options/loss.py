@@ -109,6 +109,16 @@ class LossOptions(Group):
                        "learned better from medium ones.",
                        "温度越高，越能看到教师对错误答案的了解；小模型用中等温度效果更好。", "distillation"),
                 ))] = 1.0
+    lmbda: Annotated[float, Field(ge=0, le=1), Text(
+        "Distillation: share of the steps that learn from answers which the student writes itself, to the prompts of "
+        "the data.",
+        "蒸馏：有多大比例的步数使用学生自己对数据中的提示所写的回答来学习。",
+        speed="down", quality="depends",
+        higher=("it learns what to do after its own mistakes; answers have to be written, which takes time",
+                "学会在自己犯错之后怎么办；需要生成回答，耗时"),
+        lower=("0 learns on the answers of the data alone, which is fastest", "0 只用数据中的回答，最快"),
+        advice=(Advice("More was better in most of its experiments, 1 the best.",
+                       "其多数实验中越大越好，1 最好。", "gkd"),))] = 0.0
     kd_ratio: Annotated[float, Field(ge=0, le=1), Text(
         "Distillation: share of the teacher in the loss; the rest is ordinary SFT on the data's answers.",
         "蒸馏：教师在损失中所占的比例；其余是对数据中回答的普通 SFT。",

@@ -23,7 +23,7 @@ from truetune.options.read import read_config
 from truetune.options.terms import TERMS
 from truetune.plot import LOSS, STEPS, metric_file, plot_loss, plot_metric, plot_steps
 from truetune.review.blocks import Answers, Block, Command, Heading, Lines, Picture, Table
-from truetune.review.gauges import GAUGES, trend
+from truetune.review.gauges import gauge_of, trend
 from truetune.review.markdown import markdown
 from truetune.review.page import page
 from truetune.review.signs import Signs
@@ -85,13 +85,13 @@ def gather(folder: Path) -> Material:
     events, probes = read_events(folder / EVENTS), _json(folder / _PROBES)
     start = next((event for event in reversed(events) if event["event"] == "start"), {})
     facts, end = start.get("facts", {}), next((event for event in events if event["event"] == "end"), None)
-    gauge = GAUGES.get(config.stage)
+    gauge = gauge_of(config)
     signs = Signs.of(config, start.get("parameters", 0)).replay(events)
     numbers = Numbers(
         config, signs, signs.last.get("step", 0), start.get("total_steps", 0), facts.get("steps_per_epoch", 0),
         end is not None, facts.get("rows_held_out", 0), _pair(probes, "sample"), _pair(probes, "kept"), *_kept(probes),
         tuple(int(path.name.removeprefix("checkpoint-")) for path in checkpoints(folder)),
-        gauge, trend(events, gauge.key) if gauge else None)
+        gauge, trend(events, gauge) if gauge else None)
     return Material(folder, config, events, _json(folder / _RESULTS), probes, numbers, judge(numbers))
 
 
@@ -135,7 +135,7 @@ def draw(material: Material) -> list[str]:
     drawn = {LOSS: plot_loss(material.events, folder / LOSS, spikes),
              STEPS: plot_steps(material.events, folder / STEPS, config.max_grad_norm)}
     gauge = material.numbers.gauge
-    if gauge:
+    if gauge and not gauge.falls:
         drawn[metric_file(gauge.key)] = plot_metric(material.events, folder / metric_file(gauge.key), gauge.key)
     return [name for name, done in drawn.items() if done]
 
@@ -195,7 +195,7 @@ def _curves(material: Material, pictures: Sequence[str]) -> Iterator[Block]:
                     "single peaks are harmless.",
                     "学习率：每一步走多大。梯度：每一步的数据想改变多少；偶尔的尖峰无害。")}
     gauge = material.numbers.gauge
-    if gauge:
+    if gauge and not gauge.falls:
         captions[metric_file(gauge.key)] = Both(f"{gauge.key}: {gauge.says.en}. It should rise.",
                                                 f"{gauge.key}：{gauge.says.zh}，应当上升。")
         captions[LOSS] = Both(f"The loss of this stage. Whether it learns is told by {gauge.key}.",

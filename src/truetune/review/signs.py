@@ -18,7 +18,7 @@ from typing import Any, Literal
 from truetune.findings import Both
 from truetune.guide.rates import LORA, WHOLE, by_size
 from truetune.options import Config
-from truetune.review.gauges import GAUGES
+from truetune.review.gauges import gauge_of
 
 Event = dict[str, Any]
 Kind = Literal["spike", "explosion", "diverging", "flat", "by-heart", "overfit"]
@@ -74,7 +74,7 @@ class Signs:
     def of(cls, config: Config, parameters: int) -> Signs:
         """For a run with these options; parameters: how many weights the model has."""
         rates = _RATES.get(config.finetuning_type, WHOLE)
-        gauge = GAUGES.get(config.stage)
+        gauge = gauge_of(config)
         return cls(config.learning_rate, by_size(parameters, rates), config.max_grad_norm, config.save_total_limit,
                    gauge is None or gauge.loss)
 

@@ -101,7 +101,7 @@ def judge(run: Numbers) -> Verdict:
 
 
 def _got_worse(run: Numbers) -> bool:
-    return bool(run.trend and run.trend.fell)
+    return bool(run.trend and run.trend.worse)
 
 
 def _broke(run: Numbers) -> bool:
@@ -124,7 +124,7 @@ def _forgot(run: Numbers) -> bool:
 
 def _too_little(run: Numbers) -> bool:
     if run.gauge:
-        return bool(run.trend and not run.trend.rose)
+        return bool(run.trend and not run.trend.better)
     if not run.fall:
         return False
     share = 1 - run.fall[1] / run.fall[0]

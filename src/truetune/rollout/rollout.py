@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 
 from truetune.check.preflight import Preflight
 from truetune.checkpoint import Means
+from truetune.data.batches import Batch
 from truetune.data.renderer import Rendered
 from truetune.data.renderer import Run as Span
 from truetune.lesson import Lesson
@@ -97,8 +98,11 @@ class Rollouts:
 
     def measure(self, name: str, rows: Sequence[Rendered], batches: Iterable[Sequence[int]]) -> Iterator[Lesson]:
         """One answer to each prompt, always of the likeliest words: what is measured does not depend on chance. The
-        column `score` says what it is worth."""
+        column `score` says what it is worth. Where nothing scores answers, those of the data are measured."""
         some = [list(batch) for batch in batches]
+        if not self.rewards:
+            yield from (self._beside(self.policy.lay_out([rows[number] for number in batch])) for batch in some)
+            return
         asked = [rows[number] for batch in some for number in batch]
         answers, ended = self._answer(asked, 1, self.greedy)
         said = self._score(asked, answers, 1)
@@ -137,8 +141,12 @@ class Rollouts:
     def _write(self, number: int, prompts: list[int], seed: int) -> Written:
         """A round of answers, and what is to be learned from them."""
         rows = [self.train[prompt] for prompt in prompts]
+        draw = np.random.default_rng((seed, number))
+        first = int(draw.integers(2**63))
+        if draw.random() >= self.round.share:
+            return Written(number, prompts, rows, {})
         with torch.random.fork_rng():
-            torch.manual_seed(int(np.random.default_rng((seed, number)).integers(2**63)))
+            torch.manual_seed(first)
             answers, ended = self._answer(rows, self.round.answers, self.generation)
         said = self._score(rows, answers, self.round.answers)
         scores = self._total(said)
@@ -170,6 +178,8 @@ class Rollouts:
         ids = [_answer_of(row).tolist() for row in answers]
         texts = [str(self.renderer.tokenizer.decode(answer, skip_special_tokens=True)) for answer in ids]
         columns = columns_of(questions)
+        if not self.rewards:
+            return torch.full((len(answers), 0), math.nan)
         return score(self.rewards, Answered(
             prompts=[question.messages for question in questions for _ in range(each)],
             completions=[[{"role": "assistant", "content": text}] for text in texts], texts=texts, ids=ids,
@@ -238,7 +248,12 @@ class Rollouts:
         reference, metrics = columns.pop("reference", None), written.metrics
         written.metrics = {}
         batch = self.policy.lay_out([written.answers[number] for number in numbers]).knowing(**columns)
-        return Lesson(batch, reference=reference, metrics=metrics)
+        return self._beside(batch, reference, metrics)
+
+    def _beside(self, batch: Batch, logp: torch.Tensor | None = None, metrics: Means | None = None) -> Lesson:
+        """A lesson with the reference's states, where the objective reads its whole distributions."""
+        beside = self.reference.states(batch) if self.reference and self.objective.wants.beside else None
+        return Lesson(batch, reference=logp, beside=beside, metrics=metrics)
 
     def _on_device(self, numbers: torch.Tensor) -> torch.Tensor:
         return numbers.to(self.policy.causal.device)

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from truetune.findings import Both, Finding, Words, worst_first
 from truetune.options import OPTIONS, Config, Option
 from truetune.rules.rule import Rule
-from truetune.rules.table import RULES, WRITES, is_set
+from truetune.rules.table import RULES, is_set, writes
 
 __all__ = ["DERIVED", "RULES", "Rule", "apply_rules", "derive"]
 
 DERIVED: tuple[tuple[str, Callable[[Config], bool], Callable[[Config], object], str], ...] = (
     ("lora_alpha", lambda c: c.finetuning_type == "lora" and c.lora_alpha is None, lambda c: 2 * c.lora_rank,
      "2 x lora_rank"),
-    ("max_completion_length", lambda c: c.stage in WRITES and c.max_completion_length is None,
+    ("max_completion_length", lambda c: writes(c) and c.max_completion_length is None,
      lambda c: c.max_new_tokens if c.given("max_new_tokens") else 256, "max_new_tokens if it is given, else 256"),
-    *((name, lambda c, name=name: c.stage in WRITES and not c.given(name), lambda c, value=value: value,
+    *((name, lambda c, name=name: writes(c) and not c.given(name), lambda c, value=value: value,
        "answers are drawn as the model is") for name, value in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 0))),
 )
 """Defaults that depend on other options: which, when, the value, and the reason in words."""

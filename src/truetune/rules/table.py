@@ -34,6 +34,13 @@ _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj", "query_key_value", "W_pack
 
 WRITES = ("ppo", "grpo")
 """Stages that learn from answers that the model writes on the way."""
+
+
+def writes(c: Config) -> bool:
+    """Whether a run learns from answers that it writes itself."""
+    return c.stage in WRITES or (c.stage == "distill" and c.lmbda > 0)
+
+
 _AS_IT_IS: Mapping[str, object] = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "do_sample": True}
 """How answers are drawn with the probabilities that the model gives them."""
 
@@ -396,6 +403,9 @@ RULES: tuple[Rule, ...] = (
          Both("there is no teacher to learn from.", "没有教师模型。"),
          Both("Give teacher_model, a larger model of the same family.",
               "请设置 teacher_model：同系列的、更大的模型。")),
+    Rule("own-answers", "kd_ratio", lambda c: c.stage == "distill" and c.lmbda > 0 and c.kd_ratio < 1, "error",
+         Both("below 1 it also learns the answers as they stand, and with lmbda they are the student's own.",
+              "小于 1 时还会学习回答本身，而设了 lmbda 时回答是学生自己写的。"), _KEEP_ONE, source="gkd"),
 
     # -- preference and reward
     Rule("ppo-reward", "reward_model", lambda c: c.stage == "ppo" and not (c.reward_model or c.reward_funcs), "error",
@@ -417,7 +427,7 @@ RULES: tuple[Rule, ...] = (
          Both("api takes an address that begins with http:// or https://; lora and full take a folder.",
               "api 需要以 http:// 或 https:// 开头的地址；lora 和 full 需要文件夹。")),
     Rule("off-policy", "top_p",
-         lambda c: c.stage in WRITES and any(c.given(name) and getattr(c, name) != value
+         lambda c: writes(c) and any(c.given(name) and getattr(c, name) != value
                                              for name, value in _AS_IT_IS.items()), "warn",
          Both("with top_p below 1, top_k, repetition_penalty or do_sample off, answers are not drawn by the "
               "probabilities that stage {stage} learns from: ratios and KL are then off.",
@@ -504,19 +514,19 @@ RULES: tuple[Rule, ...] = (
          Both("Leave it out, or give a multiple.", "请去掉它，或填写倍数。"),
          cure=lambda c: {"steps_per_generation": None}),
     Rule("rounds-auto", "per_device_train_batch_size",
-         lambda c: c.stage in WRITES and c.per_device_train_batch_size == "auto", "error",
+         lambda c: writes(c) and c.per_device_train_batch_size == "auto", "error",
          Both("how long the answers will be is not known before, so nothing tells how many fit.",
               "回答的长度事先未知，无法得知能放下多少个。"), Both("Give a number.", "请填写一个数。")),
-    Rule("rounds-streaming", "streaming", lambda c: c.stage in WRITES and c.streaming, "error",
+    Rule("rounds-streaming", "streaming", lambda c: writes(c) and c.streaming, "error",
          Both("stage {stage} reads its rows a second time for the rewards, which a stream does not allow.",
               "stage {stage} 需要为打分再读一遍数据，流式数据做不到。"),
          Both("Set streaming: false.", "请设置 streaming: false。"), cure=lambda c: {"streaming": False}),
     Rule("rounds-alike", "temperature",
-         lambda c: c.stage in WRITES and c.given("temperature") and c.temperature == 0, "error",
+         lambda c: writes(c) and c.given("temperature") and c.temperature == 0, "error",
          Both("is 0: all answers to a prompt would be the same, and there would be nothing to compare.",
               "为 0：同一提示的回答全都一样，无从比较。"),
          Both("Leave it out: 1 is taken.", "请去掉它：会取 1。"), cure=lambda c: {"temperature": 1.0}),
-    Rule("rounds-alike", "do_sample", lambda c: c.stage in WRITES and not c.do_sample, "error",
+    Rule("rounds-alike", "do_sample", lambda c: writes(c) and not c.do_sample, "error",
          Both("is off: all answers to a prompt would be the same, and there would be nothing to compare.",
               "已关闭：同一提示的回答全都一样，无从比较。"),
          Both("Leave it out.", "请去掉它。"), cure=lambda c: {"do_sample": True}),
