@@ -88,6 +88,58 @@ TERMS: Mapping[str, Term] = {
         ("Rises: as with eval_loss, from which it is made.", "上升：与 eval_loss 相同，它由 eval_loss 算出。"),
         ("As for eval_loss.", "同 eval_loss。"),
         ("perplexity", "ppl", "困惑度")),
+    "rewards/accuracies": Term(
+        ("DPO: the share of pairs whose chosen answer gained more (against the reference model) than the rejected one.",
+         "DPO：相对参考模型，chosen 比 rejected 提升更多的样本对比例。"),
+        None,
+        ("From about 0.5 up to 0.7 or more; held-out rows a little below.", "从约 0.5 升到 0.7 以上；留出数据略低。"),
+        ("Stays near 0.5: the steps are too small, or the pairs hardly differ. 1 from early on while eval_loss rises: "
+         "the pairs are known by heart.",
+         "停在 0.5 附近：步子太小，或两个回答差别太小。很早就到 1 而 eval_loss 上升：在死记数据。"),
+        ("Three times the learning_rate, or a lower pref_beta; by heart: one epoch.",
+         "learning_rate 乘 3，或降低 pref_beta；死记：只训练一个 epoch。"), ("accuracies",)),
+    "rewards/margins": Term(
+        ("DPO and KTO: how far chosen answers lead rejected ones, pref_beta times the difference of log-probabilities "
+         "gained since the start.",
+         "DPO、KTO：chosen 领先 rejected 多少，即从开始以来对数概率之差的变化乘以 pref_beta。"),
+        None,
+        ("Begins at 0 and rises, to about 0.5 to 5.", "从 0 开始上升，约到 0.5 至 5。"),
+        ("In the tens: the model has moved far away from the reference, and its answers may fall apart.",
+         "达到几十：模型已远离参考模型，回答可能崩坏。"),
+        ("A higher pref_beta, a lower learning_rate, or pref_ftx.",
+         "提高 pref_beta、降低 learning_rate，或设置 pref_ftx。"),
+        ("margins",)),
+    "reward": Term(
+        ("GRPO and PPO: the mean reward of the answers that were written since the last log line, rewards added up "
+         "with their weights. Evaluations ask once, without chance.",
+         "GRPO、PPO：上一行日志以来所写回答的平均奖励，各奖励按权重相加。评估时每题只答一次，不随机。"),
+        None,
+        ("Rises, with noise from step to step.", "上升，步与步之间有抖动。"),
+        ("Stays: nothing to learn from (see same_share), or the steps are too small. Rises while answers read worse: "
+         "the reward is being cheated.",
+         "不动：没有可学的（看 same_share），或步子太小。上升但回答越来越差：在钻奖励的空子。"),
+        ("Easier questions, more num_generations, another learning_rate; against cheating a higher beta (GRPO) or "
+         "ppo_kl_coef, and a better reward.",
+         "换容易些的题、增大 num_generations、调整 learning_rate；防钻空子：提高 beta（GRPO）或 ppo_kl_coef，"
+         "改进奖励。")),
+    "same_share": Term(
+        ("GRPO: the share of questions whose answers all earned the same, so that nothing is learned from them.",
+         "GRPO：所有回答得分都相同的题目比例，这些题学不到东西。"),
+        None,
+        ("Below 0.5 while it learns; near 1 when all is learned.", "学习过程中低于 0.5；全部学会后接近 1。"),
+        ("Near 1 from the start: the questions are too hard or too easy. Near 1 later with a low reward: all answers "
+         "have become alike.",
+         "一开始就接近 1：题目太难或太容易。后来接近 1 而奖励低：回答都变得一样了。"),
+        ("Other questions, more num_generations; a lower learning_rate.",
+         "换题、增大 num_generations；降低 learning_rate。")),
+    "kl": Term(
+        ("How far the model has moved from the reference: of PPO and GRPO on its own answers, of KTO on answers to "
+         "other questions.",
+         "模型离参考模型有多远：PPO 和 GRPO 在自己的回答上测，KTO 在别的问题的回答上测。"),
+        ("nats", "nat"),
+        ("A few nats an answer.", "每个回答几个 nat。"),
+        ("Runs away, while the reward rises: the reward is being cheated.", "不断增大而奖励上升：在钻奖励的空子。"),
+        ("A lower learning_rate, a higher ppo_kl_coef or beta.", "降低 learning_rate，提高 ppo_kl_coef 或 beta。")),
     "grad_norm": Term(
         ("Length of the gradient of all trained weights, before max_grad_norm cuts it: how strongly this step's rows "
          "pull at the weights.",

@@ -29,9 +29,10 @@ class Gauge:
 
 
 _REWARD = Gauge("reward", Both("the mean reward of its answers", "回答的平均奖励"), loss=False)
-_PROBABILITY = Gauge("probability", Both("the mean probability of the right token", "正确 token 的平均概率"), loss=False)
+_PROBABILITY = Gauge("probability", Both("the mean probability of the right token", "正确 token 的平均概率"),
+                     loss=False)
 _STAGES: Mapping[str, Gauge] = {
-    "dpo": Gauge("rewards/accuracies", Both("the share of pairs whose chosen answer it moved towards more than the "
+    "dpo": Gauge("rewards/accuracies", Both("the share of pairs whose chosen answer gained more than the "
                                             "rejected one", "更偏向 chosen 回答的样本对比例"), loss=True),
     "kto": Gauge("rewards/margins", Both("the lead of good answers over bad ones", "好回答相对差回答的领先幅度"),
                  loss=True),
