@@ -10,7 +10,7 @@ from truetune.check.section import Section
 from truetune.findings import Both, Finding, count_of
 from truetune.options import Config
 from truetune.review.gauges import gauge_of
-from truetune.steps import Plan, warmup_steps
+from truetune.steps import Plan, round_of, warmup_steps
 
 FEW_STEPS = 20
 """Below this many optimizer steps a model hardly changes, whatever the rate: AdamW's averages have just settled."""
@@ -118,7 +118,8 @@ def _length_findings(plan: Plan, config: Config) -> list[Finding]:
             option=option, where=config.origin(option), cure={"num_train_epochs": min(enough, 10)},
             fix=Both("More epochs, or a smaller batch (batch size x accumulation).",
                      "增加 epoch，或减小每步的行数（批大小 x 累积步数）。")))
-    if epochs > MANY_EPOCHS and not config.early_stopping_steps:
+    # Prompts may come often: what is learned from is written anew each time.
+    if epochs > MANY_EPOCHS and not config.early_stopping_steps and not round_of(config):
         findings.append(Finding(
             "many-epochs", "warn", Both(
                 f"every row is seen {epochs:.0f} times, and nothing stops the run when it starts to learn by heart.",
