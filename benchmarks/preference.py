@@ -25,9 +25,9 @@ from pathlib import Path
 from truetune.model.bundled import bundled_folder
 
 _SHARED = {
-    "stage": "dpo", "do_train": "true", "finetuning_type": "lora", "lora_rank": 8, "lora_target": "all",
+    "stage": "dpo", "do_train": True, "finetuning_type": "lora", "lora_rank": 8, "lora_target": "all",
     "pref_beta": 0.1, "pref_loss": "sigmoid", "cutoff_len": 2048, "num_train_epochs": 1, "learning_rate": 5e-6,
-    "gradient_accumulation_steps": 1, "save_strategy": "no", "logging_steps": 1000, "plot_loss": "false",
+    "gradient_accumulation_steps": 1, "save_strategy": "no", "logging_steps": 1000, "plot_loss": False,
     "report_to": "none",
 }
 
@@ -64,10 +64,12 @@ def theirs(args: argparse.Namespace, model: Path, folder: Path) -> tuple[float, 
         "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}}}), encoding="utf-8")
     settings = {**_SHARED, "model_name_or_path": str(model), "dataset": "pairs", "dataset_dir": str(data),
                 "max_samples": args.pairs, "per_device_train_batch_size": args.batch, "template": "smollm2",
-                "output_dir": str(folder / "run"), "overwrite_output_dir": "true", "use_cpu": "true"}
-    return timed([args.llamafactory, "-m", "llamafactory.cli", "train", *(
-        f"{name}={value}" for name, value in settings.items())], folder / "run" / "all_results.json",
-        {"DISABLE_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""})
+                "output_dir": str(folder / "run"), "use_cpu": True}
+    file = folder / "run.yaml"  # JSON is YAML too, and its reader of .json files is broken
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    return timed([args.llamafactory, "-m", "llamafactory.cli", "train", str(file)],
+                 folder / "run" / "all_results.json",
+                 {"DISABLE_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""})
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """A run, top to bottom.
 
 The loop is written once for every objective: gradients of a summed loss are added over the batches of a step and
-divided by the number of learned tokens in all of them, so batch size and accumulation change speed, never the result.
+divided by what the objective counts in all of them (learned tokens, pairs), so batch size and accumulation change
+speed, never the result.
 """
 
 from __future__ import annotations
