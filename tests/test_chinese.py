@@ -29,7 +29,7 @@ TELLING = {
     "say": {"words": 0}, "busy": {"words": 0}, "emit": {"text": None}, "print": {"words": 0}, "Text": {"words": 0},
 }
 """What is called to tell something, and where its words stand among the arguments (None: only by name)."""
-SAME = re.compile(r" *(pip install|truetune) .*|{}  epoch {}  loss {}  lr {}  grad {}  {} tokens/s  {}")
+SAME = re.compile(r" *(pip install|truetune) .*|{}  epoch {}  loss {}  {}lr {}  grad {}  {} tokens/s  {}")
 """What is the same in every language: commands to be typed, and the names of the log's fields."""
 CHINESE = re.compile("[\u4e00-\u9fff]")
 

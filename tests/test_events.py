@@ -116,7 +116,7 @@ def draw(width: int, total: int, **terminal: bool) -> str:
     with ConsoleProgress(console, total) as bar:
         bar({"event": "start", "step": 0})
         for number in (1, 2):
-            progress.took_step(loss_sum=30.0, count=20.0, tokens=12_345, seconds=2.0)
+            progress.took_step(loss_sum=30.0, count=20.0, tokens=12_345, seconds=2.0, metrics={})
             bar.show(progress, 5e-5)
             if number == 1:
                 bar({"event": "step", **step(1, total_steps=total)})

@@ -46,7 +46,8 @@ DIFFERENT_ON_PURPOSE = {  # name: (there, here, why)
 OURS = {
     "on_bad_row": "error", "overlong": "drop", "identity_name": None, "identity_author": None, "loss_weights": {},
     "center_rewards_coefficient": 0.0, "reward_margin": 0.0, "teacher_model": None, "teacher_model_adapters": (),
-    "distill_beta": 0.5, "distill_temperature": 1.0, "kd_ratio": 1.0, "pref_loss_weights": (), "discopop_tau": 0.05,
+    "distill_beta": 0.5, "distill_temperature": 1.0, "lmbda": 0.0, "kd_ratio": 1.0, "pref_loss_weights": (),
+    "discopop_tau": 0.05,
     "precompute_ref_log_probs": None, "ppo_kl_coef": 0.2, "ppo_adaptive_kl": True, "ppo_gamma": 1.0,
     "ppo_lambda": 0.95, "ppo_clip": 0.2, "ppo_clip_value": 0.2, "ppo_value_coef": 0.1, "reward_funcs": (),
     "reward_weights": (), "reward_pattern": None, "reward_word": None, "max_completion_length": None,
@@ -367,10 +368,10 @@ def test_a_file_may_begin_with_a_byte_order_mark_or_be_empty(yaml):
 def test_a_batch_size_is_a_number_or_auto():
     assert read("--per_device_train_batch_size", "auto").per_device_train_batch_size == "auto"
     assert read("--per_device_train_batch_size", "4").per_device_train_batch_size == 4
-    for wrong in ("0", "-1", "2.5", "automatic"):
+    for wrong, near in (("0", ""), ("-1", ""), ("2.5", ""), ("automatic", "Did you mean auto? ")):
         assert complaints("--per_device_train_batch_size", wrong) == [
             f"error  per_device_train_batch_size (command line): {wrong!r} is not a value it takes. "
-            "It takes a whole number > 0 or auto (default 8)."]
+            f"{near}It takes a whole number > 0 or auto (default 8)."]
 
 
 def test_max_steps_is_a_number_of_steps_or_minus_one():
@@ -390,8 +391,8 @@ def test_all_slips_are_told_at_once_with_their_places(yaml):
         "error  lr (command line): unknown option. See `truetune train --help all`.",
         "error  lora_rank (run.yaml:2): 'many' is not a value it takes. It takes a whole number > 0 (default 8).",
         "error  cutoff_len (run.yaml:3): '1' is not a value it takes. It takes a whole number >= 4 (default 2048).",
-        "error  finetuning_type (run.yaml:4): 'lorra' is not a value it takes. It takes lora|oft|freeze|full "
-        "(default lora).",
+        "error  finetuning_type (run.yaml:4): 'lorra' is not a value it takes. Did you mean lora? It takes "
+        "lora|oft|freeze|full (default lora).",
         "error  bf16 (command line): 'maybe' is not a value it takes. It takes true|false.",
         "error  save_steps (command line): '0' is not a value it takes. It takes a number > 0 (default 500).",
     ]

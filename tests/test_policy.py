@@ -75,7 +75,7 @@ def test_rows_in_one_batch_learn_as_each_alone(tiny: Path) -> None:
     reference, policy = plainly(model), Policy(model)
     said: list[str] = []
     rows = [row(length, seed, 40_000) for seed, length in enumerate((17, 40, 9))]
-    policy.verify(rows, CPU, said.append)
+    policy.verify(rows, said.append)
     assert not said and len(policy.ways) == 3
     assert_same(policy, reference, rows)
 
@@ -110,7 +110,7 @@ def test_families(family: str) -> None:
     model = random_model(family, **FAMILIES[family])
     reference, policy, said = plainly(model), Policy(model), []
     rows = [row(length, seed) for seed, length in enumerate((15, 24, 8))]
-    policy.verify(rows, CPU, said.append)
+    policy.verify(rows, said.append)
     assert not said
     assert_same(policy, reference, rows, rtol=1e-3)
 
@@ -120,7 +120,7 @@ def test_state_that_runs_from_row_to_row_is_noticed() -> None:
     model = random_model("lfm2", layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False)
     reference, policy, said = plainly(model), Policy(model), []
     rows = [row(length, seed) for seed, length in enumerate((15, 24, 8))]
-    policy.verify(rows, CPU, said.append)
+    policy.verify(rows, said.append)
     assert len(said) == 1 and "row by row" in str(said[0])
     assert_same(policy, reference, rows, rtol=1e-3)
 
@@ -138,8 +138,8 @@ def test_logits_changed_in_an_unforeseen_way_are_noticed() -> None:
     model.load_state_dict(random_model("llama").state_dict())
     reference, policy, said = plainly(model), Policy(model), []
     rows = [row(length, seed) for seed, length in enumerate((15, 8))]
-    policy.verify(rows, CPU, said.append)
-    assert len(said) == 2 and len(policy.ways) == 1 and str(policy.ways[0][0]) == "row by row, all logits"
+    policy.verify(rows, said.append)
+    assert len(said) == 2 and len(policy.ways) == 1 and str(policy.ways[0].name) == "row by row, all logits"
     assert_same(policy, reference, rows)
 
 
@@ -155,7 +155,7 @@ def test_a_model_that_does_not_take_rows_is_noticed() -> None:
     model.model.__class__ = Strict
     reference, policy, said = plainly(model), Policy(model), []
     rows = [row(length, seed) for seed, length in enumerate((15, 8))]
-    policy.verify(rows, CPU, said.append)
+    policy.verify(rows, said.append)
     assert len(said) == 2 and "fails on this model" in str(said[0]) and "row_starts" in str(said[0])
     assert_same(policy, reference, rows)
 
@@ -177,7 +177,8 @@ def test_attention_by_hand() -> None:
     query = torch.tensor([1.0, 1.0, 1.0, 1.0]).view(1, 1, 4, 1)
     key = torch.tensor([0.0, math.log(3), 5.0, 5.0]).view(1, 1, 4, 1)
     value = torch.tensor([8.0, 4.0, 1.0, 3.0]).view(1, 1, 4, 1)
-    out, _ = attend_rows(torch.nn.Module(), query, key, value, None, scaling=1.0, row_starts=(0, 2, 4))
+    out, _ = attend_rows(torch.nn.Module(), query, key, value, None, scaling=1.0, row_starts=(0, 2, 4),
+                         row_parents=(-1, -1))
     # row 1: 8, then 8/4 + 3 * 4/4 = 5; row 2 does not see row 1: 1, then (1 + 3) / 2 = 2
     torch.testing.assert_close(out.flatten(), torch.tensor([8.0, 5.0, 1.0, 2.0]))
 

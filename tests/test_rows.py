@@ -444,8 +444,11 @@ def test_unknown_columns(tmp_path: Path) -> None:
     assert "alpaca (instruction, output)" in str(finding.fix)
 
 
+ANSWERS = "sft or ppo or grpo or distill"
+
+
 @pytest.mark.parametrize(("row", "stages"), [
-    (ALPACA[0], "sft"), (OPENAI[0], "sft"), (TRL[0], "sft"), ({"text": "t"}, "pt"),
+    (ALPACA[0], ANSWERS), (OPENAI[0], ANSWERS), (TRL[0], ANSWERS), ({"text": "t"}, "pt"),
     (OPENAI[0] | {"label": True}, "kto"), (TRL[0] | {"label": False}, "kto"), (ALPACA[0] | {"kto_tag": True}, "kto"),
     ({"conversations": SHAREGPT[0]["conversations"][:1], "chosen": {}, "rejected": {}}, "rm or dpo"),
     ({"prompt": "p", "chosen": "a", "rejected": "b"}, "rm or dpo"),
@@ -455,7 +458,7 @@ def test_data_of_another_stage(tmp_path: Path, row: dict[str, Any], stages: str)
     path = save(tmp_path / "rows.json", [row] * 3)
     for stage in {"pt", "sft", "rm", "dpo", "kto"} - set(stages.split(" or ")):
         (finding,) = refused(path, stage=stage)
-        assert (finding.id, finding.where) == ("wrong-stage", f"{path}:1")
+        assert (finding.id, finding.where) == ("wrong-stage", f"{path} row 1")
         assert f"It is for stage {stages};" in str(finding.fix) and f"stage {stage} learns" in str(finding.message)
 
 

@@ -431,8 +431,8 @@ def _show(findings: list[Finding], terminal: Terminal) -> None:
     print_findings(findings, terminal)
 
 
-_RUN = ("Model", "Quantization", "Data", "Media", "Method", "Preference and reward", "Training", "Optimizer",
-        "Parallel", "Tracking", "Hub")
+_RUN = ("Model", "Quantization", "Data", "Media", "Method", "Loss", "Preference", "Reward", "Rollouts", "Training",
+        "Optimizer", "Parallel", "Tracking", "Hub")
 _DATA = ("Model", "Data", "Media", "Hub")
 """The groups of options that a run and its data can have."""
 
