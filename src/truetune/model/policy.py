@@ -177,8 +177,9 @@ class Policy:
     def _plain(self, batch: Batch, wants: Wants, beside: States | None) -> Outputs:
         """Whole logits of one row after the other, and log-softmax over them."""
         logp, tokens, values, seen = [], [], [], 0
+        more = {"output_hidden_states": True} if wants.values else {}
         for row in (collate([row]).to(batch.ids.device) for row in batch.sequences):
-            out = self.causal(input_ids=row.ids, use_cache=False, output_hidden_states=wants.values)
+            out = self.causal(input_ids=row.ids, use_cache=False, **more)
             logits = out.logits[0, row.sources].float() / self.temperature
             if wants.logp:
                 logp.append(logits.log_softmax(dim=-1).gather(1, row.targets[:, None])[:, 0])
