@@ -33,6 +33,8 @@ from truetune.steps import Plan, round_of, shuffle_seed
 TRAIN = "train"
 """The set that is learned from; those held out have names of their own, with this before it."""
 _MISMATCHED = " mismatched"
+_TOGETHER = 8
+"""Mismatched rows that are computed at once: without gradients even these take little memory."""
 
 
 class Lessons(Protocol):
@@ -95,16 +97,12 @@ class Offline:
         assert self.reference is not None
         mixed = Mismatched(rows, self.seed)
         said: list[tuple[torch.Tensor, torch.Tensor]] = []
-        training = self.policy.causal.training
-        self.policy.causal.eval()
-        size = 8
-        for first in range(0, len(numbers), size):
-            some = numbers[first : first + size]
+        for first in range(0, len(numbers), _TOGETHER):
+            some = numbers[first : first + _TOGETHER]
             batch = self.policy.lay_out([mixed[number] for number in some])
-            with torch.no_grad():
+            with self.policy.still():
                 policy = per_row(self.policy.log_probabilities(batch), batch)
             said.append((policy, per_row(self.reference.logp(set + _MISMATCHED, some, batch), batch)))
-        self.policy.causal.train(training)
         policy, reference = (torch.cat(pieces) for pieces in zip(*said, strict=True))
         return self.objective.known(policy, reference)
 

@@ -108,7 +108,7 @@ class Stream(_Sequences):
         return self._key
 
 
-class Mismatched(Sequence[Rendered]):
+class Mismatched(_Sequences):
     """The prompt of each row with the last answer of another one, a fixed way along in the set: what an answer is
     worth where it does not belong. Rows of the data, not of a batch or of a part that was read together, are mixed;
     with a single row there is nothing to mix, and it keeps its own."""
@@ -120,13 +120,7 @@ class Mismatched(Sequence[Rendered]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, number: int) -> Rendered: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Rendered]: ...
-    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
-        if isinstance(number, slice):
-            return [self[index] for index in range(*number.indices(len(self)))]
+    def _one(self, number: int) -> Rendered:
         return with_answer_of(self.rows[number], self.rows[(number + self._ahead) % len(self.rows)])
 
 

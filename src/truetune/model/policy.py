@@ -101,18 +101,25 @@ class Policy:
         return hidden(batch, batch.sources), self.head
 
     @contextmanager
-    def generating(self) -> Iterator[PreTrainedModel]:
-        """While entered the model is as transformers made it: its own attention, evaluation mode, no gradients, so that
-        it can `generate`. Not in inference mode: what a model keeps of it (rotary frequencies of a long prompt) could
-        take no part in training."""
+    def still(self) -> Iterator[None]:
+        """While entered, nothing is learned: evaluation mode, no gradients. Not inference mode: what a model keeps of
+        it (rotary frequencies of a long prompt) could take no part in training."""
         training = self.causal.training
-        self.causal.set_attn_implementation(self._own_attention)
         self.causal.eval()
         try:
             with torch.no_grad():
-                yield self.causal
+                yield
         finally:
             self.causal.train(training)
+
+    @contextmanager
+    def generating(self) -> Iterator[PreTrainedModel]:
+        """While entered the model is still, and as transformers made it, with its own attention: it can `generate`."""
+        self.causal.set_attn_implementation(self._own_attention)
+        try:
+            with self.still():
+                yield self.causal
+        finally:
             self._set_attention()
 
     def verify(self, rows: Sequence[Rendered], say: Say) -> None:

@@ -89,14 +89,8 @@ class Live:
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
-        causal = self.policy.causal
-        training = causal.training
-        causal.eval()
-        try:
-            with torch.no_grad(), self._off():  # pyright: ignore[reportGeneralTypeIssues]
-                yield
-        finally:
-            causal.train(training)
+        with self.policy.still(), self._off():  # pyright: ignore[reportGeneralTypeIssues]
+            yield
 
 
 class Kept:

@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import GenerationConfig
 
 from truetune.check.preflight import Preflight
@@ -273,14 +272,12 @@ def _told(error: Exception) -> Both:
 
 @contextmanager
 def _undisturbed(policy: Policy) -> Iterator[None]:
-    """While entered the model is in evaluation mode, without gradients; afterwards all is as before."""
-    random, training = random_state(), policy.causal.training
-    policy.causal.eval()
+    """While entered nothing is learned; afterwards all is as before, random numbers too."""
+    random = random_state()
     try:
-        with torch.no_grad():
+        with policy.still():
             yield
     finally:
-        policy.causal.train(training)
         set_random_state(random)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -198,7 +197,7 @@ class Rollouts:
         asks_policy = self.round.steps > 1 or objective.wants.values
         said: list[Outputs] = []
         beside: list[torch.Tensor] = []
-        with _still(self.policy):
+        with self.policy.still():
             for some in _pieces(answers) if asks_policy or objective.reference else ():
                 batch = self.policy.lay_out(some)
                 if asks_policy:
@@ -267,18 +266,6 @@ def tokens_at_once(policy: Policy) -> int:
     token = 2 * values["num_hidden_layers"] * (values.get("num_key_value_heads") or heads) * width
     room = SHARE / 2 * free_bytes(policy.causal.device)  # what is held is copied while it grows
     return max(1, int(room / (token * policy.causal.dtype.itemsize)))
-
-
-@contextmanager
-def _still(policy: Policy) -> Iterator[None]:
-    """While entered, nothing is learned."""
-    training = policy.causal.training
-    policy.causal.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        policy.causal.train(training)
 
 
 def _answer_of(row: Rendered) -> np.ndarray:
