@@ -27,10 +27,10 @@ from truetune.options import GROUPS, OPTIONS, Config, Option
 from truetune.options.read import as_yaml, read_config
 
 CONFIG, STATE, CHECK, EVENTS, LOG = "config.yaml", "state", "check.json", "events.jsonl", "trainer_log.jsonl"
-_WRITTEN = (EVENTS, LOG, "training_loss.png", "all_results.json", "train_results.json", "eval_results.json",
-            "environment.json", "README.md", "report.md", "report.html", "training_steps.png", "probes.json",
-            "failed_batch.jsonl", "truetune.json", "adapter_config.json",
-            "adapter_model.safetensors", "model.safetensors", "model-?????-of-?????.safetensors",
+_WRITTEN = (EVENTS, LOG, "training_*.png", "all_results.json", "train_results.json", "eval_results.json",
+            "predict_results.json", "generated_predictions.jsonl", "environment.json", "README.md", "report.md",
+            "report.html", "probes.json", "failed_batch.jsonl", "truetune.json", "reference", "adapter_config.json",
+            "adapter_model.safetensors", "value_head.safetensors", "model.safetensors", "model-?????-of-?????.safetensors",
             "model.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
             "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
             "merges.txt", "added_tokens.json")
@@ -362,6 +362,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _clear(folder: Path) -> None:
     """Delete what a run has written. config.yaml is replaced, not deleted: killed in between, this is still a run."""
     for path in (path for pattern in _WRITTEN for path in folder.glob(pattern)):
-        path.unlink()
+        remove_folder(path) if path.is_dir() else path.unlink()
     for path in checkpoints(folder):
         remove_folder(path)

@@ -7,7 +7,7 @@ own. A row is then a path through segments; positions go on counting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -102,6 +102,19 @@ def collate(rows: Sequence[Rendered], share: bool = False) -> Batch:
         ends=torch.from_numpy(np.array([path[-1] for path in paths])),
         sequences=tuple(rows),
     )
+
+
+def neighbours(lengths: Iterable[int], most: int = 8192) -> Iterator[range]:
+    """The numbers of rows of these lengths, neighbours together, as many as have `most` tokens; one at least. By itself
+    enough to keep a processor busy where nothing is learned, in little memory."""
+    first = last = tokens = 0
+    for last, length in enumerate(lengths):
+        if tokens + length > most and last > first:
+            yield range(first, last)
+            first, tokens = last, 0
+        tokens += length
+    if tokens:
+        yield range(first, last + 1)
 
 
 def _groups(rows: Sequence[Rendered], share: bool) -> Iterator[list[Rendered]]:

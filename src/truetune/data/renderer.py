@@ -78,6 +78,10 @@ class Rendered:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def answered(self, answer: Sequence[int] | np.ndarray) -> Rendered:
+        """The row up to its last answer, with another answer, which alone is learned."""
+        return answered(self.ids[: self.runs[-1].first], answer, self.place, self.label)
+
     @property
     def weights(self) -> np.ndarray:
         """(T,) float32."""
@@ -89,6 +93,13 @@ class Rendered:
     @property
     def where(self) -> str:
         return str(self.place)
+
+
+def answered(prompt: Sequence[int] | np.ndarray, answer: Sequence[int] | np.ndarray, place: Place = NOWHERE,
+             label: bool | None = None) -> Rendered:
+    """The ids of a prompt and of an answer, which is learned, as a row."""
+    run = Run(len(prompt), len(prompt) + len(answer), 1.0)
+    return Rendered(np.concatenate([prompt, answer]).astype(np.int32), (run,), place=place, label=label)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 
 from truetune.data.mix import hold_out
-from truetune.data.renderer import Rendered, Run
+from truetune.data.renderer import Rendered
 from truetune.data.store import FLAGS, Store
 
 _SAMPLE = 1000
@@ -125,10 +125,8 @@ class Mismatched(_Sequences):
 
 
 def with_answer_of(row: Rendered, other: Rendered) -> Rendered:
-    """The prompt of `row`, up to its last answer, with the last answer of `other`, which alone is learned."""
-    first, answer = row.runs[-1].first, other.ids[other.runs[-1].first : other.runs[-1].last]
-    return Rendered(np.concatenate([row.ids[:first], answer]), (Run(first, first + len(answer), 1.0),),
-                    place=row.place, label=row.label)
+    """`row` with the last answer of `other`."""
+    return row.answered(other.ids[other.runs[-1].first : other.runs[-1].last])
 
 
 def groups_of(store: Store) -> np.ndarray:

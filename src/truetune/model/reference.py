@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from truetune.data.batches import Batch
+from truetune.data.batches import Batch, neighbours
 from truetune.data.renderer import Rendered
 from truetune.files import remove_folder, write_json
 from truetune.findings import Both, Say
@@ -32,8 +32,6 @@ from truetune.steps import round_of
 
 FOLDER = "reference"
 """In the run folder: what was kept."""
-_TOKENS = 8192
-"""Of a batch that is computed to be kept: enough to keep two cores busy."""
 
 
 Way = Literal["none", "adapters off", "kept", "second model"]
@@ -136,17 +134,13 @@ def keep(folder: Path, key: str, sets: Mapping[str, Sequence[Rendered]], policy:
 def _compute(target: Path, rows: Sequence[Rendered], reference: Live) -> None:
     """Write the log-probabilities of `rows`, several computed at once; neighbours, which may share a prompt."""
     learned = np.array([np.count_nonzero(row.weights[1:]) for row in rows], dtype=np.int64)
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(learned)])
     np.save(target.with_name(f"{target.name}.starts.npy"), starts)
     values = np.lib.format.open_memmap(target.with_name(f"{target.name}.npy"), mode="w+", dtype=np.float32,
                                        shape=(int(starts[-1]),))
-    first = 0
-    while first < len(rows):
-        last = first + max(1, int(np.searchsorted(np.cumsum(lengths[first:]), _TOKENS, side="right")))
-        batch = reference.policy.lay_out([rows[number] for number in range(first, last)])
-        values[starts[first] : starts[last]] = reference.logp("", (), batch).float().cpu().numpy()
-        first = last
+    for numbers in neighbours(map(len, rows)):
+        batch = reference.policy.lay_out([rows[number] for number in numbers])
+        values[starts[numbers.start] : starts[numbers.stop]] = reference.logp("", (), batch).float().cpu().numpy()
     values.flush()
 
 

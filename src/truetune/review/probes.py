@@ -33,12 +33,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import GenerationConfig
 
 from truetune.check.preflight import Preflight
 from truetune.checkpoint import random_state, set_random_state
-from truetune.data.renderer import Rendered, Renderer, Run
+from truetune.data.renderer import Rendered, Renderer, answered
 from truetune.data.rows import Rows, Stream
 from truetune.files import write_json
 from truetune.findings import Both, Problem, Say
@@ -289,13 +288,9 @@ def _ask(interview: Interview, policy: Policy) -> Answers:
     answers = [{"text": str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), "ended": ids[-1] in ends,
                 "ids": ids} for ids in said]
     first = interview.before.answers if interview.before else answers
-    kept = [_with_answer(probe.ids, answer["ids"]) for probe, answer in zip(probes, first, strict=True)
+    kept = [answered(probe.ids, answer["ids"]) for probe, answer in zip(probes, first, strict=True)
             if probe.about != "yours"]
     return Answers(answers, _mean_loss(interview.sample, policy), _mean_loss(kept, policy), time.perf_counter() - began)
-
-
-def _with_answer(prompt: list[int], answer: list[int]) -> Rendered:
-    return Rendered(np.array(prompt + answer, dtype=np.int32), (Run(len(prompt), len(prompt) + len(answer), 1.0),))
 
 
 def _mean_loss(rows: Sequence[Rendered], policy: Policy) -> float:

@@ -17,9 +17,8 @@ from transformers import GenerationConfig
 
 from truetune.check.preflight import Preflight
 from truetune.checkpoint import Means
-from truetune.data.batches import Batch
+from truetune.data.batches import Batch, neighbours
 from truetune.data.renderer import Rendered
-from truetune.data.renderer import Run as Span
 from truetune.lesson import Lesson
 from truetune.model.memory import SHARE, free_bytes
 from truetune.model.policy import Policy
@@ -32,9 +31,6 @@ from truetune.rollout.rewards import Answered, Reward, score
 from truetune.serve.engine import sampling
 from truetune.serve.generate import complete
 from truetune.steps import Plan, round_of
-
-_TOKENS = 8192
-"""That are computed together where nothing is learned: enough to keep a processor busy."""
 
 
 @dataclass
@@ -130,7 +126,7 @@ class Rollouts:
         prompts = state["prompts"].tolist()
         own = torch.split(state["ids"], state["lengths"].tolist())
         rows = [self.train[number] for number in prompts for _ in range(len(own) // len(prompts))]
-        answers = [_with_answer(row, ids.numpy()) for row, ids in zip(rows, own, strict=True)]
+        answers = [row.answered(ids.numpy()) for row, ids in zip(rows, own, strict=True)]
         columns = {name.removeprefix("column."): self._on_device(column) for name, column in state.items()
                    if name.startswith("column.")}
         self._written = Written(int(state["round"]), prompts, answers, columns)
@@ -168,7 +164,7 @@ class Rollouts:
         with self.policy.generating() as causal:
             said = complete(causal, prompts, generation, self.at_once, self.stop)
         ends = set(self.renderer.stop_ids())
-        whole = [_with_answer(row, np.array(ids, dtype=np.int32)) for row, ids in zip(each, said, strict=True)]
+        whole = [row.answered(ids) for row, ids in zip(each, said, strict=True)]
         return whole, torch.tensor([float(ids[-1] in ends) for ids in said])
 
     def _score(self, rows: Sequence[Rendered], answers: Sequence[Rendered], each: int) -> torch.Tensor:
@@ -198,8 +194,8 @@ class Rollouts:
         said: list[Outputs] = []
         beside: list[torch.Tensor] = []
         with self.policy.still():
-            for some in _pieces(answers) if asks_policy or objective.reference else ():
-                batch = self.policy.lay_out(some)
+            for numbers in neighbours(map(len, answers)) if asks_policy or objective.reference else ():
+                batch = self.policy.lay_out([answers[number] for number in numbers])
                 if asks_policy:
                     said.append(self.policy.outputs(batch, objective.wants))
                 if objective.reference:
@@ -271,23 +267,6 @@ def tokens_at_once(policy: Policy) -> int:
 def _answer_of(row: Rendered) -> np.ndarray:
     """The ids of the last answer of a row."""
     return row.ids[row.runs[-1].first : row.runs[-1].last]
-
-
-def _with_answer(row: Rendered, answer: np.ndarray) -> Rendered:
-    """The prompt of a row, with another answer, which alone is learned."""
-    first = row.runs[-1].first
-    return Rendered(np.concatenate([row.ids[:first], answer.astype(np.int32)]),
-                    (Span(first, first + len(answer), 1.0),), place=row.place)
-
-
-def _pieces(rows: Sequence[Rendered]) -> Iterator[Sequence[Rendered]]:
-    """Neighbours of about `_TOKENS` tokens together."""
-    ends, first = np.cumsum([len(row) for row in rows]), 0
-    while first < len(rows):
-        before = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + _TOKENS, side="right")))
-        yield rows[first:last]
-        first = last
 
 
 def _joined(pieces: Sequence[torch.Tensor | None]) -> torch.Tensor | None:

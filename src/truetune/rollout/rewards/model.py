@@ -144,14 +144,11 @@ def share_frozen(causal: PreTrainedModel, policy: PreTrainedModel) -> None:
 
 def _value_head(causal: PreTrainedModel, folders: Sequence[Path], name: str) -> torch.nn.Linear:
     """The value head in the first of `folders` that has one."""
-    folder = next((folder for folder in folders if (folder / FILE).is_file()), None)
-    if folder is None:
+    head = load_value_head(causal, folders)
+    if head is None:
         raise problem("no-value-head", Both(f"{name} has no {FILE}, so it gives no scores.",
                                             f"{name} 里没有 {FILE}，无法打分。"),
                       fix=Both("Name what stage rm has written.", "请填写 stage: rm 训练得到的文件夹。"))
-    width = causal.config.get_text_config().hidden_size
-    head = torch.nn.Linear(width, 1, device=causal.device, dtype=torch.float32)
-    load_value_head(head, folder)
     return head
 
 
