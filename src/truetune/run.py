@@ -30,8 +30,8 @@ CONFIG, STATE, CHECK, EVENTS, LOG = "config.yaml", "state", "check.json", "event
 _WRITTEN = (EVENTS, LOG, "training_*.png", "all_results.json", "train_results.json", "eval_results.json",
             "predict_results.json", "generated_predictions.jsonl", "environment.json", "README.md", "report.md",
             "report.html", "probes.json", "failed_batch.jsonl", "truetune.json", "reference", "adapter_config.json",
-            "adapter_model.safetensors", "value_head.safetensors", "model.safetensors", "model-?????-of-?????.safetensors",
-            "model.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
+            "adapter_model.safetensors", "value_head.safetensors", "model.safetensors",
+            "model-?????-of-?????.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
             "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
             "merges.txt", "added_tokens.json")
 """What a run writes besides checkpoints: what overwriting deletes, and nothing else (config.yaml, state and check.json

@@ -16,7 +16,8 @@ from truetune.files import write_json
 from truetune.findings import Both, Finding, refuse, spoken, worst_first
 from truetune.interrupt import Interrupts
 from truetune.lessons import Lessons, make_lessons
-from truetune.model.load import cast_weights, fingerprint, load_model
+from truetune.model.base import load_base
+from truetune.model.load import cast_weights, fingerprint
 from truetune.model.memory import bound_kernel_caches, fits
 from truetune.model.methods import METHODS, switch_off_dropout, trainable
 from truetune.model.policy import Policy
@@ -78,7 +79,7 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
     torch.backends.cuda.matmul.allow_tf32 = bool(config.tf32)
     method, objective = METHODS[config.finetuning_type], OBJECTIVES[config.stage](config)
     # Whole weights are loaded as they were saved, so that their master copies lose nothing, and cast afterwards.
-    causal = load_model(ready.base, precision.dtype if method.adapter else "auto", device)
+    causal = load_base(ready.base, config, precision.dtype if method.adapter else "auto", device)
     model = method.prepare(causal, config, ready.base)
     if not objective.dropout:
         switch_off_dropout(model)

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from truetune.data.template import make_renderer, settle_template
 from truetune.files import write_folder
 from truetune.findings import WRONG_OPTIONS, Both, Say, problem, refuse
+from truetune.model.base import load_base
 from truetune.model.find import find_model, load_tokenizer
-from truetune.model.load import cast_weights, fingerprint, load_model, put_adapter, require_base
+from truetune.model.load import cast_weights, fingerprint, put_adapter, require_base
 from truetune.options import Config
 from truetune.report import write_card
 from truetune.serve.engine import inference_dtype
@@ -40,7 +41,7 @@ def export(config: Config, say: Say) -> Path:
         require_base(adapter, base)  # before minutes are spent on loading the base
     start = time.perf_counter()
     dtype = inference_dtype(config, base)
-    model = load_model(base, torch.float32, torch.device("cpu"))
+    model = load_base(base, config, torch.float32, torch.device("cpu"))
     tokenizer, trained = load_tokenizer(base), base
     for adapter in adapters:
         model = put_adapter(model, adapter, base).merge_and_unload()  # pyright: ignore[reportCallIssue]

@@ -1,4 +1,5 @@
-"""What the options alone can tell: which exclude or need each other (`table`, as data), and which depend on others.
+"""What the options alone can tell: which exclude or need each other (`table`: data, a file a subject), and which depend
+on others.
 
 Known without model, data or torch: `truetune check --static` is this. Imports options, and the names of templates.
 """
@@ -9,8 +10,9 @@ from collections.abc import Callable
 
 from truetune.findings import Both, Finding, Words, worst_first
 from truetune.options import OPTIONS, Config, Option
+from truetune.rules.ask import is_set, writes
 from truetune.rules.rule import Rule
-from truetune.rules.table import RULES, is_set, writes
+from truetune.rules.table import RULES
 
 __all__ = ["DERIVED", "RULES", "Rule", "apply_rules", "derive"]
 

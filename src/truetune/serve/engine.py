@@ -20,8 +20,9 @@ from truetune.data.renderer import Renderer
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
 from truetune.findings import Both, Say, refuse
+from truetune.model.base import load_base
 from truetune.model.find import find_model, load_tokenizer
-from truetune.model.load import load_model, put_adapter
+from truetune.model.load import put_adapter
 from truetune.model.precision import pick_device
 from truetune.options import Config
 from truetune.serve.generate import When, complete
@@ -86,7 +87,7 @@ def load_engine(config: Config, say: Say) -> Engine:
     base = find_model(config.model_name_or_path, config, say)
     tokenizer, trained = load_tokenizer(base), base
     device = pick_device(config)
-    model = load_model(base, inference_dtype(config, base), device)
+    model = load_base(base, config, inference_dtype(config, base), device)
     if config.adapter_name_or_path:
         adapter = Path(config.adapter_name_or_path[0])
         model = put_adapter(model, adapter, base).eval()
