@@ -35,10 +35,10 @@ DIFFERENT_ON_PURPOSE = {  # name: (there, here, why)
     "bf16": (False, None, "unset: the faster safe precision is measured"),
     "fp16": (False, None, "unset: the faster safe precision is measured"),
     # LLaMA-Factory turns it on, and everybody pays a third of the speed. Here: where it is needed.
-    "disable_gradient_checkpointing": (False, None, "unset: only where the batch would not fit, which is measured"),
+    "disable_gradient_checkpointing": (False, None, "unset: only where the batch would not fit"),
     "neat_packing": (False, None, "unset: packing decides, which is always of this kind; pt joins texts"),
     # What has no effect here has the value of what is done anyway, so that asking for that is no news.
-    "use_reentrant_gc": (True, False, "layers are always computed again the newer way"),
+    "use_reentrant_gc": (True, False, "PyTorch recommends the newer way, which gives the same numbers"),
     "include_num_input_tokens_seen": ("no", True, "tokens are always counted"),
     "metric_for_best_model": (None, "eval_loss", "the evaluation loss is what is compared"),
     "greater_is_better": (None, False, "a lower loss is better"),
@@ -54,7 +54,11 @@ OURS = {
     "num_generations": 8, "steps_per_generation": None, "num_iterations": 1, "beta": 0.0, "epsilon": 0.2,
     "epsilon_high": None, "loss_type": "dapo", "scale_rewards": "group", "baseline": "group",
     "importance_sampling_level": "token", "mask_truncated_completions": False, "before_after": True,
-    "probe_prompts": (),
+    "probe_prompts": (), "export_base": None, "optimizer_in_backward": False, "l1_lambda": 0.0, "l2_lambda": 0.0, "init_lora_weights": "default", "adalora_init_r": None, "adalora_tinit": 0,
+    "adalora_tfinal": 0, "adalora_deltaT": 1, "adalora_orth_reg_weight": 0.5, "num_virtual_tokens": 20,
+    "prompt_tuning_init_text": None, "prefix_projection": False, "encoder_hidden_size": None, "bottleneck_size": 64,
+    "bottleneck_target": ("attention", "mlp"), "num_expand": 8,
+    "rope_factor": None, "attention_dropout": None, "activation_offload": False,
 }
 EMPTY = (None, (), {}, "")
 """What is nothing there and here: a comma string is a tuple here, and a mapping is never None."""
@@ -231,7 +235,7 @@ def test_help_is_drawn_from_the_schema(monkeypatch: pytest.MonkeyPatch):
     assert "--learning_rate  [a number > 0; default 5e-05]" in basic
     assert "--learning_rate  [数 > 0；默认 5e-05]" in chinese
     assert "--top_p  [a number > 0 and <= 1; default 0.7]" in everything
-    assert "--finetuning_type (= use_lora true|false)  [lora|oft|freeze|full; default lora]" in basic
+    assert "--finetuning_type (= use_lora true|false)  [lora|oft|freeze|full|adalora|" in basic
     assert "--dataloader_num_workers  No effect here: rows are tokenised before training" in everything
 
 

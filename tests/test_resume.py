@@ -416,6 +416,11 @@ def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(copy: Path, tiny:
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_bytes(content)
     overwrite = dict(output_dir=copy, overwrite_output_dir=True, num_train_epochs=1, save_strategy="no")
+    other_stages = ["value_head.safetensors", "generated_predictions.jsonl", "predict_results.json",
+                    "training_reward.png", "reference/key.json"]
+    for name in other_stages:
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text("of the run before", encoding="utf-8")
 
     before = snapshot(copy)
     assert main(command(tiny, tmp_path / "nowhere.json", **overwrite)) == 1
@@ -424,7 +429,7 @@ def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(copy: Path, tiny:
     assert main(command(tiny, data, **overwrite)) == 0
     after = snapshot(copy)
     assert {name: after[name] for name in strangers} == strangers
-    assert not checkpoints(copy)
+    assert not checkpoints(copy) and not set(other_stages) & set(after) and not (copy / "reference").exists()
     assert [step for step, *_ in trajectory(copy)] == [1, 2, 3]
 
     words = [word for word in command(tiny, data, **overwrite) if not word.startswith("--model")]

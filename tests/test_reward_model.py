@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from test_train import run
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from truetune.data.batches import collate
+from truetune.data.batches import collate, neighbours
 from truetune.data.messages import Place
 from truetune.data.renderer import Rendered, Run
 from truetune.model.find import load_tokenizer
@@ -136,8 +137,8 @@ def judge(folder: Path, base: Path, method: str) -> tuple[Policy, torch.nn.Linea
     causal = load_model(base if adapter else folder, torch.float32, CPU)
     if adapter:
         put_adapter(causal, folder, base)
-    head = torch.nn.Linear(causal.config.hidden_size, 1)
-    load_value_head(head, folder)
+    head = load_value_head(causal, [folder])
+    assert head is not None
     return Policy(causal), head
 
 
@@ -204,6 +205,6 @@ def test_scores_of_many_rows(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     rows = [row for number in range(3) for row in pair(number, [5, 6, 7], [8] * (number + 1), [9, 10])]
     together = score(policy, head, rows)
     assert causal.training and policy.value_head is None and not together.requires_grad
-    monkeypatch.setattr("truetune.model.value._TOKENS", 7)
+    monkeypatch.setattr("truetune.model.value.neighbours", partial(neighbours, most=7))
     torch.testing.assert_close(score(policy, head, rows), together, rtol=1e-4, atol=1e-5)
     assert len(score(policy, head, [])) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from truetune.options import Config
+from truetune.options.kinds import KINDS
 from truetune.options.read import read_config
 from truetune.rules import RULES, apply_rules
 
@@ -16,6 +17,29 @@ TWO = f"{MODEL} dataset=a,b {FOLDER}"
 FULL = f"{RUN} finetuning_type=full learning_rate=2e-5"
 HELD = f"{RUN} val_size=0.1 eval_strategy=steps"
 GRPO = f"{RUN} stage=grpo reward_funcs=exact_number per_device_train_batch_size=8"
+
+METHOD_OPTIONS = [(name, value, more) for name, value, more in (
+    ("additional_target", "norm", ""), ("lora_rank", 16, ""), ("lora_alpha", 16, ""), ("lora_dropout", 0.1, ""),
+    ("lora_target", "up_proj", ""), ("use_rslora", "true", ""), ("use_dora", "true", ""), ("pissa_init", "true", ""),
+    ("pissa_iter", 4, "pissa_init=true"), ("pissa_convert", "true", "pissa_init=true"),
+    ("init_lora_weights", "gaussian", ""), ("loraplus_lr_ratio", 4, ""),
+    ("loraplus_lr_embedding", 1e-5, "loraplus_lr_ratio=4"), ("freeze_trainable_layers", 3, ""),
+    ("freeze_trainable_modules", "mlp", ""), ("freeze_extra_modules", "norm", ""), ("use_llama_pro", "true", ""),
+    ("adalora_init_r", 16, ""), ("adalora_tinit", 2, ""), ("adalora_tfinal", 2, ""), ("adalora_deltaT", 2, ""),
+    ("adalora_orth_reg_weight", 0.1, ""), ("oft_rank", 8, ""), ("oft_block_size", 64, ""), ("oft_target", "up_proj", ""),
+    ("module_dropout", 0.1, ""), ("num_virtual_tokens", 8, ""), ("prefix_projection", "true", ""),
+    ("encoder_hidden_size", 64, "prefix_projection=true"), ("prompt_tuning_init_text", "Answer", ""),
+    ("bottleneck_size", 8, ""), ("bottleneck_target", "mlp", ""))]
+"""Options of some methods only: a value, and what else it needs."""
+
+
+def _method_with(name: str) -> str:
+    return next(method for method, kind in KINDS.items() if name in kind.options)
+
+
+def _method_without(name: str) -> str:
+    return "bottleneck" if name not in KINDS["bottleneck"].options else "oft"
+
 
 CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("model-missing", "model_name_or_path", "train", f"{DATA} {FOLDER}", RUN),
@@ -70,13 +94,32 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
      f"{RUN} overwrite_output_dir=true resume_from_checkpoint=FALSE"),
     ("no-layers", "freeze_trainable_layers", "train", f"{RUN} finetuning_type=freeze freeze_trainable_layers=0",
      f"{RUN} finetuning_type=freeze freeze_trainable_layers=0 freeze_extra_modules=norm"),
-    ("adapter-without-lora", "adapter_name_or_path", "train", f"{RUN} finetuning_type=full adapter_name_or_path=a",
-     f"{RUN} finetuning_type=lora adapter_name_or_path=a"),
-    ("many-adapters", "adapter_name_or_path", "chat", f"{MODEL} adapter_name_or_path=a,b",
-     f"{MODEL} adapter_name_or_path=a"),
+    ("adapter-and-whole", "adapter_name_or_path", "train", f"{RUN} finetuning_type=full adapter_name_or_path=a",
+     f"{RUN} finetuning_type=lora adapter_name_or_path=a,b"),
+    ("adapter-final", "adapter_name_or_path", "train", f"{RUN} finetuning_type=p_tuning adapter_name_or_path=a",
+     f"{RUN} finetuning_type=loha adapter_name_or_path=a"),
+    ("nothing-merged", "create_new_adapter", "train", f"{RUN} create_new_adapter=true",
+     f"{RUN} create_new_adapter=true adapter_name_or_path=a"),
+    *(("other-method", name, "train", f"{RUN} finetuning_type={_method_without(name)} {name}={value}",
+       f"{RUN} finetuning_type={_method_with(name)} {more} {name}={value}") for name, value, more in METHOD_OPTIONS),
+    ("init-quantized", "init_lora_weights", "train", f"{RUN} pissa_init=true quantization_bit=4",
+     f"{RUN} init_lora_weights=gaussian quantization_bit=4"),
+    ("init-twice", "init_lora_weights", "train", f"{RUN} pissa_init=true init_lora_weights=olora",
+     f"{RUN} init_lora_weights=olora"),
+    ("dora-begins", "use_dora", "train", f"{RUN} use_dora=true pissa_init=true", f"{RUN} use_dora=true"),
+    ("rank-odd", "lora_rank", "train", f"{RUN} init_lora_weights=orthogonal lora_rank=7", f"{RUN} lora_rank=7"),
+    ("adalora-rank", "adalora_init_r", "train", f"{RUN} finetuning_type=adalora adalora_init_r=8",
+     f"{RUN} finetuning_type=adalora adalora_init_r=9"),
+    ("oft-blocks", "oft_block_size", "train", f"{RUN} finetuning_type=oft oft_rank=8 oft_block_size=64",
+     f"{RUN} finetuning_type=oft oft_block_size=64"),
+    ("oft-blocks", "oft_rank", "train", f"{RUN} finetuning_type=oft oft_block_size=0",
+     f"{RUN} finetuning_type=oft oft_rank=8 oft_block_size=0"),
+    ("prefix-network", "encoder_hidden_size", "train",
+     f"{RUN} finetuning_type=prefix_tuning encoder_hidden_size=64", RUN),
+    ("virtual-rows", "finetuning_type", "train", f"{RUN} finetuning_type=prompt_tuning", RUN),
+    ("virtual-checkpointing", "gradient_checkpointing", "train",
+     f"{RUN} finetuning_type=prefix_tuning gradient_checkpointing=true", f"{RUN} gradient_checkpointing=true"),
     ("no-tracker", "report_to", "train", f"{RUN} report_to=wandb", f"{RUN} report_to=none"),
-    ("lora-option", "finetuning_type", "train", f"{RUN} finetuning_type=full lora_rank=16",
-     f"{RUN} finetuning_type=full lora_rank=8"),  # 8 is the default: a run's config.yaml holds it, and nobody chose it
     ("high-rate", "learning_rate", "train", f"{RUN} finetuning_type=full learning_rate=2e-4",
      f"{RUN} finetuning_type=full learning_rate=2e-5"),
     ("low-rate", "learning_rate", "train", f"{RUN} learning_rate=1e-5", f"{RUN} learning_rate=2e-5"),
@@ -103,20 +146,12 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
      f"{RUN} image_max_pixels=100 image_min_pixels=99"),
     ("pixels", "video_max_pixels", "data", f"{RUN} video_max_pixels=99 video_min_pixels=100",
      f"{RUN} video_max_pixels=100 video_min_pixels=99"),
-    ("method-later", "finetuning_type", "train", f"{RUN} finetuning_type=oft", f"{RUN} finetuning_type=lora"),
-    ("lora-variant", "finetuning_type", "train", f"{FULL} use_dora=true", f"{RUN} use_dora=true"),
-    ("freeze-option", "finetuning_type", "train", f"{RUN} freeze_trainable_layers=3",
-     f"{RUN} finetuning_type=freeze freeze_trainable_layers=3"),
     ("quantized-full", "quantization_bit", "train", f"{FULL} quantization_bit=4", f"{RUN} quantization_bit=4"),
     ("quantized-twice", "fp8", "train", f"{RUN} fp8=true quantization_bit=4", f"{RUN} fp8=true"),
     ("quantized-map", "quantization_device_map", "train", f"{RUN} quantization_device_map=auto", RUN),
     ("dropout-high", "lora_dropout", "train", f"{RUN} lora_dropout=0.4", f"{RUN} lora_dropout=0.3"),
     ("rank-high", "lora_rank", "train", f"{RUN} lora_rank=513", f"{RUN} lora_rank=512"),
     ("few-targets", "lora_target", "train", f"{RUN} lora_target=q_proj,v_proj", f"{RUN} lora_target=q_proj,up_proj"),
-    ("llama-pro-full", "use_llama_pro", "train", f"{FULL} use_llama_pro=true",
-     f"{RUN} finetuning_type=freeze use_llama_pro=true"),
-    ("pissa-reference", "pissa_init", "train", f"{RUN} stage=dpo pissa_init=true",
-     f"{RUN} stage=dpo pissa_init=true pref_loss=simpo"),
     ("rate-diverges", "learning_rate", "train", f"{RUN} learning_rate=0.1", f"{RUN} learning_rate=5e-3"),
     ("very-high-rate", "learning_rate", "train", f"{RUN} learning_rate=6e-3", f"{RUN} learning_rate=5e-3"),
     ("tiny-rate", "learning_rate", "train", f"{FULL} learning_rate=1e-8", f"{FULL} learning_rate=1e-6"),
@@ -205,7 +240,7 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("fp16-on-cpu", "fp16", "train", f"{RUN} fp16=true use_cpu=true", f"{RUN} bf16=true use_cpu=true"),
     ("output-is-model", "output_dir", "train", f"model_name_or_path=m/ {DATA} output_dir=m", RUN),
 ]
-LATER = {"not-offered", "no-effect", "method-later", "optimizer-later"}
+LATER = {"not-offered", "no-effect", "virtual-rows", "optimizer-later"}
 """What is said of things that are not done yet, beside what the rules say of them."""
 
 

@@ -24,6 +24,7 @@ from truetune.findings import (
     status_of,
     worst_first,
 )
+from truetune.hush import hush_libraries
 
 if TYPE_CHECKING:
     from truetune.check.suggest import Suggestion
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter must not end a run
     chinese = _terminal_is_chinese()
+    hush_libraries()
     try:
         chinese, words = _language(list(sys.argv[1:] if arguments is None else arguments), chinese)
         return _dispatch(words, chinese)
@@ -379,6 +381,16 @@ def _export(arguments: list[str], chinese: bool) -> int:
     return OK
 
 
+def _expand(arguments: list[str], chinese: bool) -> int:
+    config, findings = _configure(arguments, "expand")
+    terminal = _terminal(chinese)
+    _show([finding for finding in findings if finding.severity != "info"], terminal)
+    from truetune.export.expand import expand
+
+    expand(config, terminal.say)
+    return OK
+
+
 def _from_run(arguments: list[str]) -> list[str]:
     """`truetune chat M`: M may be a run folder, one of its checkpoints, or any model."""
     if not arguments or arguments[0].startswith("-") or arguments[0].endswith((".yaml", ".yml", ".json")):
@@ -489,6 +501,10 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
                          "把建议的 learning_rate 写入 run.yaml"))),
     "chat": Verb(_chat, "talk to a model, an adapter or a run folder", "与模型、适配器或运行文件夹对话",
                  ("Model", "Quantization", "Hub", "Generation", "Serving")),
+    "expand": Verb(_expand, "add blocks to a model that change nothing at first, to train only those (LLaMA Pro)",
+                   "给模型插入起初不改变输出的新块，之后只训练它们（LLaMA Pro）", ("Model", "Hub"), own=(
+                       ("num_expand=8", "how many; it has to divide the number of layers", "插入多少个，必须能整除层数"),
+                       ("output_dir=D", "where the larger model is written", "扩展后的模型写到哪里"))),
     "export": Verb(_export, "merge an adapter into its model, for serving", "把适配器合并进模型，用于部署",
                    ("Model", "Quantization", "Hub", "Export")),
     "explain": Verb(_explain, "what an option or a word of the log means, which way to turn it, what it costs",

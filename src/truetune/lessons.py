@@ -19,8 +19,11 @@ from truetune.data.rows import Mismatched, Rows, Stream
 from truetune.findings import WRONG_OPTIONS, Both, Say, problem
 from truetune.lesson import Lesson
 from truetune.model.find import find_model, load_tokenizer
-from truetune.model.load import fingerprint, load_model, put_adapter
+from truetune.model.adapters import adapters_of, put_adapters, virtual_of
+from truetune.model.base import load_base, load_in
+from truetune.model.load import fingerprint
 from truetune.model.policy import Policy
+from truetune.model.quantize import Codes
 from truetune.model.reference import FOLDER, Live, Reference, keep, way_of
 from truetune.objectives import Objective
 from truetune.objectives.objective import per_row
@@ -151,6 +154,7 @@ def make_reference(config: Config, ready: Preflight, objective: Objective, polic
         case "kept":
             sets = sets_of(ready.train, ready.held_out, objective, shuffle_seed(config))
             told = [fingerprint(ready.base), named, *config.adapter_name_or_path, str(policy.causal.dtype),
+                    str(Codes.of(config)), config.ref_model_quantization_bit,
                     *(rows.hash() for rows in (ready.train, *ready.held_out.values())), objective.mismatched]
             key = sha256(json.dumps(told).encode()).hexdigest()[:16]
             return keep(run.folder / FOLDER, key, sets,
@@ -172,10 +176,13 @@ def other_model(named: str | None, config: Config, ready: Preflight, objective: 
             f"{named} 与 {config.model_name_or_path} 的词表不同，概率无法比较。"), option=option,
             where=config.origin(option), status=WRONG_OPTIONS,
             fix=Both("Name a model of the same family.", "请换一个词表相同的同系列模型。"))
-    causal = load_model(base, policy.causal.dtype, policy.causal.device)
-    for adapter in getattr(config, f"{option}_adapters") if named else config.adapter_name_or_path:
-        put_adapter(causal, Path(adapter), base)
-    causal.requires_grad_(False)
-    other = Policy(causal, fast=len(policy.ways) > 1, shares=objective.shares, temperature=objective.temperature)
+    dtype, device = policy.causal.dtype, policy.causal.device
+    bits = Codes.plain(config.ref_model_quantization_bit if option == "ref_model" else None)
+    causal = load_in(bits, base, dtype, device, f"{option}_quantization_bit") if named else \
+        load_base(base, config, dtype, device)
+    adapters = list(map(Path, getattr(config, f"{option}_adapters"))) if named else adapters_of(config)
+    model = put_adapters(causal, adapters, base) if adapters else causal
+    model.requires_grad_(False)
+    other = Policy(causal, outer=virtual_of(model), fast=len(policy.ways) > 1, shares=objective.shares, temperature=objective.temperature)
     other.verify(ready.sample(objective.shares), say)
     return other

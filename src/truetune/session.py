@@ -16,15 +16,20 @@ from truetune.files import write_json
 from truetune.findings import Both, Finding, refuse, spoken, worst_first
 from truetune.interrupt import Interrupts
 from truetune.lessons import Lessons, make_lessons
+from truetune.model.accelerate import pick_speedups
+from truetune.model.adapters import virtual_of
+from truetune.model.attention import kernel_of
 from truetune.model.base import load_base
 from truetune.model.load import cast_weights, fingerprint
-from truetune.model.memory import bound_kernel_caches, fits
+from truetune.model.memory import bound_kernel_caches, compute_again
 from truetune.model.methods import METHODS, switch_off_dropout, trainable
+from truetune.model.noise import Noise, set_attention_dropout
 from truetune.model.policy import Policy
 from truetune.model.precision import has_native_bf16, pick_device, pick_precision, resolve
+from truetune.model.quantize import Codes, parameter_count
 from truetune.model.value import head_weights, make_value_head
 from truetune.objectives import OBJECTIVES, Objective
-from truetune.optim import Optimizer
+from truetune.optim import Optimizer, make_optimizer
 from truetune.options import Config
 from truetune.report import Terminal
 from truetune.review.rows import RowLosses
@@ -80,31 +85,33 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
     method, objective = METHODS[config.finetuning_type], OBJECTIVES[config.stage](config)
     # Whole weights are loaded as they were saved, so that their master copies lose nothing, and cast afterwards.
     causal = load_base(ready.base, config, precision.dtype if method.adapter else "auto", device)
-    model = method.prepare(causal, config, ready.base)
+    model = method.prepare(causal, config, ready.base, ready.new_tokens)
+    set_attention_dropout(causal, config)
+    if method.planned:
+        method.planned(model, ready.plan.total_steps)
     if not objective.dropout:
         switch_off_dropout(model)
     head = make_value_head(causal, config, ready.base) if objective.wants.values else None
     weights = {**trainable(model), **(head_weights(head) if head else {})}
-    optimizer = Optimizer(weights, config, precision, ready.plan.total_steps)
+    optimizer = make_optimizer(model, weights, config, precision, ready.plan.total_steps, method)
     cast_weights(causal, precision.dtype)
     optimizer.make_room()
-    policy = Policy(causal, fast=config.flash_attn != "disabled", shares=objective.shares, value_head=head,
-                    temperature=objective.temperature)
-    sample = ready.sample(objective.shares)
-    policy.verify(sample, say)
-    if config.gradient_checkpointing is None:
-        fit, numbers = fits(policy, sample, ready.largest_batch(ready.plan.sequences), device)
-        config = config.with_values(f"rule: {numbers}", gradient_checkpointing=not fit)
-        if not fit:
-            say(Both(f"gradient checkpointing is on: {numbers}; a smaller per_device_train_batch_size would be faster",
-                     f"已启用 gradient checkpointing：{numbers.zh}；减小 per_device_train_batch_size 会更快"))
+    alpha = config.neftune_noise_alpha if objective.dropout else None
+    policy = Policy(causal, outer=virtual_of(model), fast=config.flash_attn != "disabled", shares=objective.shares,
+                    value_head=head, temperature=objective.temperature, kernel=kernel_of(config, device),
+                    speedups=pick_speedups(causal, config, device),
+                    noise=Noise(causal.get_input_embeddings(), alpha) if alpha else None)
+    policy.verify(ready.sample(objective.shares), say)
     run.freeze(config)
     if config.gradient_checkpointing:
-        causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    trained, all_of_them = (sum(weight.numel() for weight in some) for some in (weights.values(), model.parameters()))
-    say(Both(f"{config.finetuning_type} on {device.type} in {precision.name} ({precision.reason}); "
+        compute_again(causal, config, device)
+    trained, all_of_them = sum(weight.numel() for weight in weights.values()), parameter_count(model)
+    codes = Codes.of(config)
+    say(Both(f"{config.finetuning_type} on {device.type} in {precision.name} ({precision.reason})"
+             f"{f', over {codes} weights' if codes else ''}; "
              f"{trained:,} of {all_of_them:,} weights train",
-             f"{config.finetuning_type}，{device.type}，{precision.name}（{spoken(precision.reason, True)}）；"
+             f"{config.finetuning_type}，{device.type}，{precision.name}（{spoken(precision.reason, True)}）"
+             f"{f'，基座为 {codes} 权重' if codes else ''}；"
              f"训练 {all_of_them:,} 个权重中的 {trained:,} 个"))
 
     data_hash = hash_inputs(ready)
@@ -117,7 +124,7 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
         lessons.load_state(kept)
         say(Both(f"going on from {run.resume}", f"从 {run.resume} 继续"))
     bar = ConsoleProgress(terminal, ready.plan.total_steps, objective.headline)
-    parameters = sum(weight.numel() for weight in model.parameters())
+    parameters = parameter_count(model)
     signs = Signs.of(config, parameters)
     events = Events(run.folder, [bar, lambda event: _warn(signs, event, events)], progress.step if run.resume else None)
     signs.replay(read_events(run.folder / EVENTS))
@@ -145,6 +152,11 @@ def _device_findings(config: Config, device: torch.device) -> list[Finding]:
             f"no effect: tf32 is a format of NVIDIA GPUs, and this run is on the {device.type}.",
             f"不起作用：tf32 是 NVIDIA GPU 的格式，而这次用的是 {device.type}。"),
             option="tf32", where=config.origin("tf32")))
+    if config.activation_offload and device.type != "cuda":
+        findings.append(Finding("no-effect", "info", Both(
+            f"no effect: what would be moved to the CPU's memory is there already, this run is on the {device.type}.",
+            f"不起作用：这次用的是 {device.type}，中间结果本来就在 CPU 内存里。"),
+            option="activation_offload", where=config.origin("activation_offload")))
     if (config.bf16 or config.pure_bf16) and not has_native_bf16(device):
         option = "bf16" if config.bf16 else "pure_bf16"
         findings.append(Finding("slow-bf16", "warn", Both(f"this {device.type} emulates bfloat16, which is slow.",

@@ -24,7 +24,7 @@ from truetune.evaluate.predict import predict
 from truetune.events import read_events
 from truetune.files import write_into
 from truetune.findings import Both, Finding, Problem, problem
-from truetune.model.load import write_manifest
+from truetune.model.adapters import write_manifest
 from truetune.model.methods import METHODS, write_weights
 from truetune.model.value import write_value_head
 from truetune.options import Config
@@ -64,7 +64,8 @@ def train(config: Config, terminal: Terminal, findings: Sequence[Finding] = (), 
             if session.config.plot_loss:
                 _draw(session)
     if interview:
-        _review(session, interview, terminal)
+        with session.optimizer.shown():
+            _review(session, interview, terminal)
     terminal.say(Both(f"written to {run.folder}", f"已写入 {run.folder}"))
 
 
@@ -81,7 +82,8 @@ def _run(session: Session) -> None:
     try:
         if session.config.do_train:
             _loop(session)
-        _finish(session)
+        with session.optimizer.shown():
+            _finish(session)
     except (_Stop, Stopped):
         _keep(session)
         raise KeyboardInterrupt from None
@@ -173,7 +175,7 @@ def take_step(session: Session) -> float:
         loss, weight, told = objective.loss(said, lesson.reference, batch)
         if not loss.isfinite():
             raise _not_finite(session, batches, Both(f"the loss is {loss.item()}", f"loss 为 {loss.item()}"))
-        optimizer.backward(loss)
+        optimizer.backward(loss, weight)
         if lesson.numbers and objective.perplexity:
             session.row_losses.saw(progress.step, lesson.numbers, batch, said.logp)
         add_up(metrics, {**lesson.metrics, **told})
@@ -260,7 +262,7 @@ def loss_of(session: Session, name: str, rows: Sequence[Rendered],
     size = session.config.per_device_eval_batch_size * session.ready.plan.per_row
     every = [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
     session.model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), session.optimizer.shown():
         for lesson in session.lessons.measure(name, rows, batches or every):
             if session.interrupts.wanted:
                 raise _Stop
@@ -296,16 +298,17 @@ def _save(session: Session) -> None:
 def _write_model(session: Session, folder: Path) -> None:
     """Adapter or model, the tokenizer with the template that trained it, and how to generate with it."""
     method, config, renderer = METHODS[session.config.finetuning_type], session.config, session.ready.renderer
-    write_weights(session.model, folder, session.optimizer.masters, method)
-    if session.policy.value_head:
-        write_value_head(folder, session.optimizer.masters)
+    with session.optimizer.shown():
+        write_weights(session.model, folder, session.optimizer.masters, method)
+        if session.policy.value_head:
+            write_value_head(folder, session.optimizer.masters)
     renderer.tokenizer.save_pretrained(folder)
     generation = session.policy.causal.generation_config
     if generation is not None:
         generation.eos_token_id = renderer.stop_ids()
         generation.save_pretrained(folder)
     if method.adapter:
-        write_manifest(folder, config.model_name_or_path or "", session.ready.base)
+        write_manifest(folder, config, session.ready.base)
 
 
 def _not_finite(session: Session, batches: Sequence[Batch], what: Both) -> Problem:

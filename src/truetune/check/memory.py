@@ -3,9 +3,9 @@
 `shape` counts what of the model matters; here it becomes bytes. With P parameters of b bytes, of which p are trained,
 V x H the head's matrix, and n = 4 where the optimizer steps float32 copies, else b:
 
-    weights      P b                    where they are quantised to q bits: P' q / 8 for the P' in linear layers, with
-                                        q = 4.127 for nf4 with its scales quantised too (Dettmers et al. 2023, QLoRA,
-                                        arXiv:2305.14314, section 3: 0.127 bits of scales a weight)
+    weights      P b                    where those of linear layers are quantised, these in their codes: 4.127 bits a
+                                        weight for nf4 with its scales quantised too (Dettmers et al. 2023, QLoRA,
+                                        arXiv:2305.14314, section 3), and so on (`model.quantize.FORMS`)
     gradients    n p                    they are added up in the number format in which the optimizer steps
     optimizer    2 n p, and 4 p         AdamW's two moments; the float32 copies, where there are any
     activations  A                      what autograd keeps of the longest batch; with checkpointing the inputs of each
@@ -95,25 +95,24 @@ class Memory:
 
 
 def predict(shape: Shape, lengths: Sequence[int], learned: int, process: int, *, accumulation: int = 1,
-            checkpointing: bool = False, split: Split = ALONE, bits: int | None = None,
+            checkpointing: bool = False, split: Split = ALONE,
             second: bool = False) -> Memory:
     """The memory of a run on one device.
 
     Args:
         lengths: tokens of the rows of the largest batch. learned: how many of them are learned.
         process: bytes that the process takes before there is a model.
-        bits: the weights of linear layers are held in 4 or 8 bits.
         second: a reference model of the same size is there too.
     """
     number = 4 if shape.master else shape.bytes
-    held = shape.quantised_bytes(bits) if bits else shape.weight_bytes
+    held = shape.weight_bytes
     weights = (1 + second) * held // split.of("weights") + split.extra(shape)
     gradients = number * shape.trained // split.of("gradients")
     optimizer = (2 * number + 4 * shape.master) * shape.trained // split.of("optimizer")
     kept, layer = _activations(shape, lengths, checkpointing)
     forward, backward, matrix = _head(shape, learned)
     # What is freed on the CPU and goes to the heap stays there; the rest is given back.
-    heap = round((SLACK[shape.adapter] if shape.cpu else 1) * kept + layer)
+    heap = round((SLACK[shape.adapter] if shape.cpu else 1) * kept + layer) + shape.decoded
     stays = heap if shape.cpu else 0
     large = min(number * shape.large // split.of("gradients"), gradients) if shape.cpu else gradients
     done = max(stays, gradients - large) + large
@@ -155,10 +154,13 @@ def _head(shape: Shape, learned: int) -> tuple[int, int, int]:
 
 def _loading(shape: Shape, held: int, split: Split) -> int:
     """Bytes while weights are loaded. Adapters cast as they load; whole weights stay as they were saved until the
-    optimizer has its float32 copies. On the CPU the file's pages stay mapped as long as anything in it is used."""
+    optimizer has its float32 copies; what is quantised is loaded whole first, on the CPU. There the file's pages stay
+    mapped as long as anything in it is used."""
     copies = 4 * shape.trained * shape.master // split.of("optimizer")
     late = shape.master and not shape.adapter
     saved = shape.saved * shape.parameters
+    if shape.coded and shape.cpu:  # codes are made of the whole model, layer by layer
+        return shape.plain_bytes + copies + (saved if shape.saved != shape.bytes else 0)
     if not shape.cpu:
         return max(held, saved * late) // split.of("weights") + copies
     return held // split.of("weights") + copies + (saved if late or shape.saved != shape.bytes else 0)

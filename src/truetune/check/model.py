@@ -14,6 +14,7 @@ from typing import Any
 from truetune.check.weights import Damaged, Tensor, is_there, read_header, read_json, read_text
 from truetune.findings import Both, Finding, Severity
 from truetune.options import Config
+from truetune.options.kinds import KINDS
 
 INDEX, WEIGHTS, ADAPTER = "model.safetensors.index.json", "model.safetensors", "adapter_config.json"
 _JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json",
@@ -41,8 +42,10 @@ def model_findings(base: Path, config: Config) -> list[Finding]:
     findings += _no_tokenizer(base, config)
     findings += _broken_template(base, config)
     findings += _too_long(settings, config)
-    for name in config.adapter_name_or_path:
-        findings += adapter_findings(Path(name).expanduser(), tensors, config)
+    findings += _ranks(tensors, config)
+    adapters = [Path(name).expanduser() / (config.adapter_folder or "") for name in config.adapter_name_or_path]
+    for adapter in adapters:
+        findings += adapter_findings(adapter, tensors, config, adapter is adapters[-1] and not config.create_new_adapter)
     return findings
 
 
@@ -166,19 +169,47 @@ def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[F
         yield _finding("multimodal-model", "info", Both(
             f"{kind} also takes pictures or sound; only its text part is trained.",
             f"{kind} 还接收图像或声音；这里只训练文本部分。"), config)
-    quantised = settings.get("quantization_config")
-    if quantised:
-        method = _text(quantised.get("quant_method"))[:40] if isinstance(quantised, dict) else ""
-        yield _quantised(method or "quantised", config)
+    if said := settings.get("quantization_config"):
+        yield from _stored(said, config)
 
 
-def _quantised(method: str, config: Config) -> Finding:
+def _stored(said: object, config: Config) -> Iterator[Finding]:
+    """Weights that were quantised before they were saved: what becomes of them, or why they cannot be used."""
+    from truetune.model.stored import codes_of, why_not
+
+    method = (_text(said.get("quant_method"))[:40] if isinstance(said, dict) else "") or "quantised"
+    if fault := why_not(said):
+        yield _quantised(method, config, fault)
+        return
+    assert isinstance(said, dict)  # or there had been a fault
+    codes = codes_of(said)
+    if config.quantization_bit:
+        yield _finding("quantised-twice", "error", Both(
+            f"its weights are quantised already ({method}).", f"它的权重已经量化（{method}）。"), config, Both(
+            "Leave quantization_bit out: they are read as they are.", "请去掉 quantization_bit：会按原样读取。"),
+            option="quantization_bit")
+    elif codes and not KINDS[config.finetuning_type].adapter:
+        yield _finding("quantised-model", "error", Both(
+            f"its weights stay codes ({codes}), which {config.finetuning_type} cannot train.",
+            f"它的权重保持为编码（{codes}），{config.finetuning_type} 无法训练。"), config, Both(
+            "finetuning_type: lora trains an adapter beside them.", "finetuning_type: lora 可以在旁边训练适配器。"),
+            option="finetuning_type")
+    else:
+        en, zh = (f"stay as they are ({codes})", f"保持原样（{codes}）") if codes else (
+            "are made plain weights while it is loaded, which take the memory of 16 bits",
+            "加载时还原成普通权重，按 16 位占用内存")
+        yield _finding("quantised-model", "info", Both(
+            f"its weights were quantised before they were saved ({method}); they {en}.",
+            f"它的权重在保存前已经量化（{method}），{zh}。"), config)
+
+
+def _quantised(method: str, config: Config, why: Both) -> Finding:
     name = config.model_name_or_path or ""
     plain = re.sub(r"[-_](gptq|awq|fp8|int[48]|[48]bit|bnb|gguf|mxfp4|nvfp4|w4a16|w8a8).*$", "", name,
                    flags=re.IGNORECASE)
     return _finding("quantised-model", "error", Both(
-        f"its weights are quantised already ({method}); they cannot be trained.",
-        f"它的权重已经量化（{method}），不能训练。"), config, Both(
+        f"its weights are quantised already ({method}) and cannot be trained: they are {why.en}.",
+        f"它的权重已经量化（{method}），不能训练：{why.zh}。"), config, Both(
         f"Name the model that it was made from{f': {plain}' if plain != name else ''}.",
         f"请用量化之前的模型{f'：{plain}' if plain != name else ''}。"))
 
@@ -226,7 +257,8 @@ def weights(base: Path, config: Config) -> tuple[dict[str, Tensor], list[Finding
             odd[tensor.dtype] += tensor.end - tensor.begin
     if sum(odd.values()) > _CODES * sum(tensor.end - tensor.begin for tensor in tensors.values()) \
             and not _settings(base).get("quantization_config"):
-        findings.append(_quantised(", ".join(sorted(odd)), config))
+        findings.append(_quantised(", ".join(sorted(odd)), config, Both(
+            "codes, and config.json does not say of what", "编码，而 config.json 没有说明编码方式")))
     return tensors, findings
 
 
@@ -397,8 +429,31 @@ def _too_long(settings: Mapping[str, Any], config: Config) -> Iterator[Finding]:
 # ------------------------------------------------------------------------------------------------------------ adapters
 
 
-def adapter_findings(folder: Path, tensors: Mapping[str, Tensor], config: Config) -> Iterator[Finding]:
-    """What is wrong with an adapter, and whether it fits the model whose tensors are given."""
+def _ranks(tensors: Mapping[str, Tensor], config: Config) -> Iterator[Finding]:
+    """A rank above the smaller side of a matrix: more numbers than the matrix itself has, and no more can be said."""
+    kind, every = KINDS[config.finetuning_type], config.lora_target == ("all",)
+    if not kind.ranked or "lora_alpha" not in kind.options or config.adapter_name_or_path:
+        return
+    sides = {}
+    for name, tensor in tensors.items():
+        parts = name.removesuffix(".weight").split(".")
+        inside = any(part.isdigit() for part in parts)  # embeddings and head are in no layer
+        if inside and len(tensor.shape) == 2 and (every or parts[-1] in config.lora_target):
+            sides.setdefault(min(tensor.shape), parts[-1])
+    least = min(sides, default=config.lora_rank)
+    if config.lora_rank > least:
+        fixed = config.pissa_init or config.init_lora_weights == "olora"
+        yield Finding("rank-above-layer", "error" if fixed else "warn", Both(
+            f"{config.lora_rank} is more than {least}, the smaller side of {sides[least]}: what is above is of no use.",
+            f"{config.lora_rank} 大于 {sides[least]} 较短的一边 {least}：多出来的秩没有用。"), option="lora_rank",
+            where=config.origin("lora_rank"), cure={"lora_rank": least},
+            fix=Both(f"lora_rank: {least} at most.", f"lora_rank 最大取 {least}。"))
+
+
+def adapter_findings(folder: Path, tensors: Mapping[str, Tensor], config: Config,
+                     trained: bool = True) -> Iterator[Finding]:
+    """What is wrong with an adapter, and whether it fits the model whose tensors are given. trained: it is the one that
+    is trained on, and not merged before."""
 
     def finding(id: str, severity: Severity, message: Both, fix: Both | None = None) -> Finding:
         return _finding(id, severity, message, config, fix, option="adapter_name_or_path")
@@ -424,7 +479,7 @@ def adapter_findings(folder: Path, tensors: Mapping[str, Tensor], config: Config
         yield finding("bad-model-file", "error", Both(f"{path} {damaged.reason.en}.",
                                                       f"{path} {damaged.reason.zh}。"), _AGAIN)
         return
-    yield from _adapter_settings(settings, folder, config)
+    yield from _adapter_settings(settings, folder, config, trained)
     try:
         parts = read_header(folder / "adapter_model.safetensors")
     except Damaged as damaged:
@@ -437,15 +492,27 @@ def adapter_findings(folder: Path, tensors: Mapping[str, Tensor], config: Config
     yield from _adapter_shapes(parts, tensors, folder, config)
 
 
-def _adapter_settings(settings: Mapping[str, Any], folder: Path, config: Config) -> Iterator[Finding]:
+def _adapter_settings(settings: Mapping[str, Any], folder: Path, config: Config,
+                      trained: bool) -> Iterator[Finding]:
     def finding(id: str, severity: Severity, message: Both, fix: Both | None = None) -> Finding:
         return _finding(id, severity, message, config, fix, option="adapter_name_or_path")
 
     kind, task = _text(settings.get("peft_type"))[:40], settings.get("task_type")
-    if kind.upper() != "LORA":
+    known = {known.peft: name for name, known in KINDS.items() if known.adapter}
+    if kind.upper() not in known:
         yield finding("adapter-kind", "error", Both(
-            f"{folder} is of the kind {kind or 'unknown'}; LoRA adapters are trained on.",
-            f"{folder} 的类型是 {kind or '未知'}；这里只支持 LoRA 适配器。"))
+            f"{folder} is of the kind {kind or 'unknown'}, which is not trained here.",
+            f"{folder} 的类型是 {kind or '未知'}，这里不支持。"),
+            Both(f"Known are {', '.join(known)}.", f"支持：{'、'.join(known)}。"))
+    elif trained and kind.upper() != KINDS[config.finetuning_type].peft:
+        yield finding("adapter-kind", "error", Both(
+            f"{folder} is of the kind {kind}, and finetuning_type is {config.finetuning_type}.",
+            f"{folder} 的类型是 {kind}，而 finetuning_type 是 {config.finetuning_type}。"),
+            Both(f"Set finetuning_type: {known[kind.upper()]}.", f"请设置 finetuning_type: {known[kind.upper()]}。"))
+    elif not trained and not next(each for each in KINDS.values() if each.peft == kind.upper()).merges:
+        yield finding("no-merge", "error", Both(
+            f"{folder} is of the kind {kind}, which cannot be merged into the base.",
+            f"{folder} 的类型是 {kind}，无法合并进基座。"))
     if task not in (None, "CAUSAL_LM"):
         yield finding("adapter-kind", "error", Both(
             f"{folder} was made for {task!r:.40}, not for a causal language model (CAUSAL_LM).",
@@ -456,7 +523,7 @@ def _adapter_settings(settings: Mapping[str, Any], folder: Path, config: Config)
                                                  f"{folder} 是在 {of} 上训练的，而 model_name_or_path 是 {ours}。"),
                       Both("Right if it is the same model under another name.", "如果是同一个模型换了名字就没问题。"))
     rank = settings.get("r")
-    if isinstance(rank, int) and config.given("lora_rank") and rank != config.lora_rank:
+    if trained and isinstance(rank, int) and config.given("lora_rank") and rank != config.lora_rank:
         yield Finding("adapter-rank", "info", Both(
             f"{folder} has rank {rank}, which stays: lora_rank {config.lora_rank} has no effect on it.",
             f"{folder} 的秩是 {rank}，不会改变：lora_rank {config.lora_rank} 对它不起作用。"), option="lora_rank",
@@ -474,7 +541,7 @@ def _adapter_shapes(parts: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
     matched, wrong = 0, []
     by_name = {name.removesuffix(".weight"): tensor.shape for name, tensor in tensors.items()}
     for name, tensor in parts.items():
-        found = re.fullmatch(r"(?:base_model\.model\.)?(.+)\.lora_([AB])\.weight", name)
+        found = re.fullmatch(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.weight)?", name)
         shape = by_name.get(found[1]) if found else None
         if found and shape and len(shape) == len(tensor.shape) == 2:
             size = tensor.shape[1] if found[2] == "A" else tensor.shape[0]

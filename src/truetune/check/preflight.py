@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from truetune.check.model import model_findings
-from truetune.check.room import settle_batch
+from truetune.check.room import settle_batch, settle_checkpointing
 from truetune.check.rows import row_findings
 from truetune.data.dataset import PER_ROW, Data, load_data, unreadable
 from truetune.data.reading import STAGE_ROWS
@@ -19,7 +19,14 @@ from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
 from truetune.evaluate.similarity import package_findings
 from truetune.findings import Finding, Problem, Say, refuse
-from truetune.model.find import find_model, load_model_config, load_tokenizer
+from truetune.model.accelerate import speedup_findings
+from truetune.model.attention import kernel_findings
+from truetune.model.find import find_model, load_model_config
+from truetune.model.precision import pick_device
+from truetune.model.quantize import codes_findings
+from truetune.model.rope import settle_stretch
+from truetune.model.vocabulary import new_tokens, read_vocabulary
+from truetune.optim import optimizer_findings
 from truetune.options import Config
 from truetune.steps import Plan, pack, round_of, shuffle_seed
 
@@ -27,7 +34,8 @@ from truetune.steps import Plan, pack, round_of, shuffle_seed
 @dataclass
 class Preflight:
     """What a run starts from. config: with what was found out filled in. base: the model's folder. findings: an error
-    among them means that the run would be useless. facts: numbers for people."""
+    among them means that the run would be useless. facts: numbers for people.
+    new_tokens: whose rows of the embeddings are new."""
 
     config: Config
     base: Path
@@ -36,6 +44,7 @@ class Preflight:
     plan: Plan
     findings: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    new_tokens: tuple[int, ...] = ()
 
     @property
     def train(self) -> Rows | Stream:
@@ -81,7 +90,9 @@ def prepare(config: Config, say: Say, trains: bool = False,
     findings: list[Finding] = []
     try:
         base = _find_whole_model(name, config, say, findings) if trains else find_model(name, config, say)
-        tokenizer = load_tokenizer(base)
+        vocabulary = read_vocabulary(base, config)
+        tokenizer = vocabulary.tokenizer
+        findings += vocabulary.findings
         findings += refuse(settle_template(tokenizer, config))
         if config.stage != "pt":
             require_template(tokenizer, name)
@@ -119,10 +130,15 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
     """
     base, renderer, data, findings = prepare(config, say, trains=True, most=most)
     train = data.train
-    findings += [*row_findings(data, renderer, config), *package_findings(config)]
+    findings += [*row_findings(data, renderer, config), *package_findings(config), *optimizer_findings(config),
+                 *codes_findings(config, pick_device(config))]
     if not len(train) and config.do_train:
         raise Problem(findings)
+    config, stretched = settle_stretch(config, load_model_config(base))
     config = settle_batch(config, base, train)
+    config, computed_again = settle_checkpointing(config, base, train)
+    findings += [*stretched, *computed_again, *kernel_findings(config, pick_device(config)),
+                 *speedup_findings(config, pick_device(config))]
     seed = shuffle_seed(config)
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
     per_row, round = PER_ROW[STAGE_ROWS[config.stage]], round_of(config)
@@ -131,7 +147,7 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
                 not config.disable_shuffling and not config.streaming, packs, data.scale, per_row)
     if round:
         plan = replace(plan, batch_size=round.prompts, accumulation=1, steps_per_round=round.steps)
-    return Preflight(config, base, renderer, data, plan, findings, _facts(data, plan))
+    return Preflight(config, base, renderer, data, plan, findings, _facts(data, plan), new_tokens(base, config))
 
 
 def _facts(data: Data, plan: Plan) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from truetune.check.suggest import Suggestion
 from truetune.data.dataset import PER_ROW
 from truetune.data.reading import STAGE_ROWS
 from truetune.data.rows import Rows, Stream
-from truetune.findings import Both, Finding, Words, spoken
+from truetune.findings import Both, Finding, Problem, Words, spoken
 from truetune.model.memory import free_bytes
 from truetune.model.precision import pick_device, pick_precision
 from truetune.model.reference import way_of
 from truetune.objectives import OBJECTIVES
 from truetune.options import Config
+from truetune.options.kinds import KINDS
 from truetune.steps import round_of
 
 SHARE = 0.9
@@ -32,6 +33,8 @@ SHARE = 0.9
 SLOWER = 0.3
 """What gradient checkpointing costs of the speed: 26 to 34 % measured on SmolLM2-135M; in theory one forward pass of
 three (Chen et al. 2016, arXiv:1604.06174)."""
+_NF4_BITS = 4.127
+"""Bits of a weight in nf4 with its scales quantised too (Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3)."""
 PARTS: dict[str, Both] = {
     "weights": Both("weights", "权重"), "gradients": Both("gradients", "梯度"),
     "optimizer": Both("optimizer", "优化器"), "activations": Both("activations", "激活"),
@@ -137,6 +140,31 @@ def settle_batch(config: Config, base: Path, train: Rows | Stream) -> Config:
                               gradient_accumulation_steps=rows // fitting)
 
 
+def settle_checkpointing(config: Config, base: Path, train: Rows | Stream) -> tuple[Config, list[Finding]]:
+    """`config` with gradient_checkpointing made yes or no where it was left open, and what there is to say: on where
+    the prediction of the page does not fit without. (What a forward pass keeps is counted there as autograd keeps it;
+    counted again on the loaded model it comes to the same, and the optimizer's memory would be missing.)"""
+    if config.gradient_checkpointing is not None or not KINDS[config.finetuning_type].checkpoints:
+        return config, []
+    if config.activation_offload:
+        return config.with_values("rule: activation_offload", gradient_checkpointing=True), []
+    device = pick_device(config)
+    try:
+        shape = shape_of(base, config, pick_precision(config, device))
+    except Problem:
+        return config, []  # the page tells it
+    here = Device.here(device)
+    memory = need(shape, Batches.of(train, config), config.rows_at_once, config, here, checkpointing=False)
+    much, free = size(memory.peak), size(here.free)
+    config = config.with_values(f"rule: {much} predicted without, {free} free", gradient_checkpointing=not fits(
+        memory, here))
+    return config, [Finding("checkpointing-on", "info", Both(
+        f"is on, since the run would need about {much} without it, and {free} are free.",
+        f"已启用：不启用时约需 {much}，而可用 {free}。"), option="gradient_checkpointing", fix=Both(
+            "A smaller per_device_train_batch_size would be faster.", "减小 per_device_train_batch_size 会更快。"))] \
+        if config.gradient_checkpointing else []
+
+
 def memory_section(shape: Shape, batches: Batches, config: Config, device: Device,
                    measured: Measured | None = None) -> Section:
     """Predicted memory by part, beside what is free and, if a step was taken, beside what that took."""
@@ -220,6 +248,11 @@ def savings(shape: Shape, batches: Batches, config: Config, device: Device) -> l
         then = need(shape, batches, rows, config, device, checkpointing=True)
         found.append(_saving({"gradient_checkpointing": True}, now, then, SLOWER, Both(
             "layers are computed twice instead of kept", "各层重算而不保存")))
+    if KINDS[config.finetuning_type].quantised and not shape.coded and shape.linear and not config.fp8:
+        codes = round(shape.linear * _NF4_BITS / 8)
+        then = need(replace(shape, coded=codes), batches, rows, config, device)
+        found.append(_saving({"quantization_bit": 4}, now, then, 0.2, Both(
+            "linear layers held in 4 bits (nf4)", "线性层压成 4 位（nf4）")))
     if config.finetuning_type != "lora":
         lighter = replace(shape, trained=shape.parameters // 50, largest=0, large=0, adapter=True, head_trained=False)
         then = need(lighter, batches, rows, config, device)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from truetune.check.section import Section
 from truetune.findings import Both, Finding, count_of
 from truetune.options import Config
+from truetune.options.kinds import KINDS
 from truetune.review.gauges import gauge_of
 from truetune.steps import Plan, round_of, warmup_steps
 
@@ -16,8 +17,8 @@ FEW_STEPS = 20
 """Below this many optimizer steps a model hardly changes, whatever the rate: AdamW's averages have just settled."""
 MANY_EPOCHS = 15
 """Rows seen more often than this are known by heart; with early stopping or held-out rows one sees it happen."""
-REACH = {"lora": 2e-3, "full": 1e-4, "freeze": 1e-4}
-"""The least sum of learning rates over all steps that changed answers. AdamW moves a weight by at most about the
+REACH = {True: 2e-3, False: 1e-4}
+"""Of adapters, and of whole weights: the least sum of learning rates over all steps that changed answers. AdamW moves a weight by at most about the
 learning rate a step (Kingma and Ba 2015, arXiv:1412.6980, section 2.1), so the sum bounds how far any weight gets.
 LoRA's B begins at 0 and needs more. Our judgement, from runs on SmolLM2-135M. Preferences and
 rewards show at a tenth of it, and nothing is said of them."""
@@ -145,7 +146,7 @@ def _rate_findings(plan: Plan, config: Config) -> list[Finding]:
             option=option, where=config.origin(option), cure={"warmup_steps": max(1, round(0.03 * total))},
             fix=Both("3 % of the steps are usual.", "通常取总步数的 3 %。"), source="qlora"))
     reach = 0.5 * config.learning_rate * total
-    if reach < REACH[config.finetuning_type] and total >= FEW_STEPS and gauge_of(config) is None:
+    if reach < REACH[KINDS[config.finetuning_type].adapter] and total >= FEW_STEPS and gauge_of(config) is None:
         findings.append(Finding(
             "hardly-moves", "warn", Both(
                 f"{total} steps at {config.learning_rate:g} move no weight by more than about {reach:.1g}; the model "

@@ -9,7 +9,7 @@ weight read.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +27,10 @@ from truetune.model.load import cast_weights
 from truetune.model.methods import METHODS, layers_of, trainable
 from truetune.model.policy import head_of
 from truetune.model.precision import Precision, pick_device
+from truetune.model.quantize import FORMS, Codes, plain_layers
+from truetune.model.rope import stretch
+from truetune.model.stored import codes_of, said_of
+from truetune.model.vocabulary import grow, new_tokens
 from truetune.options import Config
 
 HEAP = 32 * 2**20
@@ -35,9 +39,6 @@ SHORT = 256
 """Rows up to this length are attended to in float32 on the CPU (`model.attention`)."""
 MOST = 100_000
 """Layers, heads or experts that a config.json may name before it is taken for damaged."""
-NUMBER_BITS = {4: 4.127, 8: 8.0}
-"""Bits that a quantised weight takes: nf4 with its scales quantised too has 0.127 bits of scales a weight (Dettmers et
-al. 2023, QLoRA, arXiv:2305.14314, section 3)."""
 _ATTENTION = "truetune_shapes"
 _BORDERS = (0, 32, 96)
 """Of the two rows that go through the model. What is kept grows with tokens in a straight line."""
@@ -48,8 +49,9 @@ class Shape:
     """What of a model matters for memory. Sizes in bytes, unless said otherwise.
 
     parameters: how many there are in all; trained: of them trained, with adapters; active: used for a token (of a
-    mixture of experts some are not); linear: in the linear layers of the body, which a quantizer takes; merged: that
-    are added up with their adapter, and kept so. adapter: whether an adapter is trained. bytes: of one weight while
+    mixture of experts some are not); linear: in the linear layers of the body, which a quantizer takes; coded: bytes
+    that those take in codes, 0 where they are not quantised; decoded: of the largest one when it is; merged: that are
+    added up with their adapter, and kept so. adapter: whether an adapter is trained. bytes: of one weight while
     computing; saved: on the disk. master: whether the optimizer keeps float32 copies. layers: of the model. kept,
     kept_layer: what a token leaves for the backward pass, in all and in one layer; short: how much more if its row is
     short. input: what goes into a layer for one token. largest: parameters of the largest trained matrix; large:
@@ -62,6 +64,8 @@ class Shape:
     trained: int
     active: int
     linear: int
+    coded: int
+    decoded: int
     merged: int
     adapter: bool
     bytes: int
@@ -83,12 +87,13 @@ class Shape:
 
     @property
     def weight_bytes(self) -> int:
-        return self.parameters * self.bytes
+        """Bytes of all weights as the run holds them."""
+        return (self.parameters - self.linear) * self.bytes + self.coded if self.coded else self.plain_bytes
 
-    def quantised_bytes(self, bits: int) -> int:
-        """Bytes of the weights with those of linear layers in 4 (nf4, scales quantised too) or 8 bits; embeddings,
-        norms and the head stay as they are."""
-        return round((self.parameters - self.linear) * self.bytes + self.linear * NUMBER_BITS[bits] / 8)
+    @property
+    def plain_bytes(self) -> int:
+        """Bytes of all weights where none is quantised."""
+        return self.parameters * self.bytes
 
 
 def shape_of(base: Path, config: Config, precision: Precision) -> Shape:
@@ -98,14 +103,18 @@ def shape_of(base: Path, config: Config, precision: Precision) -> Shape:
         Problem: config.json cannot be read, is of no causal language model, or has no module of a name that is trained.
     """
     _require_sane(base, config)
-    settings = load_model_config(base)
+    settings = stretch(load_model_config(base), config)
     settings.use_cache = False
     method, number = METHODS[config.finetuning_type], precision.dtype.itemsize
     saved = (settings.dtype or torch.float32).itemsize
     try:
         with torch.device("meta"):
             causal = AutoModelForCausalLM.from_config(settings, dtype=precision.dtype)
-        model = method.prepare(causal, config.with_values("shape", adapter_name_or_path=()), base)
+            grow(causal, base, config)
+        body, codes = plain_layers(causal), Codes.of(config) or codes_of(said_of(settings))
+        coded, decoded = _into_codes(causal, body, codes, number) if codes else (0, 0)
+        model = method.prepare(causal, config.with_values("shape", adapter_name_or_path=()), base,
+                               new_tokens(base, config))
         cast_weights(causal, precision.dtype)
         text = causal.config.get_text_config()
         width = int(text.hidden_size)
@@ -122,7 +131,8 @@ def shape_of(base: Path, config: Config, precision: Precision) -> Shape:
     return Shape(
         parameters=sum(weight.numel() for weight in causal.parameters()), trained=sum(trained),
         active=sum(weight.numel() for weight in causal.parameters()) - _idle_experts(causal, text),
-        linear=_in_linear_layers(causal, head), adapter=method.adapter, bytes=number,
+        linear=sum(layer.in_features * layer.out_features for layer in body.values()), coded=coded, decoded=decoded,
+        adapter=method.adapter, bytes=number,
         merged=_merged(model), saved=saved, master=precision.master, layers=int(text.num_hidden_layers), kept=kept,
         kept_layer=kept_layer, short=short, input=width * number, largest=max(trained, default=0),
         large=sum(size for size in trained if size * (4 if precision.master else number) > HEAP),
@@ -167,10 +177,24 @@ def _layers(causal: PreTrainedModel) -> Sequence[torch.nn.Module]:
         return ()
 
 
-def _in_linear_layers(causal: PreTrainedModel, head: torch.nn.Module | None) -> int:
-    """Parameters of the body's linear layers. Adapters beside them are small, and not counted out."""
-    return sum(module.weight.numel() for module in causal.modules()
-               if isinstance(module, torch.nn.Linear) and module is not head)
+class _Coded(torch.nn.Linear):
+    """In place of a layer in codes: no plain layer, so what takes only those passes it by."""
+
+
+def _into_codes(causal: PreTrainedModel, body: Mapping[str, torch.nn.Linear], codes: Codes,
+                number: int) -> tuple[int, int]:
+    """Put `_Coded` in place of the body's layers.
+
+    Returns:
+        Bytes that they take in codes, and those of the largest one when a product needs its weight.
+    """
+    causal.requires_grad_(False)
+    for name, layer in body.items():
+        causal.set_submodule(name, _Coded(layer.in_features, layer.out_features, layer.bias is not None, device="meta",
+                                          dtype=layer.weight.dtype).requires_grad_(False))
+    sizes = [(layer.out_features, layer.in_features) for layer in body.values()]
+    return (sum(FORMS[codes.method, codes.bits].size(*size, codes, number) for size in sizes),
+            number * max((outputs * inputs for outputs, inputs in sizes), default=0))
 
 
 def _merged(model: torch.nn.Module) -> int:

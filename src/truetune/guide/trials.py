@@ -23,9 +23,9 @@ from truetune.data.rows import Rows
 from truetune.events import ConsoleProgress
 from truetune.findings import WRONG_OPTIONS, Both, Problem, problem
 from truetune.interrupt import Interrupts
-from truetune.model.methods import trainable
+from truetune.model.methods import METHODS, trainable
 from truetune.model.precision import pick_precision
-from truetune.optim import Optimizer
+from truetune.optim import make_optimizer
 from truetune.options import Config
 from truetune.report import Terminal
 from truetune.run import Run
@@ -199,8 +199,7 @@ class Bench:
         """One step of the loop, noted in `trial`. rate: instead of the schedule's."""
         session, progress = self._session, self._session.progress
         if rate:
-            for group in session.optimizer.adamw.param_groups:
-                group["lr"] = rate
+            session.optimizer.learning_rate = rate
         rate = session.optimizer.learning_rate
         try:
             take_step(session)
@@ -227,8 +226,9 @@ class Bench:
         session = self._session
         config = session.config.with_values("find-lr", learning_rate=rate)
         session.optimizer.release()
-        session.optimizer = Optimizer(trainable(session.model), config, pick_precision(config, session.device),
-                                      session.ready.plan.total_steps)
+        session.optimizer = make_optimizer(
+            session.model, trainable(session.model), config, pick_precision(config, session.device),
+            session.ready.plan.total_steps, METHODS[config.finetuning_type])
         with torch.no_grad():
             for name, master in session.optimizer.masters.items():
                 master.copy_(self._weights[name])

@@ -4,27 +4,66 @@ Registered with transformers' `AttentionInterface`, so no model class is touched
 keyword arguments `row_starts` and `row_parents` of the forward call. On the CPU each row is one SDPA call: a mask over
 all rows costs 3.6 times as much in bf16 and 8 times in fp32 (2048 tokens, 8 rows). On CUDA it is one variable-length
 kernel call (`torch.nn.attention.varlen`) where that kernel takes the number format.
+
+Others can be asked for (`flash_attn`): a `Kernel` says what each is called in transformers, and how it is told the
+rows' borders.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-ROWS = "truetune_rows"
+from truetune.data.batches import Batch
+from truetune.findings import Both, Finding
+from truetune.options import Config
+
+ROWS, ROWS_BY_SDPA = "truetune_rows", "truetune_rows_sdpa"
 _SHORT = 256
 """Rows up to this length are attended to in float32 on the CPU, whose bfloat16 kernel is slow on them (forward and
 backward, 9 heads: 64 tokens 0.43 ms against 0.97, 220 tokens 3.6 against 4.3, 600 tokens 26 against 20)."""
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """implementation: its name in transformers. borders(batch): what its forward call is told of the rows. shares:
+    whether rows can share the beginning they have in common. lacks(device): why it cannot be used; None: it can."""
+
+    name: Both
+    implementation: str
+    borders: Callable[[Batch], dict[str, Any]]
+    shares: bool = True
+    lacks: Callable[[torch.device], Both | None] = lambda device: None
+
+
+def kernel_of(config: Config, device: torch.device) -> Kernel:
+    """The kernel that the options ask for, if it can be had, else ours."""
+    kernel = KERNELS[config.flash_attn]
+    return OURS if kernel.lacks(device) else kernel
+
+
+def kernel_findings(config: Config, device: torch.device) -> list[Finding]:
+    """One line where the kernel that is asked for cannot be had, and why."""
+    why = KERNELS[config.flash_attn].lacks(device)
+    return [Finding("not-here", "info", Both(f"{config.flash_attn} is not used: {why}. auto is taken.",
+                                             f"没有使用 {config.flash_attn}：{why.zh}。改用 auto。"),
+                    option="flash_attn", where=config.origin("flash_attn"))] if why else []
+
+
+# A compiler would compile the loop anew for each batch, since its rows have other lengths.
+@torch.compiler.disable
 def attend_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
                 attention_mask: None, scaling: float | None = None, dropout: float = 0.0, *,
                 row_starts: tuple[int, ...], row_parents: tuple[int, ...], sliding_window: int | None = None,
-                softcap: float | None = None, **kwargs: Any) -> tuple[torch.Tensor, None]:
+                softcap: float | None = None, varlen: bool = True, **kwargs: Any) -> tuple[torch.Tensor, None]:
     """Causal attention inside each row. A row is a segment, or a segment that goes on from another one, its parent.
 
     Args:
@@ -33,11 +72,12 @@ def attend_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor,
         row_parents: for each segment the one it goes on from, -1 where it begins a row. A parent begins a row.
         sliding_window: how many tokens back a token may look, itself included.
         softcap: scores are squashed to (-softcap, softcap) by tanh (Gemma 2).
+        varlen: all rows may go into one kernel call.
 
     Returns:
         (1, T, H, D), and no attention weights.
     """
-    if _has_varlen(query) and not softcap and not dropout:
+    if varlen and _has_varlen(query) and not softcap and not dropout:
         return _attend_varlen(query, key, value, row_starts, row_parents, scaling, sliding_window), None
     attended = [
         _attend_one(query[:, :, start:end], _seen(key, row_starts, number, parent),
@@ -115,8 +155,69 @@ def _no_mask(*args: Any, **kwargs: Any) -> None:
     """The borders of the rows say everything that a mask would."""
 
 
-def register() -> str:
-    """Make `attn_implementation=ROWS` known to transformers; harmless when done twice."""
-    AttentionInterface.register(ROWS, attend_rows)
-    AttentionMaskInterface.register(ROWS, _no_mask)
-    return ROWS
+def register() -> None:
+    """Make our implementations known to transformers; harmless when done twice."""
+    for name, attend in ((ROWS, attend_rows), (ROWS_BY_SDPA, partial(attend_rows, varlen=False))):
+        AttentionInterface.register(name, attend)
+        AttentionMaskInterface.register(name, _no_mask)
+
+
+def _by_segment(batch: Batch) -> dict[str, Any]:
+    return {"row_starts": batch.starts, "row_parents": batch.parents}
+
+
+def _by_length(batch: Batch) -> dict[str, Any]:
+    """As transformers hands it to FlashAttention. Not run here: it needs a GPU."""
+    longest = max(end - start for start, end in pairwise(batch.starts))
+    starts = torch.tensor(batch.starts, dtype=torch.int32, device=batch.ids.device)
+    return {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": longest, "max_length_k": longest}
+
+
+def _by_blocks(batch: Batch) -> dict[str, Any]:
+    """A mask of blocks, most of which need no work. Its backward pass was not run here: it needs a GPU."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    starts = torch.tensor(batch.starts, device=batch.ids.device)
+    row = torch.repeat_interleave(starts.diff())  # (T,): the segment of each token
+    mask = create_block_mask(lambda b, h, query, key: (row[query] == row[key]) & (query >= key), 1, None, batch.tokens,
+                             batch.tokens, device=str(batch.ids.device))
+    return {"attention_mask": mask}
+
+
+def _needs_gpu(device: torch.device) -> Both | None:
+    return None if device.type == "cuda" else Both(f"it runs on NVIDIA GPUs, and this run is on the {device.type}",
+                                                   f"它只能在 NVIDIA GPU 上运行，而这次用的是 {device.type}")
+
+
+def _needs_package(found: Callable[[], bool], package: str, oldest: int) -> Callable[[torch.device], Both | None]:
+    """Why FlashAttention cannot be used. oldest: the first generation of GPUs that it runs on."""
+
+    def lacks(device: torch.device) -> Both | None:
+        if why := _needs_gpu(device):
+            return why
+        if torch.cuda.get_device_capability(device)[0] < oldest:
+            return Both("this GPU is too old for it", "这块 GPU 太旧，不支持它")
+        return None if found() else Both(f"{package} is not installed (pip install {package})",
+                                         f"没有安装 {package}（pip install {package}）")
+
+    return lacks
+
+
+def _backward_needs_gpu(device: torch.device) -> Both | None:
+    return None if device.type == "cuda" else Both(
+        f"on the {device.type} PyTorch has its forward pass only, and none backward",
+        f"在 {device.type} 上 PyTorch 只实现了它的前向，没有反向")
+
+
+OURS = Kernel(Both("attention row by row", "逐行注意力"), ROWS, _by_segment)
+KERNELS: dict[str, Kernel] = {
+    "auto": OURS, "disabled": OURS,  # which takes no kernel at all: Policy(fast=False)
+    "sdpa": Kernel(Both("attention by SDPA", "SDPA 注意力"), ROWS_BY_SDPA, _by_segment),
+    "fa2": Kernel(Both("FlashAttention 2", "FlashAttention 2"), "flash_attention_2", _by_length, shares=False,
+                  lacks=_needs_package(is_flash_attn_2_available, "flash-attn", 8)),
+    "fa3": Kernel(Both("FlashAttention 3", "FlashAttention 3"), "flash_attention_3", _by_length, shares=False,
+                  lacks=_needs_package(is_flash_attn_3_available, "flash-attn-3", 9)),
+    "flex": Kernel(Both("flex attention", "flex attention"), "flex_attention", _by_blocks, shares=False,
+                   lacks=_backward_needs_gpu),
+}
+"""By the words of `flash_attn`."""

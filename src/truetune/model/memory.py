@@ -1,20 +1,15 @@
-"""Whether activations fit: measured on a few rows, before the first step.
-
-What the backward pass needs of the forward pass is counted as autograd keeps it, so every architecture, adapter and
-number format is counted as it is. It grows with the tokens of a batch and not with padding, since there is none.
-"""
+"""The memory of a run while it runs: what is free, what libraries may keep, and layers that are computed again."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from typing import Any
 
 import psutil
 import torch
+from transformers import PreTrainedModel
 
-from truetune.data.renderer import Rendered
-from truetune.findings import Both
-from truetune.model.policy import Policy
+from truetune.options import Config
 
 SHARE = 0.7
 """Of the memory that is free once the model is loaded: the rest is for gradients, optimizer state and temporaries."""
@@ -28,27 +23,6 @@ def bound_kernel_caches() -> None:
         os.environ.setdefault(name, "64")
 
 
-def activation_bytes(policy: Policy, rows: Sequence[Rendered], device: torch.device) -> float:
-    """Bytes that one forward pass over `rows` keeps for the backward pass, per token."""
-    batch = policy.lay_out(rows)
-    known = {weight.untyped_storage().data_ptr() for weight in policy.causal.parameters()}
-    kept: dict[int, int] = {}
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    was_training = policy.causal.training
-    policy.causal.train()
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        kept_alive = policy.log_probabilities(batch).sum()
-    del kept_alive
-    policy.causal.train(was_training)
-    return sum(kept.values()) / batch.tokens
-
-
 def free_bytes(device: torch.device) -> int:
     """Memory that can still be taken, in bytes."""
     if device.type == "cuda":
@@ -56,10 +30,16 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def fits(policy: Policy, rows: Sequence[Rendered], largest: int, device: torch.device) -> tuple[bool, Both]:
-    """Whether a batch of `largest` tokens fits without gradient checkpointing, and the numbers in words; measured on
-    a few `rows`."""
-    needed = activation_bytes(policy, rows, device) * largest
-    free = free_bytes(device)
-    much, left = f"{needed / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
-    return needed < SHARE * free, Both(f"activations of up to {much}, {left} free", f"激活值最多 {much}，可用 {left}")
+def compute_again(causal: PreTrainedModel, config: Config, device: torch.device) -> None:
+    """Switch gradient checkpointing on, as the options have it: layers are computed again on the way back, and only
+    their inputs are kept, with activation_offload in the CPU's pinned memory (transformers' and PyTorch's own)."""
+    settings = {"use_reentrant": config.use_reentrant_gc, **config.gradient_checkpointing_kwargs}
+    if settings["use_reentrant"] and not causal.get_input_embeddings().get_parameter("weight").requires_grad:
+        # The older way passes gradients on to inputs that need them, and a frozen embedding's output needs none.
+        causal.get_input_embeddings().register_forward_hook(_let_gradients_in)
+    causal.activation_checkpointing_enable(activation_checkpointing_kwargs=settings,
+                                           offload=config.activation_offload and device.type == "cuda")
+
+
+def _let_gradients_in(module: torch.nn.Module, args: Any, embedded: torch.Tensor) -> torch.Tensor | None:
+    return embedded.requires_grad_() if module.training and torch.is_grad_enabled() and embedded.is_leaf else None

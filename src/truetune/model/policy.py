@@ -9,8 +9,9 @@ from row to row, or with logits changed in a way nobody foresaw, is slower here 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -18,14 +19,21 @@ from transformers import PreTrainedModel
 from truetune.data.batches import Batch, collate
 from truetune.data.renderer import Rendered
 from truetune.findings import Both, Say, problem
-from truetune.model.attention import register
-from truetune.model.head import Head, log_probabilities, read_tokens
+from truetune.model.accelerate import Speedup
+from truetune.model.attention import OURS, Kernel, register
+from truetune.model.head import Head, NewRows, log_probabilities, read_tokens
+from truetune.model.noise import Noise
+from truetune.model.rope import stretched_from
 from truetune.objectives.objective import Outputs, Wants
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
 """Mean difference of a token's log-probability between two ways, as a share of its size (of 1 nat at least: rounding
 grows with the logits). Measured on SmolLM2-135M, pairs of short rows: rounding up to 1e-5 in float32 and 0.03 in
 bfloat16; rows that see each other 0.08 and more."""
+
+GRADIENTS = 2.0
+"""How much further than log-probabilities the gradients of two ways may be apart: each is the sum of many numbers that
+were rounded."""
 
 States = tuple[torch.Tensor, Head]
 """Hidden states (N, H) at a batch's sources, and the head that goes with them."""
@@ -45,32 +53,41 @@ class Policy:
     """The model being trained (or a plain one), computed the fastest way that was shown to be right.
 
     value_head: turns a hidden state into a number, where the objective trains one. temperature: log-probabilities are
-    those of answers drawn at it.
+    those of answers drawn at it. kernel: of attention over rows that lie end to end. speedups: what computes the
+    layers faster.
     """
 
-    def __init__(self, causal: PreTrainedModel, *, fast: bool = True, shares: bool = False,
-                 value_head: torch.nn.Module | None = None, temperature: float = 1.0):
-        """`causal`: a causal language model, adapters put into it or not. `fast=False`: plain transformers. shares:
-        rows with a beginning in common will come."""
-        self.causal, self.value_head, self.temperature = causal, value_head, temperature
+    def __init__(self, causal: PreTrainedModel, *, outer: Any = None, fast: bool = True, shares: bool = False,
+                 value_head: torch.nn.Module | None = None, temperature: float = 1.0, kernel: Kernel = OURS,
+                 speedups: Sequence[Speedup] = (), noise: Noise | None = None):
+        """`causal`: a causal language model, adapters put into it or not. outer: PEFT's model around it where only that
+        puts virtual tokens before every row. `fast=False`: plain transformers. shares: rows with a beginning in common
+        will come. noise: on the embeddings while training."""
+        self.causal, self.outer, self.value_head, self.temperature = causal, outer, value_head, temperature
+        self.kernel, self.speedups, self._noise = kernel, list(speedups), noise
+        self._stretched_from = stretched_from(causal.config)
+        register()
         self._own_attention = causal.config._attn_implementation or "eager"
-        self._takes_rows = causal.is_backend_compatible()
+        self._takes_rows = causal.is_backend_compatible() and outer is None
         self.ways = [Way(Both("row by row, all logits", "逐行计算全部 logits"), None)]
         if fast:
             self.ways.insert(0, Way(Both("row by row, head on learned tokens only", "逐行计算，输出头只算学习的 token"),
-                                    self._row_by_row))
+                                    self._row_by_row if outer is None else self._behind_virtual_tokens))
         if fast and self._takes_rows:
             self.ways.insert(0, Way(Both("rows end to end, head on learned tokens only",
                                          "各行首尾相接，输出头只算学习的 token"), self._end_to_end))
-        if fast and self._takes_rows and shares:
+        if fast and self._takes_rows and shares and kernel.shares and not noise:
             self.ways.insert(0, Way(Both("rows end to end, the prompt they share computed once",
                                          "各行首尾相接，共同的提示词只算一次"), self._end_to_end, shares=True))
         self._set_attention()
 
-    def _set_attention(self) -> None:
-        """Ours, which needs the rows' borders, or for the plain way the model's own."""
-        ours = len(self.ways) > 1 and self._takes_rows
-        self.causal.set_attn_implementation(register() if ours else self._own_attention)
+    def _set_attention(self, plain: bool = False) -> None:
+        """The kernel, which needs the rows' borders, and what else makes it faster; or for the plain way the model's
+        own attention, and nothing."""
+        rows = len(self.ways) > 1 and self._takes_rows and not plain
+        self.causal.set_attn_implementation(self.kernel.implementation if rows else self._own_attention)
+        for speedup in self.speedups:
+            (speedup.off if plain else speedup.on)()
 
     @property
     def head(self) -> Head:
@@ -97,69 +114,103 @@ class Policy:
 
     def states(self, batch: Batch) -> States:
         """Hidden states at the batch's sources, and the head: from these another policy's `outputs` reads logits."""
-        hidden = self.ways[0].hidden or self._row_by_row
+        hidden = self.ways[0].hidden or (self._row_by_row if self.outer is None else self._behind_virtual_tokens)
         return hidden(batch, batch.sources), self.head
 
     @contextmanager
     def still(self) -> Iterator[None]:
         """While entered, nothing is learned: evaluation mode, no gradients. Not inference mode: what a model keeps of
         it (rotary frequencies of a long prompt) could take no part in training."""
-        training = self.causal.training
-        self.causal.eval()
+        whole = self.causal if self.outer is None else self.outer
+        training = whole.training
+        whole.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.causal.train(training)
+            whole.train(training)
 
     @contextmanager
-    def generating(self) -> Iterator[PreTrainedModel]:
+    def generating(self) -> Iterator[Any]:
         """While entered the model is still, and as transformers made it, with its own attention: it can `generate`."""
-        self.causal.set_attn_implementation(self._own_attention)
+        self._set_attention(plain=True)
         try:
             with self.still():
-                yield self.causal
+                yield self.causal if self.outer is None else self.outer
         finally:
             self._set_attention()
 
     def verify(self, rows: Sequence[Rendered], say: Say) -> None:
-        """Compare the fast way with the plain one on a few rows; keep the first way that agrees.
+        """Compare the fast way with the plain one on a few rows; keep the first way that agrees. Of other kernels and
+        of what makes layers faster the gradients are compared too.
 
         Raises:
             Problem: not even the plain way gives finite numbers.
         """
         was_training = self.causal.training
         self.causal.eval()
-        with torch.no_grad():
-            self.causal.set_attn_implementation(self._own_attention)
-            batch = collate(rows).to(self.causal.device)
-            plain = self._plain(batch, Wants(), None).logp
-            self._set_attention()
-            if not plain.isfinite().all():
-                place = batch.sequences[0].where
-                raise problem("not-finite", Both(f"the model's own log-probabilities of {place} are not finite.",
-                                                 f"模型自身对 {place} 的对数概率不是有限的数。"),
-                              option="model_name_or_path",
-                              fix=Both("Its weights are damaged, or the precision is too low.",
-                                       "权重已损坏，或者精度太低。"))
-            allowed = TOLERANCE[self.causal.dtype] * max(1.0, float(plain.abs().mean()))
-            while len(self.ways) > 1:
-                name = self.ways[0].name
-                try:
-                    apart = float((self.log_probabilities(self.lay_out(rows)) - plain).abs().mean())
-                    fault = Both(f"differs from plain transformers by {apart:.3g} per token on this model",
-                                 f"在这个模型上与普通 transformers 每个 token 相差 {apart:.3g}")
-                    if apart <= allowed:
-                        break
-                except (RuntimeError, TypeError) as error:  # a kernel or a model that does not take rows this way
-                    reason = str(error).splitlines()[0]
-                    fault = Both(f"fails on this model ({reason})", f"在这个模型上出错（{reason}）")
-                self.ways.pop(0)
-                self._set_attention()
-                slower = self.ways[0].name
-                say(Both(f"{name}: {fault}; using {slower}, which is slower",
-                         f"{name.zh}：{fault.zh}；改用较慢的方式：{slower.zh}"))
+        self._set_attention(plain=True)
+        batch = collate(rows).to(self.causal.device)
+        plain, slope = self._compared(batch, plain=True)
+        self._set_attention()
+        if not plain.isfinite().all():
+            place = batch.sequences[0].where
+            raise problem("not-finite", Both(f"the model's own log-probabilities of {place} are not finite.",
+                                             f"模型自身对 {place} 的对数概率不是有限的数。"),
+                          option="model_name_or_path",
+                          fix=Both("Its weights are damaged, or the precision is too low.",
+                                   "权重已损坏，或者精度太低。"))
+        share = TOLERANCE[self.causal.dtype]
+        allowed = share * max(1.0, float(plain.abs().mean()))
+        while len(self.ways) > 1 or self.speedups:
+            name = self._newest
+            try:
+                found, found_slope = self._compared(self.lay_out(rows))
+                apart = float((found - plain).abs().mean())
+                turned = float((found_slope - slope).norm() / slope.norm()) if len(found_slope) else 0.0
+                fault = Both(f"differs from plain transformers by {apart:.3g} per token on this model",
+                             f"在这个模型上与普通 transformers 每个 token 相差 {apart:.3g}") if apart > allowed else \
+                    Both(f"has gradients that are {turned:.0%} off on this model",
+                         f"在这个模型上的梯度相差 {turned:.0%}")
+                if apart <= allowed and turned <= GRADIENTS * share:
+                    break
+            except (RuntimeError, TypeError, ValueError, ImportError) as error:  # a kernel or a model that does not
+                reason = (str(error).splitlines() or [type(error).__name__])[0]  # take rows this way
+                fault = Both(f"fails on this model ({reason})", f"在这个模型上出错（{reason}）")
+            self._simplify()
+            slower = self.ways[0].name
+            say(Both(f"{name}: {fault}; using {slower}, which is slower",
+                     f"{name.zh}：{fault.zh}；改用较慢的方式：{slower.zh}"))
         self.causal.train(was_training)
+
+    @property
+    def _newest(self) -> Both:
+        """What is doubted first: the last of the speedups, another kernel than ours, the way."""
+        if self.speedups:
+            return self.speedups[-1].name
+        return self.ways[0].name if self.kernel is OURS else self.kernel.name
+
+    def _simplify(self) -> None:
+        """Do without what is doubted first."""
+        if self.speedups:
+            self.speedups.pop().off()
+        elif self.kernel is not OURS:
+            self.kernel = OURS
+        else:
+            self.ways.pop(0)
+        self._set_attention()
+
+    def _compared(self, batch: Batch, plain: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is compared: log-probabilities (N,), and where more than our own way is doubted the gradients of their
+        sum with respect to everything that is trained, in one piece."""
+        trained = [weight for weight in self.causal.parameters() if weight.requires_grad]
+        doubted = bool(trained) and (bool(self.speedups) or self.kernel is not OURS)
+        with torch.set_grad_enabled(doubted):
+            logp = self._plain(batch, Wants(), None).logp if plain else self.log_probabilities(batch)
+            slopes = torch.autograd.grad(logp.sum(), trained, allow_unused=True) if doubted else ()
+        whole = [slope.flatten().float() if slope is not None else torch.zeros(weight.numel(), device=weight.device)
+                 for weight, slope in zip(trained, slopes, strict=False)]
+        return logp.detach(), torch.cat(whole) if whole else logp.new_zeros(0)
 
     def _read(self, hidden: torch.Tensor, batch: Batch, wants: Wants, beside: States | None) -> Outputs:
         """hidden: (N, H), or (B, H) at the ends."""
@@ -172,22 +223,38 @@ class Policy:
         return self.value_head(hidden.float())[:, 0]
 
     def _end_to_end(self, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
-        borders = {"row_starts": batch.starts, "row_parents": batch.parents} if self._takes_rows else {}
-        out = self.causal.base_model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **borders)
+        if self._stretched_from and batch.size > 1 and max(map(len, batch.sequences)) > self._stretched_from:
+            return self._row_by_row(batch, positions)  # each row's angles depend on its own length
+        borders = self.kernel.borders(batch) if self._takes_rows else {}
+        with self._noise_over(batch):
+            out = self.causal.base_model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **borders)
         return out.last_hidden_state[0, positions]
+
+    def _noise_over(self, batch: Batch) -> AbstractContextManager[None]:
+        return self._noise.over(batch) if self._noise else nullcontext()
 
     def _row_by_row(self, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
         ends = positions is batch.ends
         rows = [collate([row]).to(batch.ids.device) for row in batch.sequences]
         return torch.cat([self._end_to_end(row, row.ends if ends else row.sources) for row in rows])
 
+    def _behind_virtual_tokens(self, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
+        """Through PEFT's own forward pass, row by row; of the logits that it computes only the last token's."""
+        ends, found = positions is batch.ends, []
+        for row in (collate([row]).to(batch.ids.device) for row in batch.sequences):
+            out = self.outer(input_ids=row.ids, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+            found.append(out.hidden_states[-1][0, -row.ids.shape[1]:][row.ends if ends else row.sources])
+        return torch.cat(found)
+
     def _plain(self, batch: Batch, wants: Wants, beside: States | None) -> Outputs:
         """Whole logits of one row after the other, and log-softmax over them."""
         logp, tokens, values, seen = [], [], [], 0
         more = {"output_hidden_states": True} if wants.values else {}
         for row in (collate([row]).to(batch.ids.device) for row in batch.sequences):
-            out = self.causal(input_ids=row.ids, use_cache=False, **more)
-            logits = out.logits[0, row.sources].float() / self.temperature
+            with self._noise_over(row):
+                out = (self.causal if self.outer is None else self.outer)(input_ids=row.ids, use_cache=False, **more)
+            own = slice(-row.ids.shape[1], None)  # without the virtual tokens before them
+            logits = out.logits[0, own][row.sources].float() / self.temperature
             if wants.logp:
                 logp.append(logits.log_softmax(dim=-1).gather(1, row.targets[:, None])[:, 0])
             if wants.tokens:
@@ -196,7 +263,7 @@ class Policy:
                     other = beside[1].logits(beside[0][mine]).float() if beside else None
                 tokens.append(wants.tokens(logits, row.targets, other))
             if wants.values:
-                values.append(self._values(out.hidden_states[-1][0, row.ends if wants.ends else row.sources]))
+                values.append(self._values(out.hidden_states[-1][0, own][row.ends if wants.ends else row.sources]))
             seen += len(logits)
         return Outputs(*(torch.cat(pieces) if pieces else None for pieces in (logp, tokens, values)))
 
@@ -207,4 +274,24 @@ def head_of(causal: PreTrainedModel) -> Head:
     scale = values.get("logit_scale") or 1 / (values.get("logits_scaling") or 1)
     head = causal.get_output_embeddings()
     assert head is not None  # a causal language model has one
-    return Head(head, float(scale), values.get("final_logit_softcapping"))
+    matrix, new = _without_wrapper(head)
+    return Head(matrix, float(scale), values.get("final_logit_softcapping"), new=new)
+
+
+def _without_wrapper(head: torch.nn.Module) -> tuple[torch.nn.Module, NewRows | None]:
+    """A head of which PEFT trains some rows, as the linear layer beneath and these rows: PEFT's own forward pass makes
+    a copy of the whole matrix for each chunk of logits. Any other head is given back as it is."""
+    if type(head) is torch.nn.Linear:
+        return head, None
+    from peft.utils.other import TrainableTokensWrapper
+
+    if not isinstance(head, TrainableTokensWrapper):
+        return head, None
+    tokens: Any = head.token_adapter
+    base, active = tokens.base_layer, tokens.active_adapters
+    if type(base) is not torch.nn.Linear or base.bias is not None or len(active) != 1:
+        return head, None
+    if tokens.disable_adapters or tokens.merged:
+        return base, None
+    rows = tokens.trainable_tokens_delta[active[0]]
+    return base, NewRows(torch.tensor(tokens.token_indices[active[0]], device=rows.device), rows)

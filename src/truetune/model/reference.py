@@ -46,7 +46,8 @@ def way_of(config: Config, objective: Objective) -> Way:
     if not (objective.reference or objective.wants.beside):
         return "none"
     named = getattr(config, objective.compared_to)
-    fresh = METHODS[config.finetuning_type].adapter and not config.adapter_name_or_path
+    begins = config.create_new_adapter or not config.adapter_name_or_path
+    fresh = METHODS[config.finetuning_type].adapter and begins
     known_rows = not (objective.wants.beside or config.streaming or round_of(config))
     keeps = config.precompute_ref_log_probs
     if known_rows and (named or (not fresh if keeps is None else keeps)):

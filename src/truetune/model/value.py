@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from truetune.data.batches import neighbours
 from truetune.data.renderer import Rendered
+from truetune.model.adapters import adapters_of
 from truetune.model.policy import Policy
 from truetune.objectives.objective import Wants
 from truetune.options import Config
@@ -28,7 +29,7 @@ def make_value_head(causal: PreTrainedModel, config: Config, base: Path) -> torc
     """A value head for `causal`: the one beside the adapter or model that is trained further, or a new one that begins
     near 0 (weights of spread 1 / sqrt(H + 1): Stiennon et al. 2020, arXiv:2009.01325, and Huang et al. 2024,
     arXiv:2403.17031, detail 8)."""
-    known = load_value_head(causal, [*map(Path, config.adapter_name_or_path[:1]), base])
+    known = load_value_head(causal, [*adapters_of(config)[-1:], base])
     if known:
         return known
     head = _linear(causal)

@@ -217,8 +217,8 @@ class PreferenceOptions(Group):
         "加载到参考模型上的适配器。",
         level="expert", quality="depends", unset=("none", "不加载"))] = ()
     ref_model_quantization_bit: Annotated[Bits | None, Text(
-        "Hold the reference model in 4 or 8 bits.",
-        "把参考模型压成 4 或 8 位。",
+        "Hold the reference model that ref_model names in 4 (nf4) or 8 bits, by bitsandbytes.",
+        "用 bitsandbytes 把 ref_model 指定的参考模型压成 4 位（nf4）或 8 位。",
         level="expert", memory="up", quality="up", unset=("not quantized", "不量化"),
         higher=("closer to the reference model as it is", "更接近原来的参考模型"),
         lower=("less memory, a coarser reference", "显存更少，参考更粗"))] = None

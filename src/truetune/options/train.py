@@ -14,12 +14,9 @@ Schedule = Literal[
     "reduce_lr_on_plateau", "warmup_stable_decay", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "greedy",
 ]
 
-_NOT_COMPILED = ("layers run as PyTorch has them; the same is learned", "各层按 PyTorch 原样运行，学到的内容相同")
 _LOSS_ALONE = ("an evaluation sums the loss over its rows and keeps no predictions",
                "评估只对各行的损失求和，不保留预测")
 _OLD_FLOAT16 = ("float16 is computed by PyTorch itself, with loss scaling", "float16 由 PyTorch 直接计算并缩放损失")
-_RECOMPUTED = ("layers are computed again in PyTorch's newer way (not reentrant), with the same numbers",
-               "重算总是用 PyTorch 较新的方式（非 reentrant），数值相同")
 _LAST_WEIGHTS = ("a run ends with its last weights; trainer_log.jsonl tells which checkpoint had the lowest loss",
                  "运行以最后的权重结束；哪个检查点损失最低见 trainer_log.jsonl")
 
@@ -173,10 +170,24 @@ class TrainOptions(Group):
         lower=("every step is cut: training gets slower and steadier; 0 cuts none",
                "每步都被裁剪，训练更慢更稳；0 则从不裁剪"), quality="depends",
         advice=(Advice("0.3 for QLoRA.", "QLoRA 用 0.3。", "qlora"),))] = 1.0
-    neftune_noise_alpha: Annotated[float | None, Text(
-        "Add noise to the embeddings while training (NEFTune). Unset: none.",
-        "训练时给 embedding 加噪声（NEFTune）。不填则没有。",
-        not_offered=("no noise is added yet", "暂不加噪声"), free_on_resume=True)] = None
+    neftune_noise_alpha: Annotated[float | None, Field(gt=0), Text(
+        "Add noise to the embeddings while training (NEFTune): uniform, up to alpha / the root of (the row's tokens x "
+        "the embedding's numbers).",
+        "训练时给 embedding 加噪声（NEFTune）：均匀分布，上限为 alpha /（该行 token 数 x embedding 维数）的平方根。",
+        level="expert", quality="depends",
+        higher=("answers get longer and closer to plain speech; too much and the rows are not learned",
+                "回答更长、更自然；过大则学不会数据"),
+        lower=("rows are learned as they stand", "按原样学习数据"), unset=("no noise", "不加噪声"),
+        advice=(Advice("5, 10 or 15 in the paper: answers of 7B models were liked better; what they know did not "
+                       "change.", "论文取 5、10 或 15：7B 模型的回答更受欢迎，知识没有变化。", "neftune"),))] = None
+    attention_dropout: Annotated[float | None, Field(ge=0, lt=1), Text(
+        "Share of attention's weights dropped at random while training.", "训练时随机丢弃的注意力权重比例。",
+        level="expert", speed="down", quality="depends",
+        higher=("less overfitting, slower learning", "过拟合更少，学得更慢"),
+        lower=("learns faster, and small data sooner by heart", "学得更快，数据少时更快变成死记"),
+        unset=("as the model's config.json says, which is 0 nearly always", "按模型的 config.json，几乎总是 0"),
+        advice=(Advice("Dropout is for training long on little data.", "dropout 用于在少量数据上长时间训练。",
+                       "dropout"),))] = None
     label_smoothing_factor: Annotated[float, Field(ge=0, lt=1), Text(
         "Teach a little of every word beside the right one: this share of the label is spread over all (pt and sft).",
         "在正确的词之外也学一点其他词：标签的这一比例平均分给所有词（pt 和 sft）。", level="expert", speed="down",
@@ -239,43 +250,59 @@ class TrainOptions(Group):
         also={"disable_gradient_checkpointing": {"true": "false", "false": "true"}, "activation_checkpointing": None},
         higher=("much less memory, about a third slower, the same result", "显存大减，约慢三分之一，结果相同"),
         lower=("faster, if it fits", "放得下时更快"),
-        unset=("only where the largest batch would not fit without, which is measured",
-               "先实测，只在最大的批次放不下时启用"), memory="down", speed="down",
+        unset=("only where the largest batch would not fit without, by the prediction that `truetune check` shows",
+               "按 `truetune check` 给出的内存预测，只在最大的批次放不下时启用"), memory="down", speed="down",
         advice=(Advice("One more forward pass buys memory that grows with the root of the layers instead of their "
                        "number; a smaller batch is the other way.",
                        "多算一遍前向，换来激活内存只随层数的平方根增长；另一个办法是减小批次。", "checkpointing"),),
         free_on_resume=True)] = None
     gradient_checkpointing_kwargs: Annotated[Table, Text(
-        "Settings for it. Unset: none.", "它的参数。不填则没有。", level="expert",
-        also={"activation_checkpointing_kwargs": None},
-        no_effect=_RECOMPUTED, free_on_resume=True)] = Field(default_factory=dict)
+        "Settings for it, as PyTorch's checkpoint takes them: use_reentrant, preserve_rng_state, determinism_check.",
+        "它的参数，与 PyTorch 的 checkpoint 相同：use_reentrant、preserve_rng_state、determinism_check。",
+        level="expert", also={"activation_checkpointing_kwargs": None},
+        unset=("use_reentrant_gc alone", "只看 use_reentrant_gc"), free_on_resume=True)] = Field(default_factory=dict)
     use_reentrant_gc: Annotated[bool, Text(
-        "Use PyTorch's older way to compute layers again.", "用 PyTorch 较旧的重算方式。", level="expert",
-        no_effect=_RECOMPUTED, free_on_resume=True)] = False
-    use_unsloth_gc: Annotated[bool, Text(
-        "Keep layers' inputs in the CPU's memory instead.", "把各层的输入放到 CPU 内存。", level="expert",
-        not_offered=("layers' inputs stay on the device; gradient_checkpointing computes the rest again",
-                     "各层的输入留在设备上，其余由 gradient_checkpointing 重算"), free_on_resume=True)] = False
+        "Compute layers again in PyTorch's older way (reentrant). The numbers are the same.",
+        "用 PyTorch 较旧的方式（reentrant）重算各层，数值相同。", level="expert",
+        higher=("the older way, which some hooks and compilers want", "较旧的方式，有些钩子和编译器需要它"),
+        lower=("the newer way, which PyTorch recommends; it stops as soon as all is there that is needed",
+               "较新的方式，PyTorch 推荐；所需的都算出后即停"), free_on_resume=True)] = False
+    activation_offload: Annotated[bool, Text(
+        "Keep the inputs of the layers in the CPU's memory until the backward pass computes the layers again. It "
+        "switches gradient_checkpointing on. For GPUs.",
+        "把各层的输入放到 CPU 内存，反向传播重算各层时再取回。会启用 gradient_checkpointing。用于 GPU。",
+        level="expert", also={"use_unsloth_gc": None}, memory="down", speed="down",
+        higher=("less GPU memory, more of the CPU's; slower by what the bus takes",
+                "GPU 显存更少，CPU 内存更多；慢在总线传输上"),
+        lower=("everything stays where it is computed", "都留在计算设备上"),
+        advice=(Advice("Worth it where rows are long: computing a layer takes longer than moving its inputs then.",
+                       "行长时才值得：此时算一层的时间比搬运其输入更长。", "offload"),), free_on_resume=True)] = False
     torch_empty_cache_steps: Annotated[int | None, Text(
         "Give memory back to the device every so many steps. Unset: never.",
         "每多少步把缓存的显存还给设备。不填则从不。", level="expert",
         no_effect=("PyTorch keeps the memory it has taken and uses it again", "PyTorch 保留已取得的显存并重复使用"),
         free_on_resume=True)] = None
     torch_compile: Annotated[bool, Text(
-        "Compile the model with torch.compile.", "用 torch.compile 编译模型。", level="expert",
-        no_effect=_NOT_COMPILED, free_on_resume=True)] = False
+        "Compile each layer with torch.compile, once for all lengths of batches. It is checked on the first batch.",
+        "用 torch.compile 编译各层，一次编译适用于各种批次长度，并用第一个批次核对。", level="expert", speed="depends",
+        higher=("after a minute of compiling faster on GPUs; on CPUs no gain was seen",
+                "编译约一分钟后在 GPU 上更快；CPU 上没有看到收益"),
+        lower=("layers run as PyTorch has them", "各层按 PyTorch 原样运行"),
+        advice=(Advice("Compiling a layer that repeats takes much less time than compiling the whole model, and is "
+                       "about as fast.", "只编译重复的层，比编译整个模型省时得多，速度相近。", "torch-compile"),),
+        free_on_resume=True)] = False
     torch_compile_backend: Annotated[str | None, Text(
-        "What compiles it. Unset: inductor.", "编译后端。不填为 inductor。", level="expert",
-        no_effect=_NOT_COMPILED, free_on_resume=True)] = None
+        "What compiles the layers; naming one turns torch_compile on. inductor needs a C++ compiler on CPUs.",
+        "编译后端；指定后即启用 torch_compile。inductor 在 CPU 上需要 C++ 编译器。", level="expert",
+        also={"torchdynamo": None}, unset=("inductor", "用 inductor"), speed="depends", free_on_resume=True)] = None
     torch_compile_mode: Annotated[str | None, Text(
-        "How hard the compiler tries. Unset: as it does by itself.", "编译模式。不填按默认。", level="expert",
-        no_effect=_NOT_COMPILED, free_on_resume=True)] = None
-    torchdynamo: Annotated[str | None, Text(
-        "The same, by its older name. Unset: none.", "torch_compile_backend 的旧名。不填则没有。", level="expert",
-        no_effect=_NOT_COMPILED, free_on_resume=True)] = None
+        "How hard the compiler tries: default, reduce-overhead, max-autotune or max-autotune-no-cudagraphs; naming one "
+        "turns torch_compile on.",
+        "编译的力度：default、reduce-overhead、max-autotune 或 max-autotune-no-cudagraphs；指定后即启用 "
+        "torch_compile。", level="expert", unset=("default", "同 default"), speed="depends", free_on_resume=True)] = None
     jit_mode_eval: Annotated[bool, Text(
         "Trace the model for evaluation.", "评估时用 JIT 追踪模型。", level="expert",
-        no_effect=_NOT_COMPILED, free_on_resume=True)] = False
+        no_effect=("evaluation computes as training does", "评估与训练用同样的方式计算"), free_on_resume=True)] = False
     fp16_opt_level: Annotated[str, Text(
         "Level of NVIDIA Apex.", "NVIDIA Apex 的级别。", level="expert",
         no_effect=_OLD_FLOAT16, free_on_resume=True)] = "O1"

@@ -18,12 +18,12 @@ from typing import Any, Literal
 from truetune.findings import Both
 from truetune.guide.rates import LORA, WHOLE, by_size
 from truetune.options import Config
+from truetune.options.kinds import KINDS
 from truetune.review.gauges import gauge_of
 
 Event = dict[str, Any]
 Kind = Literal["spike", "explosion", "diverging", "flat", "by-heart", "overfit"]
 
-_RATES = {"lora": LORA, "oft": LORA}
 _WINDOW, _FEWEST = 20, 10
 """How many logged values "usual" is the median of, and how many it takes at least."""
 _BINS = 30
@@ -73,7 +73,7 @@ class Signs:
     @classmethod
     def of(cls, config: Config, parameters: int) -> Signs:
         """For a run with these options; parameters: how many weights the model has."""
-        rates = _RATES.get(config.finetuning_type, WHOLE)
+        rates = LORA if KINDS[config.finetuning_type].adapter else WHOLE
         gauge = gauge_of(config)
         return cls(config.learning_rate, by_size(parameters, rates), config.max_grad_norm, config.save_total_limit,
                    gauge is None or gauge.loss)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from truetune.findings import Both, Finding, Words, worst_first
 from truetune.options import OPTIONS, Config, Option
+from truetune.options.kinds import KINDS
 from truetune.rules.ask import is_set, writes
 from truetune.rules.rule import Rule
 from truetune.rules.table import RULES
@@ -17,8 +18,10 @@ from truetune.rules.table import RULES
 __all__ = ["DERIVED", "RULES", "Rule", "apply_rules", "derive"]
 
 DERIVED: tuple[tuple[str, Callable[[Config], bool], Callable[[Config], object], str], ...] = (
-    ("lora_alpha", lambda c: c.finetuning_type == "lora" and c.lora_alpha is None, lambda c: 2 * c.lora_rank,
-     "2 x lora_rank"),
+    ("lora_alpha", lambda c: "lora_alpha" in KINDS[c.finetuning_type].options and c.lora_alpha is None,
+     lambda c: 2 * c.lora_rank, "2 x lora_rank"),
+    ("gradient_checkpointing", lambda c: c.gradient_checkpointing is None and not KINDS[c.finetuning_type].checkpoints,
+     lambda c: False, "layers are given keys and values, and cannot be computed again"),
     ("max_completion_length", lambda c: writes(c) and c.max_completion_length is None,
      lambda c: c.max_new_tokens if c.given("max_new_tokens") else 256, "max_new_tokens if it is given, else 256"),
     *((name, lambda c, name=name: writes(c) and not c.given(name), lambda c, value=value: value,

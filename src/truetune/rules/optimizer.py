@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from truetune.findings import Both
-from truetune.options.optimizer import TRAINED_OPTIMIZERS
-from truetune.rules.ask import EVALUATE
+from truetune.options import OPTIONS
+from truetune.options.kinds import KINDS
+from truetune.options.optimizers import OPTIMIZERS, SWITCHES, in_backward, kind_of, switches
+from truetune.rules.ask import EVALUATE, is_set, writes
 from truetune.rules.rule import Rule
+
+_OF_SWITCH = {switch: tuple(name for name, option in OPTIONS.items()
+                              if option.works and name.startswith(f"{switch.removeprefix('use_')}_"))
+              for switch in ("use_galore", "use_apollo", "use_badam")}
+"""The options that belong to a switch, by how their names begin."""
 
 RULES: tuple[Rule, ...] = (
     Rule("plateau-without-eval", "lr_scheduler_type",
@@ -25,13 +32,13 @@ RULES: tuple[Rule, ...] = (
               "{learning_rate:g} 是全参数微调的学习率；LoRA 通常要高十倍。"),
          Both("Try 1e-4 to 1e-3.", "建议 1e-4 到 1e-3。"), source="tinker-lora",
          cure=lambda c: {"learning_rate": 2e-4}),
-    Rule("rate-diverges", "learning_rate", lambda c: c.learning_rate >= 0.1, "error",
+    Rule("rate-diverges", "learning_rate", lambda c: c.learning_rate >= 0.1 and kind_of(c).even, "error",
          Both("{learning_rate:g} diverges with AdamW: each step moves every weight by about that much.",
               "{learning_rate:g} 用 AdamW 必然发散：每一步每个权重都会移动约这么多。"),
          Both("LoRA: 1e-4 to 1e-3. Full: 1e-6 to 5e-5.", "LoRA：1e-4 到 1e-3；full：1e-6 到 5e-5。"),
          source="tinker-lora", cure=lambda c: {"learning_rate": 2e-4 if c.finetuning_type == "lora" else 2e-5}),
     Rule("very-high-rate", "learning_rate",
-         lambda c: 5e-3 < c.learning_rate < 0.1 and c.finetuning_type == "lora", "warn",
+         lambda c: 5e-3 < c.learning_rate < 0.1 and c.finetuning_type == "lora" and kind_of(c).even, "warn",
          Both("{learning_rate:g} is above what LoRA was seen to stand (1e-3 for small models).",
               "{learning_rate:g} 高于 LoRA 已知能承受的值（小模型 1e-3）。"),
          Both("Try 1e-4 to 1e-3.", "建议 1e-4 到 1e-3。"), source="tinker-lora",
@@ -44,7 +51,7 @@ RULES: tuple[Rule, ...] = (
          Both("{weight_decay:g} pulls the weights to 0 faster than most data teaches them.",
               "{weight_decay:g} 把权重拉向 0 的速度比多数数据教得还快。"),
          Both("0 to 0.1 is usual.", "通常取 0 到 0.1。"), source="adamw", cure=lambda c: {"weight_decay": 0.01}),
-    Rule("no-clipping", "max_grad_norm", lambda c: c.max_grad_norm == 0, "info",
+    Rule("no-clipping", "max_grad_norm", lambda c: c.max_grad_norm == 0 and not in_backward(c), "info",
          Both("gradients are not cut, so one odd row can throw the model off.",
               "不裁剪梯度，一行异常数据就可能带偏模型。"),
          Both("1.0 is usual.", "通常取 1.0。")),
@@ -73,17 +80,77 @@ RULES: tuple[Rule, ...] = (
     Rule("max-steps-wins", "max_steps", lambda c: c.max_steps > 0 and c.given("num_train_epochs"), "info",
          Both("{max_steps} steps decide; num_train_epochs ({num_train_epochs:g}) has no effect.",
               "以 max_steps（{max_steps}）为准，num_train_epochs（{num_train_epochs:g}）不起作用。")),
-    Rule("optimizer-later", "optim", lambda c: c.optim not in TRAINED_OPTIMIZERS, "warn",
-         Both("{optim} is not offered yet; adamw_torch trains instead, with 8 bytes of state a trained weight.",
-              "暂不支持 {optim}，改用 adamw_torch，每个可训练权重占 8 字节状态。"),
-         cure=lambda c: {"optim": "adamw_torch"}),
-    Rule("two-optimizers", "use_galore",
-         lambda c: sum((c.use_galore, c.use_apollo, c.use_badam)) > 1, "error",
-         Both("use_galore, use_apollo and use_badam exclude each other.", "use_galore、use_apollo 和 use_badam 互斥。"),
+    *(Rule("optimizer-refused", "optim", lambda c, name=name: c.optim == name, "error",
+           Both(f"{name} is not offered: {kind.refused.en}.", f"不支持 {name}：{kind.refused.zh}。"),
+           Both("adamw_torch is the usual one.", "通常用 adamw_torch。"), cure=lambda c: {"optim": "adamw_torch"})
+      for name, kind in OPTIMIZERS.items() if kind.refused),
+    Rule("two-optimizers", "use_galore", lambda c: len(switches(c)) > 1, "error",
+         Both("use_galore, use_apollo, use_badam, use_adam_mini, use_muon and adafactor exclude each other.",
+              "use_galore、use_apollo、use_badam、use_adam_mini、use_muon 和 adafactor 互斥。"),
          Both("Keep one.", "请只保留一个。")),
+    *(Rule("switch-and-optim", "optim",
+           lambda c, name=name, takes=takes: switches(c) == [name] and c.optim not in takes, "error",
+           Both(f"{name} does not go with optim: {{optim}}.", f"{name} 不能与 optim: {{optim}} 一起用。"),
+           Both(f"It goes with {', '.join(takes)}.", f"它可以搭配：{'、'.join(takes)}。"),
+           cure=lambda c: {"optim": "adamw_torch"})
+      for name, takes in SWITCHES.items()),
+    Rule("adam-options", "optim",
+         lambda c: is_set(c, "adam_beta1", "adam_beta2", "adam_epsilon") and not kind_of(c).options, "info",
+         Both("{optim} has no betas and no epsilon of Adam's: the adam_ options have no effect.",
+              "{optim} 没有 Adam 的 beta 和 epsilon，adam_ 开头的选项不起作用。")),
+    *(Rule("switch-option", switch,
+           lambda c, switch=switch, names=names: not getattr(c, switch) and is_set(c, *names), "info",
+           Both(f"it is off, so the {switch.removeprefix('use_')}_ options have no effect.",
+                f"它没有开启，{switch.removeprefix('use_')}_ 开头的选项不起作用。"),
+           cure=lambda c, switch=switch: {switch: True})
+      for switch, names in _OF_SWITCH.items()),
+    Rule("target-without-picture", "optim_target_modules",
+         lambda c: bool(c.optim_target_modules) and not c.optim.startswith(("galore_", "apollo_")), "info",
+         Both("no effect: {optim} has no modules to choose. (use_galore has galore_target, use_apollo apollo_target.)",
+              "不起作用：{optim} 不需要选择模块。（use_galore 用 galore_target，use_apollo 用 apollo_target。）")),
+    Rule("badam-ratio", "badam_mode", lambda c: c.use_badam and c.badam_mode == "ratio", "error",
+         Both("ratio is not offered: torch makes the whole gradient before any of it can be left out, so it saves "
+              "optimizer memory only, and use_galore saves more.",
+              "不支持 ratio：torch 会先算出完整梯度才能舍弃其中一部分，因此只省优化器状态，而 use_galore 省得更多。"),
+         Both("badam_mode: layer.", "badam_mode: layer。"), cure=lambda c: {"badam_mode": "layer"}),
+    Rule("backward-accumulation", "gradient_accumulation_steps",
+         lambda c: in_backward(c) and c.gradient_accumulation_steps > 1, "error",
+         Both("weights are stepped within the backward pass and gradients dropped, so nothing can be added up over "
+              "{gradient_accumulation_steps} batches.",
+              "权重在反向传播中就更新、梯度用完即丢，无法累积 {gradient_accumulation_steps} 个批次。"),
+         Both("Set gradient_accumulation_steps: 1.", "请设置 gradient_accumulation_steps: 1。"),
+         cure=lambda c: {"gradient_accumulation_steps": 1}),
+    Rule("backward-clipping", "max_grad_norm",
+         lambda c: in_backward(c) and c.given("max_grad_norm") and c.max_grad_norm > 0, "warn",
+         Both("gradients are not cut: how long they are is known only when the weights have been stepped.",
+              "梯度不会被裁剪：要等权重都更新完才知道梯度有多长。"),
+         Both("A lower learning_rate is the safeguard here.", "这里只能靠较低的 learning_rate 保证稳定。"),
+         cure=lambda c: {"max_grad_norm": 0}),
+    Rule("backward-fp16", "fp16", lambda c: in_backward(c) and bool(c.fp16), "error",
+         Both("fp16 scales the loss and must see all gradients before a step, and here each weight is stepped at once.",
+              "fp16 要缩放 loss，并在更新前检查全部梯度，而这里每个权重立即更新。"),
+         Both("Set bf16: true instead.", "请改用 bf16: true。"), cure=lambda c: {"fp16": False, "bf16": True}),
+    Rule("backward-answers", "stage", lambda c: in_backward(c) and writes(c), "error",
+         Both("{stage} learns from several batches in a step, and here a step is one batch.",
+              "{stage} 每步要学习多个批次，而这里每步只能是一个批次。"),
+         Both("Leave the layer-wise optimizer out.", "请不要用逐层更新的优化器。")),
+    Rule("backward-blocks", "optimizer_in_backward", lambda c: c.optimizer_in_backward and c.use_badam, "error",
+         Both("BAdam holds the gradients of one block only, so there is nothing to save.",
+              "BAdam 本来就只保存一块的梯度，没有可省的。"),
+         Both("Leave one of the two out.", "两者请去掉一个。"), cure=lambda c: {"optimizer_in_backward": False}),
+    Rule("schedule-of-free", "lr_scheduler_type",
+         lambda c: kind_of(c).averages and c.lr_scheduler_type not in ("constant", "constant_with_warmup"), "warn",
+         Both("{optim} averages its weights in place of a schedule; {lr_scheduler_type} on top of it slows it down.",
+              "{optim} 用权重平均代替学习率调度；再叠加 {lr_scheduler_type} 会拖慢学习。"),
+         Both("constant, or constant_with_warmup.", "请用 constant 或 constant_with_warmup。"), source="schedule-free",
+         cure=lambda c: {"lr_scheduler_type": "constant_with_warmup" if c.warmup_steps or c.warmup_ratio
+                         else "constant"}),
+    Rule("paged-on-cpu", "optim", lambda c: c.use_cpu and c.optim.startswith("paged_"), "info",
+         Both("there is no GPU memory to page out of, so {optim} is the same without paging.",
+              "没有可换出的显存，{optim} 等同于不分页的版本。")),
     Rule("lora-galore", "finetuning_type",
-         lambda c: c.finetuning_type == "lora" and (c.use_galore or c.use_apollo or c.use_badam), "error",
-         Both("GaLore, APOLLO and BAdam save the memory of full fine-tuning; LoRA has little to save.",
-              "GaLore、APOLLO、BAdam 是为全参数微调省显存的，LoRA 没有多少可省。"),
+         lambda c: KINDS[c.finetuning_type].adapter and (bool(kind_of(c).low_rank) or c.use_badam), "error",
+         Both("GaLore, APOLLO and BAdam save the memory of full fine-tuning; an adapter has little to save.",
+              "GaLore、APOLLO、BAdam 是为全参数微调省显存的，适配器没有多少可省。"),
          Both("Leave them out, or set finetuning_type: full.", "请去掉它们，或设置 finetuning_type: full。")),
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from truetune.findings import Both
 from truetune.options.preference import PAIR_LOSSES
+from truetune.options.kinds import KINDS
 from truetune.rules.ask import KEEP_ONE, WRITES, is_pattern, is_set, reference_free, writes
 from truetune.rules.rule import Rule
 
@@ -42,7 +43,7 @@ RULES: tuple[Rule, ...] = (
          Both("PPO only trains.", "PPO 只能训练。"), Both("Set do_train: true.", "请设置 do_train: true。")),
     Rule("reward-lora", "reward_model_type",
          lambda c: c.stage == "ppo" and bool(c.reward_model) and "://" not in str(c.reward_model)
-         and c.reward_model_type == "lora" and c.finetuning_type != "lora", "info",
+         and c.reward_model_type == "lora" and not KINDS[c.finetuning_type].adapter, "info",
          Both("a reward adapter sits on the base as it was; {finetuning_type} changes that, so what it changes is held "
               "once more.", "奖励适配器要用原来的基座，而 {finetuning_type} 会改动它，改动的部分要另存一份。"),
          Both("finetuning_type: lora shares the base.", "finetuning_type: lora 可共用基座。")),

@@ -21,7 +21,7 @@ def chat(config: Config, terminal: Terminal) -> None:
         import readline  # noqa: F401  (input() gets history and editing by its import)
     opening = [{"role": "system", "content": config.default_system}] if config.default_system else []
     messages = list(opening)
-    adapter = f" + {config.adapter_name_or_path[0]}" if config.adapter_name_or_path else ""
+    adapter = "".join(f" + {name}" for name in config.adapter_name_or_path)
     named = f"{config.model_name_or_path}{adapter}"
     terminal.say(Both(f"{named}. {_HELP}", f"{named}。{_HELP.zh}"))
     while True:

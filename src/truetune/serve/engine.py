@@ -22,7 +22,7 @@ from truetune.data.texts import require_template
 from truetune.findings import Both, Say, refuse
 from truetune.model.base import load_base
 from truetune.model.find import find_model, load_tokenizer
-from truetune.model.load import put_adapter
+from truetune.model.adapters import adapters_of, put_adapters, virtual_of
 from truetune.model.precision import pick_device
 from truetune.options import Config
 from truetune.serve.generate import When, complete
@@ -78,7 +78,7 @@ class Engine:
 
 
 def load_engine(config: Config, say: Say) -> Engine:
-    """The model that `config` names, with its adapter put on it if there is one.
+    """The model that `config` names, with its adapters put on it if there are some.
 
     Raises:
         Problem: the model or adapter cannot be loaded, or the adapter belongs to another base.
@@ -88,9 +88,11 @@ def load_engine(config: Config, say: Say) -> Engine:
     tokenizer, trained = load_tokenizer(base), base
     device = pick_device(config)
     model = load_base(base, config, inference_dtype(config, base), device)
-    if config.adapter_name_or_path:
-        adapter = Path(config.adapter_name_or_path[0])
-        model = put_adapter(model, adapter, base).eval()
+    adapters = adapters_of(config)
+    if adapters:
+        whole = put_adapters(model, adapters, base).eval()
+        model = virtual_of(whole) or model  # other adapters are inside the model itself
+    for adapter in adapters:
         if (adapter / "tokenizer.json").is_file():
             tokenizer, trained = load_tokenizer(adapter), adapter
     for finding in refuse(settle_template(tokenizer, config)):

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from truetune.model.adapters import virtual_of
+
 AT_ONCE = 8192
 """Tokens that are held at once, prompts and answers at their longest: little memory for most models."""
 
@@ -33,7 +35,8 @@ def complete(causal: Any, prompts: Sequence[list[int]], generation: GenerationCo
     answers: dict[int, list[int]] = {}
     ends, pad, longest = _ends(generation), generation.pad_token_id, generation.max_new_tokens or 0
     criteria = StoppingCriteriaList([When(stop)] if stop else [])
-    for numbers in _together([len(prompt) + longest for prompt in prompts], at_once):
+    lengths = [len(prompt) + longest for prompt in prompts]
+    for numbers in _together(lengths, at_once, alike=virtual_of(causal) is not None):
         width = len(prompts[numbers[-1]])
         padding = [width - len(prompts[number]) for number in numbers]
         ids = [[pad] * more + prompts[number] for number, more in zip(numbers, padding, strict=True)]
@@ -57,11 +60,13 @@ class When(StoppingCriteria):
         return torch.full((input_ids.shape[0],), self.stop(), device=input_ids.device, dtype=torch.bool)
 
 
-def _together(lengths: Sequence[int], at_once: int) -> list[list[int]]:
-    """Which are answered together, the shortest first: as many as `at_once` tokens take, padding counted."""
+def _together(lengths: Sequence[int], at_once: int, alike: bool) -> list[list[int]]:
+    """Which are answered together, the shortest first: as many as `at_once` tokens take, padding counted. alike: only those
+    of one length, since padding would stand between virtual tokens and the text and move them apart."""
     batches: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
-        if not batches or lengths[number] * (len(batches[-1]) + 1) > at_once:
+        full = not batches or lengths[number] * (len(batches[-1]) + 1) > at_once
+        if full or (alike and lengths[batches[-1][0]] != lengths[number]):
             batches.append([])
         batches[-1].append(number)
     return batches

@@ -29,8 +29,11 @@ from truetune.data.messages import BadRow, Conversation, Message, ToolCall
 from truetune.data.renderer import Rendered, Renderer, Run
 from truetune.findings import Both, Finding, Problem, Say, problem
 from truetune.model.find import find_model, load_tokenizer
-from truetune.model.load import load_model, put_adapter
+from truetune.model.adapters import put_adapter, put_adapters, virtual_of
+from truetune.model.base import load_in
+from truetune.model.load import load_model
 from truetune.model.policy import Policy
+from truetune.model.quantize import Codes, coded
 from truetune.model.value import FILE, load_value_head, score
 from truetune.options import Config
 from truetune.rollout.rewards.endpoint import Endpoint
@@ -104,36 +107,39 @@ def _adapter(folder: Path, option: str, ready: Preflight, policy: Policy, say: S
     share_frozen(causal, policy.causal)
     torch.nn.Module.to(causal, policy.causal.device)
     head = _value_head(causal, [folder], str(folder))
-    put_adapter(causal, folder, ready.base)
-    return _judge(str(folder), option, causal, head, _as_written(ready), policy, say)
+    model = put_adapter(causal, folder, ready.base)
+    return _judge(str(folder), option, causal, model, head, _as_written(ready), policy, say)
 
 
 def _whole(name: str, option: str, config: Config, ready: Preflight, policy: Policy, say: Say) -> Judge:
     """A reward model of its own, with adapters on it or not."""
     base = find_model(name, config, say)
     adapters = [Path(adapter) for adapter in config.reward_model_adapters] if option == "reward_model" else []
-    causal = load_model(base, policy.causal.dtype, policy.causal.device)
+    bits = config.reward_model_quantization_bit if option == "reward_model" else None
+    causal = load_in(Codes.plain(bits), base, policy.causal.dtype, policy.causal.device, f"{option}_quantization_bit")
     head = _value_head(causal, [*reversed(adapters), base], name)
-    for adapter in adapters:
-        put_adapter(causal, adapter, base)
+    model = put_adapters(causal, adapters, base) if adapters else causal
     size = sum(weight.numel() * weight.element_size() for weight in causal.parameters()) / 1e9
     say(Both(f"the reward model {name} is held beside the policy: {size:.1f} GB",
              f"奖励模型 {name} 与策略模型同时驻留：{size:.1f} GB"))
     tokenizer, own = load_tokenizer(base), ready.renderer.tokenizer
     alike = tokenizer.get_vocab() == own.get_vocab() and tokenizer.chat_template in (None, own.chat_template)
     read = _as_written(ready) if alike else _rendered(Renderer(tokenizer), name, option)
-    return _judge(name, option, causal, head, read, policy, say)
+    return _judge(name, option, causal, model, head, read, policy, say)
 
 
-def _judge(name: str, option: str, causal: PreTrainedModel, head: torch.nn.Linear, read: Read, policy: Policy,
-           say: Say) -> Judge:
-    causal.requires_grad_(False).eval()
-    return Judge(name, option, Policy(causal, fast=len(policy.ways) > 1), head, read, say)
+def _judge(name: str, option: str, causal: PreTrainedModel, model: torch.nn.Module, head: torch.nn.Linear, read: Read,
+           policy: Policy, say: Say) -> Judge:
+    """model: `causal` with its adapter."""
+    model.requires_grad_(False).eval()
+    return Judge(name, option, Policy(causal, outer=virtual_of(model), fast=len(policy.ways) > 1), head, read, say)
 
 
 def share_frozen(causal: PreTrainedModel, policy: PreTrainedModel) -> None:
     """Let `causal`, another copy of the same base, hold the frozen weights of `policy` instead of its own. Weights that
-    are trained stay its own, as they were loaded."""
+    are trained stay its own, as they were loaded. Layers that the policy holds in codes are shared whole."""
+    for name, layer in list(coded(policy)):
+        causal.set_submodule(name.replace(".base_layer", ""), layer)
     frozen = {name.replace(".base_layer", "").replace(".original_module", ""): weight
               for name, weight in policy.named_parameters() if not weight.requires_grad}
     for name, weight in causal.named_parameters():
