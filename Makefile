@@ -13,8 +13,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python examples/demo.py --name "$(NAME)" --author "$(AUTHOR)"
 
+# One thread each: with two, torch's threads wait for one another, spinning, on the cores that the others need.
 test: .venv/ready-dev
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2
+	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

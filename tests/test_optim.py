@@ -1,4 +1,4 @@
-"""Steps, master weights and schedules, by hand arithmetic."""
+"""Steps, master weights, penalties and schedules, by hand arithmetic."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from truetune.model.methods import Method
 from truetune.model.precision import Precision
-from truetune.optim import Optimizer, build_schedule, warmup_steps
+from truetune.optim import Optimizer, build_schedule, make_optimizer
 from truetune.options import Config
+from truetune.steps import warmup_steps
 
 FP32 = Precision(torch.float32, master=False, scaled=False, reason="")
 BF16 = Precision(torch.bfloat16, master=True, scaled=False, reason="")
@@ -21,14 +23,19 @@ def one_weight(value: float, dtype: torch.dtype, precision: Precision, **options
         torch.nn.Parameter, Optimizer]:
     weight = torch.nn.Parameter(torch.full((1, 1), value, dtype=dtype))
     config = Config(**{"lr_scheduler_type": "constant", "max_grad_norm": 0, **options})
-    return weight, Optimizer({"w": weight}, config, precision, total_steps=100)
+    return weight, optimizer_of({"w": weight}, config, precision, 100)
+
+
+def optimizer_of(weights: dict[str, torch.nn.Parameter], config: Config, precision: Precision, steps: int,
+                 method: Method | None = None) -> Optimizer:
+    return make_optimizer(torch.nn.Module(), weights, config, precision, steps, method)
 
 
 def test_one_step_of_adamw() -> None:
     """A summed gradient of 6 over 3 tokens is 2. AdamW's first step is lr in the direction of its sign, after decay:
     1 - 0.1 * 0.5 * 1 - 0.1 * 2 / (2 + eps) = 0.85."""
     weight, optimizer = one_weight(1.0, torch.float32, FP32, learning_rate=0.1, weight_decay=0.5)
-    optimizer.backward((6 * weight).sum())
+    optimizer.backward((6 * weight).sum(), 1.0)
     assert optimizer.step(3.0) == pytest.approx(2.0)
     assert weight.item() == pytest.approx(0.85, abs=1e-6)
 
@@ -36,17 +43,17 @@ def test_one_step_of_adamw() -> None:
 def test_clipping() -> None:
     """Gradients (3, 4) have length 5 and are cut to length 1: the second moments see 0.6 and 0.8."""
     weight = torch.nn.Parameter(torch.zeros(1, 2))
-    optimizer = Optimizer({"w": weight}, Config(max_grad_norm=1.0), FP32, 10)
-    optimizer.backward((weight * torch.tensor([[3.0, 4.0]])).sum())
+    optimizer = optimizer_of({"w": weight}, Config(max_grad_norm=1.0), FP32, 10)
+    optimizer.backward((weight * torch.tensor([[3.0, 4.0]])).sum(), 1.0)
     assert optimizer.step(1.0) == pytest.approx(5.0)
-    moments = optimizer.adamw.state[weight]["exp_avg_sq"]
+    moments = optimizer.inner.state[weight]["exp_avg_sq"]
     torch.testing.assert_close(moments, torch.tensor([[0.36, 0.64]]) * 0.001)
 
 
 def test_norms_and_biases_do_not_decay() -> None:
     scale, matrix = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = Optimizer({"scale": scale, "matrix": matrix}, Config(weight_decay=0.1), FP32, 10)
-    decays = {id(weight): group["weight_decay"] for group in optimizer.adamw.param_groups for weight in group["params"]}
+    optimizer = optimizer_of({"scale": scale, "matrix": matrix}, Config(weight_decay=0.1), FP32, 10)
+    decays = {id(weight): group["weight_decay"] for group in optimizer.inner.param_groups for weight in group["params"]}
     assert decays[id(scale)] == 0 and decays[id(matrix)] == 0.1
 
 
@@ -57,7 +64,7 @@ def test_small_updates_survive_in_master_weights() -> None:
     for precision in (PURE, BF16):
         weight, optimizer = one_weight(1.0, torch.bfloat16, precision, learning_rate=0.001)
         for _ in range(10):
-            optimizer.backward(weight.sum())
+            optimizer.backward(weight.sum(), 1.0)
             optimizer.step(1.0)
         found[precision.master] = (weight.item(), optimizer.masters["w"].item())
     assert found[False][0] == 1.0
@@ -68,7 +75,7 @@ def test_gradients_add_up_in_float32() -> None:
     """256 gradients of 1 and then 8 of 1: bfloat16 cannot count past 256 by ones, the sum here is 264."""
     weight, optimizer = one_weight(0.0, torch.bfloat16, BF16)
     for _ in range(264):
-        optimizer.backward(weight.sum())
+        optimizer.backward(weight.sum(), 1.0)
     assert optimizer.masters["w"].grad.item() == 264
 
 
@@ -76,12 +83,58 @@ def test_loss_scaling_skips_an_overflow_and_halves_the_scale() -> None:
     """float16: an infinite gradient changes nothing and halves the scale; the next finite one steps."""
     weight, optimizer = one_weight(1.0, torch.float16, FP16, learning_rate=0.1)
     before = optimizer.scaler.get_scale()
-    optimizer.backward((weight.float() * 1e30).sum())
+    optimizer.backward((weight.float() * 1e30).sum(), 1.0)
     assert not math.isfinite(optimizer.step(1.0))
     assert weight.item() == 1.0 and optimizer.scaler.get_scale() == before / 2
-    optimizer.backward((weight.float() * 0.5).sum())
+    optimizer.backward((weight.float() * 0.5).sum(), 1.0)
     assert optimizer.step(1.0) == pytest.approx(0.5)
     assert weight.item() == pytest.approx(0.9, abs=1e-3)
+
+
+@pytest.mark.parametrize("precision", (FP32, BF16))
+def test_l1_and_l2_penalties(precision: Precision) -> None:
+    """Over 4 tokens a summed gradient of (8, 8) is (2, 2). The weights 3 and -5 add 0.5 of their signs and twice 0.25
+    of themselves: (2 + 0.5 + 1.5, 2 - 0.5 - 2.5) = (4, -1). SGD goes 0.1 of that. Its length, which clipping sees, is
+    that of the sum."""
+    weight = torch.nn.Parameter(torch.tensor([[3.0, -5.0]], dtype=precision.dtype))
+    config = Config(optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0, l1_lambda=0.5,
+                    l2_lambda=0.25)
+    optimizer = optimizer_of({"w": weight}, config, precision, 10)
+    optimizer.backward((8 * weight.float()).sum(), 4.0)
+    assert optimizer.step(4.0) == pytest.approx(math.hypot(4, 1))
+    torch.testing.assert_close(optimizer.masters["w"].detach(), torch.tensor([[2.6, -4.9]]))
+
+
+def test_a_method_adds_its_penalty_once_a_step() -> None:
+    """The penalty 3 w joins the mean loss: a gradient of 6 over 2 tokens and 3 make 6, whatever the count is."""
+    weight = torch.nn.Parameter(torch.full((1, 1), 1.0))
+    method = Method(lambda *_: torch.nn.Module(), adapter=True, penalty=lambda model: 3 * weight.sum())
+    for parts in (1, 2):
+        config = Config(optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0)
+        optimizer = optimizer_of({"w": weight}, config, FP32, 10, method)
+        for _ in range(parts):
+            optimizer.backward((6 / parts * weight).sum(), 2 / parts)
+        assert optimizer.step(2.0) == pytest.approx(6.0)
+
+
+def test_a_method_may_change_weights_after_a_step() -> None:
+    """It sees the number of the step, from 1, and the mean gradients where parameters have theirs. What it sets to 0 is
+    0 in the masters too; what it leaves alone keeps the digits that bfloat16 has not."""
+    weight = torch.nn.Parameter(torch.ones(1, 2, dtype=torch.bfloat16))
+    seen = []
+
+    def stepped(model: torch.nn.Module, step: int) -> None:
+        seen.append((step, weight.grad.tolist()))
+        weight.data[0, 0] = 0
+
+    method = Method(lambda *_: torch.nn.Module(), adapter=True, stepped=stepped)
+    config = Config(learning_rate=1e-3, lr_scheduler_type="constant", max_grad_norm=0)
+    optimizer = optimizer_of({"w": weight}, config, BF16, 10, method)
+    for _ in range(2):
+        optimizer.backward(6 * weight.sum(), 3.0)
+        optimizer.step(3.0)
+    assert seen == [(1, [[2.0, 2.0]]), (2, [[2.0, 2.0]])] and weight.grad is None
+    assert optimizer.masters["w"].tolist()[0] == pytest.approx([0, 0.998], abs=1e-5)
 
 
 # The multiples of the learning rate over 8 steps, 2 of them warmup (0, 1/2, then the top).
@@ -117,7 +170,7 @@ def test_plateau_follows_the_evaluation_loss() -> None:
                                    lr_scheduler_type="reduce_lr_on_plateau", lr_scheduler_kwargs={"patience": 1})
     rates = []
     for loss in (2.0, 2.0, 2.0):
-        optimizer.backward(weight.sum())
+        optimizer.backward(weight.sum(), 1.0)
         optimizer.step(1.0)
         optimizer.evaluated(loss)
         rates.append(optimizer.learning_rate)
@@ -141,7 +194,7 @@ def test_state_goes_on_exactly(precision: Precision, schedule: str, optim: str) 
 
     def steps(optimizer: Optimizer, weight: torch.nn.Parameter, numbers: range) -> None:
         for number in numbers:
-            optimizer.backward((weight * (number + 1) ** 2).sum() * 0.1)
+            optimizer.backward((weight * (number + 1) ** 2).sum() * 0.1, 1.0)
             optimizer.step(1.0)
             optimizer.evaluated(2.0)
 

@@ -396,7 +396,8 @@ def test_all_slips_are_told_at_once_with_their_places(yaml):
         "error  lora_rank (run.yaml:2): 'many' is not a value it takes. It takes a whole number > 0 (default 8).",
         "error  cutoff_len (run.yaml:3): '1' is not a value it takes. It takes a whole number >= 4 (default 2048).",
         "error  finetuning_type (run.yaml:4): 'lorra' is not a value it takes. Did you mean lora? It takes "
-        "lora|oft|freeze|full (default lora).",
+        "lora|oft|freeze|full|adalora|vera|ia3|loha|lokr|prefix_tuning|prompt_tuning|p_tuning|bottleneck (default "
+        "lora).",
         "error  bf16 (command line): 'maybe' is not a value it takes. It takes true|false.",
         "error  save_steps (command line): '0' is not a value it takes. It takes a number > 0 (default 500).",
     ]

@@ -143,7 +143,7 @@ def test_logits_changed_in_an_unforeseen_way_are_noticed() -> None:
 
 
 def test_a_model_that_does_not_take_rows_is_noticed() -> None:
-    """A body that knows no `row_starts` (a user's own code): plain transformers take over, and a line says why."""
+    """A body that knows no `row_borders` (a user's own code): plain transformers take over, and a line says why."""
 
     class Strict(type(random_model("llama").base_model)):
         def forward(self, input_ids, position_ids=None, use_cache=None, attention_mask=None, past_key_values=None,
@@ -155,7 +155,7 @@ def test_a_model_that_does_not_take_rows_is_noticed() -> None:
     reference, policy, said = plainly(model), Policy(model), []
     rows = [row(length, seed) for seed, length in enumerate((15, 8))]
     policy.verify(rows, said.append)
-    assert len(said) == 2 and "fails on this model" in str(said[0]) and "row_starts" in str(said[0])
+    assert len(said) == 2 and "fails on this model" in str(said[0]) and "row_borders" in str(said[0])
     assert_same(policy, reference, rows)
 
 

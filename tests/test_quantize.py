@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from conftest import events, options, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from conftest import events, options, write_rows
 from truetune.check.model import model_findings
+from truetune.check.room import Batches, Device, need, savings
 from truetune.check.shape import shape_of
 from truetune.cli import main
 from truetune.findings import Problem
 from truetune.model.base import load_base, load_in
+from truetune.model.float8 import float8_findings, multiply_in_float8
 from truetune.model.load import cast_weights, load_model
 from truetune.model.methods import METHODS
 from truetune.model.precision import Precision
 from truetune.model.quantize import FORMS, Codes, coded, dequantise, is_code, parameter_count, quantise, weight_of
 from truetune.model.stored import FORMATS
 from truetune.options import Config
+from truetune.options.kinds import KINDS
 from truetune.options.quantizers import QUANTIZERS, REFUSED
 from truetune.options.read import read_config
+from truetune.rules import apply_rules
 
 CPU = torch.device("cpu")
 WAYS = {"nf4": Codes.named("bnb", 4), "fp4": Codes.named("bnb", 4, "fp4", double=False), "int8": Codes.named("bnb", 8),
@@ -74,8 +79,7 @@ def test_the_tables_tell_the_same():
     """What rules say that a method offers is what can be done, and every method is one or the other."""
     offered = {(method, bits) for method, quantizer in QUANTIZERS.items() for bits in quantizer.bits}
     assert offered == set(FORMS)
-    named = Config.model_fields["quantization_method"].annotation
-    assert {*QUANTIZERS, *REFUSED} == set(named.__args__)  # pyright: ignore[reportOptionalMemberAccess]
+    assert {*QUANTIZERS, *REFUSED} == set(get_args(Config.model_fields["quantization_method"].annotation))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -103,7 +107,7 @@ def test_weights_are_what_the_codes_stand_for(small: Path, way: str):
 @pytest.mark.parametrize("way", WAYS)
 def test_gradients_are_those_of_the_dequantised_model(small: Path, way: str):
     """LoRA's gradients go through the codes below it, before anything was evaluated and after; they equal those over
-    plain layers with the dequantised weights. (bitsandbytes' 8 bits round what comes in too.)
+    plain layers with the dequantised weights.
 
     On CPUs with avx512_bf16, bitsandbytes of its own accord loses the gradient below its 4 bits after an evaluation.
     """
@@ -135,7 +139,7 @@ def test_gradients_are_those_of_the_dequantised_model(small: Path, way: str):
         assert gradient.norm() > 0
         for found in (first, after):
             apart = (found[name] - gradient).norm() / gradient.norm()
-            assert apart < (0.05 if way == "int8" else 1e-4), name
+            assert apart < 1e-4, name
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -154,9 +158,23 @@ def test_memory_is_predicted_as_it_is_held(small: Path, way: str):
     """Predicted from config.json, beside every byte that the loaded model holds."""
     config = asking(small, WAYS[way], lora_rank=1)
     predicted = shape_of(small, config, Precision(torch.float32, False, False, "")).weight_bytes
-    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages(in_codes(small, WAYS[way]), set())}.values())
+    found = storages(in_codes(small, WAYS[way]), set())
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in found}.values())
     assert abs(predicted / held - 1) < 0.1
     assert held < 0.6 * 4 * parameter_count(plain(small))
+
+
+def test_four_bits_are_offered_where_memory_is_short(small: Path):
+    """With what they would save: the weights' bytes less those that the codes take. Not to a run that has them."""
+    batches = Batches(np.array([64] * 8), 0.5)
+    for codes in (None, WAYS["nf4"]):
+        config = asking(small, codes, bf16="false")
+        shape = shape_of(small, config, Precision(torch.float32, False, False, ""))
+        offered = {name: each for each in savings(shape, batches, config, Device("cpu", 10**9, 10, 0))
+                   for name in each.cure}
+        assert ("quantization_bit" in offered) == (codes is None)
+        assert need(shape, batches, 1, config, Device("cpu", 10**9, 10, 0)).parts["weights"] == shape.weight_bytes
+        assert (shape.weight_bytes < 0.5 * shape.plain_bytes) == (codes is not None)
 
 
 def storages(thing: object, seen: set[int]) -> Iterator[torch.UntypedStorage]:
@@ -184,38 +202,58 @@ def storages(thing: object, seen: set[int]) -> Iterator[torch.UntypedStorage]:
 # ------------------------------------------------------------------------------------------------------------ training
 
 
+@pytest.mark.parametrize(("method", "bits"), (("bnb", 4), ("bnb", 8), ("hqq", 4), ("torchao", 8)))
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.adapter])
+def test_every_adapter_trains_over_every_quantizer_or_is_refused(small: Path, kind: str, method: str, bits: int):
+    """In bfloat16: gradients reach what is trained, and nothing else; or a rule says that this is not possible."""
+    config = asking(small, Codes.named(method, bits), finetuning_type=kind, lora_rank=4)
+    if method not in KINDS[kind].quantised:
+        assert "quantized-kind" in [finding.id for finding in apply_rules(config, "train")]
+        return
+    assert not [finding for finding in apply_rules(config, "train") if finding.severity == "error"]
+    model = load_base(small, config, torch.bfloat16, CPU)
+    tuned = METHODS[kind].prepare(model, config, small)
+    cast_weights(model, torch.bfloat16)
+    ids = torch.arange(24)[None]
+    tuned.train()(input_ids=ids, labels=ids).loss.backward()
+    trained = {name for name, weight in tuned.named_parameters() if weight.requires_grad}
+    reached = {name for name, weight in tuned.named_parameters() if weight.grad is not None and weight.grad.any()}
+    assert reached and reached <= trained
+
+
+def training(tiny: Path, folder: Path, name: str, **more: object) -> list[str]:
+    """The words of a run in `folder`/`name`, evaluated and saved half way."""
+    return ["train", "--no-check", *options(
+        model_name_or_path=tiny, dataset=folder / "rows.json", output_dir=folder / name, max_steps=4, val_size=2,
+        eval_strategy="steps", eval_steps=2, save_steps=2, learning_rate=3e-3, logging_steps=1,
+        per_device_train_batch_size=4, bf16="true", **more)]
+
+
 @pytest.fixture(scope="module")
 def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run over plain weights, over nf4 and over torchao's int8, each evaluated on the way."""
+    """The same run over plain weights, over nf4 and over torchao's int8."""
     folder = tmp_path_factory.mktemp("runs")
-    rows = write_rows(folder / "rows.json", count=16)
+    write_rows(folder / "rows.json")
     for name, more in {"plain": {}, "nf4": {"quantization_bit": 4},
                        "torchao": {"quantization_bit": 8, "quantization_method": "torchao"}}.items():
-        words = options(model_name_or_path=tiny, dataset=rows, output_dir=folder / name, max_steps=8, val_size=4,
-                        eval_strategy="steps", eval_steps=2, save_steps=4, learning_rate=2e-3, logging_steps=1,
-                        per_device_train_batch_size=4, bf16="false", **more)
-        assert main(["train", *words]) == 0
+        assert main(training(tiny, folder, name, **more)) == 0
     return folder
 
 
-@pytest.mark.parametrize(("way", "apart"), (("nf4", 0.05), ("torchao", 0.01)))
+@pytest.mark.parametrize(("way", "apart"), (("nf4", 0.05), ("torchao", 0.02)))
 def test_it_learns_as_over_plain_weights(runs: Path, way: str, apart: float):
     """The loss falls, and stays within a few per cent of what it is over plain weights, step by step."""
     losses = {name: [step["loss"] for step in events(runs / name)] for name in ("plain", way)}
-    assert len(losses[way]) == 8 and losses[way][-1] < 0.8 * losses[way][0]
+    assert len(losses[way]) == 4 and losses[way][-1] < 0.95 * losses[way][0]
     np.testing.assert_allclose(losses[way], losses["plain"], rtol=apart)
 
 
 def test_it_goes_on_exactly(runs: Path, tiny: Path):
     """From the checkpoint in the middle, to the same adapter bit for bit."""
-    words = options(model_name_or_path=tiny, dataset=runs / "rows.json", output_dir=runs / "again", max_steps=8,
-                    val_size=4, eval_strategy="steps", eval_steps=2, save_steps=4, learning_rate=2e-3, logging_steps=1,
-                    per_device_train_batch_size=4, bf16="false", quantization_bit=4)
-    (runs / "again").mkdir()
-    import shutil
-
-    shutil.copytree(runs / "nf4" / "checkpoint-4", runs / "again" / "checkpoint-4")
-    assert main(["train", *words, f"--resume_from_checkpoint={runs / 'again' / 'checkpoint-4'}"]) == 0
+    shutil.copytree(runs / "nf4", runs / "again")
+    shutil.rmtree(runs / "again" / "checkpoint-4")
+    (runs / "again" / "adapter_model.safetensors").unlink()
+    assert main([*training(tiny, runs, "again", quantization_bit=4), "--resume_from_checkpoint=true"]) == 0
     whole, resumed = (load_file(runs / name / "adapter_model.safetensors") for name in ("nf4", "again"))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -230,7 +268,22 @@ def test_the_adapter_is_for_the_base_as_it_was(runs: Path, tiny: Path):
         name: weight.shape for name, weight in other.items()}
 
 
-@pytest.mark.parametrize("into", (None, "original", "dequantized"))
+@pytest.mark.parametrize("held", ("not at all", "the policy", "the reference named"))
+def test_a_reference_is_held_as_it_is_asked_to_be(tiny: Path, tmp_path: Path, held: str):
+    """DPO begins at ln 2 where policy and reference are the same weights: both plain, or both the policy's codes. A
+    reference in codes of its own is another model."""
+    rows = [{"instruction": f"Is {n} good?", "chosen": f"Yes, {n} is.", "rejected": "No, go away."} for n in range(4)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    more = {"not at all": {}, "the policy": {"quantization_bit": 4},
+            "the reference named": {"ref_model": tiny, "ref_model_quantization_bit": 4}}[held]
+    assert main(["train", "--no-check", *options(
+        model_name_or_path=tiny, dataset=tmp_path / "rows.json", output_dir=tmp_path / "run", stage="dpo", max_steps=1,
+        per_device_train_batch_size=4, logging_steps=1, bf16="false", save_strategy="no", **more)]) == 0
+    apart = abs(events(tmp_path / "run")[0]["loss"] - np.log(2))
+    assert apart > 1e-3 if held == "the reference named" else apart < 1e-5
+
+
+@pytest.mark.parametrize("into", (None, "dequantized"))
 def test_it_is_merged_into_plain_weights(runs: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                          into: str | None):
     """Into those from before they were quantised, with a line that says so unless it was asked for; or into those that
@@ -392,6 +445,7 @@ REFUSALS = {
     "marlin awq": ({"quant_method": "awq", "bits": 4, "version": "gemv"}, {}, "laid out as gemv"),
     "gptq of 3 bits": ({"quant_method": "gptq", "bits": 3}, {}, "of 3 bits"),
     "a format of others": ({"quant_method": "aqlm"}, {}, "not read here"),
+    "no codes": ({"quant_method": "awq", "bits": 4}, {}, "no such tensor (qweight)"),
     "no format": ("4 bits", {}, "not read here"),
     "twice": ({"quant_method": "gptq", "bits": 4}, {"quantization_bit": 4}, "quantised already (gptq)"),
     "codes in full": ({"quant_method": "bitsandbytes", "load_in_4bit": True},
@@ -405,14 +459,56 @@ def test_what_cannot_be_read_is_told(small: Path, tmp_path: Path, case: str):
     said, more, words = REFUSALS[case]
     settings = json.loads((small / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps({**settings, "quantization_config": said}), encoding="utf-8")
+    if case == "no codes":
+        shutil.copy(small / "model.safetensors", tmp_path)
     errors = [finding for finding in model_findings(tmp_path, asking(tmp_path, **more))
               if finding.severity == "error" and finding.id in ("quantised-model", "quantised-twice")]
     assert len(errors) == 1 and words in str(errors[0].message)
 
 
+def test_a_checkpoint_with_other_codes_than_it_says_is_refused(small: Path, tmp_path: Path):
+    said, make = SAVED["gptq 4"]
+    save_in_codes(small, tmp_path, {**said, "bits": 8}, make)
+    with pytest.raises(Problem, match=r"not laid out as its config\.json says"):
+        plain(tmp_path)
+
+
 def test_four_bits_of_torchao_need_a_gpu(small: Path):
     with pytest.raises(Problem, match="on NVIDIA GPUs only"):
         in_codes(small, Codes.named("torchao", 4))
+
+
+# --------------------------------------------------------------------------------------------- products in 8-bit floats
+
+
+def test_products_in_8_bit_floats_train_nearly_the_same(tiny: Path):
+    """Emulated, since this is a GPU's: each layer of the body but the head, its weights still parameters under the same
+    names; gradients of all of them point where those of 16 bits do. A row's numbers do not depend on its neighbours."""
+    model = load_model(tiny, torch.bfloat16, CPU).train()
+    ids = torch.arange(100, 150)[None]
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        return {name: weight.grad.float().flatten() for name, weight in model.named_parameters()
+                if weight.grad is not None}
+
+    wanted, whole = gradients(), model(ids).logits
+    assert multiply_in_float8(model, emulate=True) == 2 * 7 and type(model.lm_head) is torch.nn.Linear
+    found, rounded = gradients(), model(ids).logits
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        assert torch.cosine_similarity(found[name], gradient, dim=0) > 0.9, name
+    assert 0 < (rounded - whole).norm() / whole.norm() < 0.1
+    with torch.no_grad():
+        torch.testing.assert_close(model(torch.cat([ids, ids + 7])).logits[:1], model(ids).logits, rtol=0, atol=0.2)
+
+
+def test_products_in_8_bit_floats_need_their_gpu(tiny: Path):
+    """Told before anything is loaded, where there is none."""
+    (finding,) = float8_findings(asking(tiny, fp8=True), CPU)
+    assert (finding.id, finding.severity, finding.option) == ("needs-hopper", "error", "fp8")
+    assert float8_findings(asking(tiny), CPU) == []
 
 
 def test_formats_and_quantizers_name_their_packages():

@@ -22,9 +22,11 @@ from truetune.check.preflight import preflight
 from truetune.data.messages import Conversation, Message
 from truetune.data.renderer import Rendered, Run
 from truetune.findings import Problem
+from truetune.model.base import load_base
 from truetune.model.load import load_model
 from truetune.model.methods import METHODS
 from truetune.model.policy import Policy
+from truetune.model.quantize import coded
 from truetune.options.read import read_config
 from truetune.report import Terminal
 from truetune.rollout.rewards import Answered, Unscored, endpoint
@@ -384,3 +386,19 @@ def test_a_server_that_dies_costs_nothing(tiny: Path, rows: Path, tmp_path: Path
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_reward_models_in_codes(tiny: Path, rows: Path, trained: dict[str, Path]) -> None:
+    """A reward adapter shares the codes of the policy's base: each layer is held once. A whole reward model in 8 bits
+    gives nearly the scores of the whole one; in 4 bits, others."""
+    config, ready, _ = policy_of(tiny, rows, quantization_bit=4)
+    causal = load_base(ready.base, config, torch.float32, torch.device("cpu"))
+    METHODS["lora"].prepare(causal, config, ready.base)
+    policy, known = Policy(causal), answered(ready, *TEXTS)
+    judge: Any = reward_model(str(trained["lora"]), config, ready, policy, quiet)
+    mine, its = (dict(coded(model)) for model in (causal, judge.policy.causal))
+    assert mine.keys() == its.keys() and all(mine[name] is its[name] for name in mine)
+    scores = {bits: reward_model(str(trained["full"]), config.with_values("test", reward_model_quantization_bit=bits),
+                                 ready, policy, quiet)(known) for bits in (None, 8, 4)}
+    assert scores[8] == pytest.approx(scores[None], rel=0.1)
+    assert scores[4] != pytest.approx(scores[None], rel=1e-3)

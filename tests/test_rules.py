@@ -26,7 +26,8 @@ METHOD_OPTIONS = [(name, value, more) for name, value, more in (
     ("loraplus_lr_embedding", 1e-5, "loraplus_lr_ratio=4"), ("freeze_trainable_layers", 3, ""),
     ("freeze_trainable_modules", "mlp", ""), ("freeze_extra_modules", "norm", ""), ("use_llama_pro", "true", ""),
     ("adalora_init_r", 16, ""), ("adalora_tinit", 2, ""), ("adalora_tfinal", 2, ""), ("adalora_deltaT", 2, ""),
-    ("adalora_orth_reg_weight", 0.1, ""), ("oft_rank", 8, ""), ("oft_block_size", 64, ""), ("oft_target", "up_proj", ""),
+    ("adalora_orth_reg_weight", 0.1, ""), ("oft_rank", 8, ""), ("oft_block_size", 64, ""), ("oft_target", "up_proj",
+                                                                                            ""),
     ("module_dropout", 0.1, ""), ("num_virtual_tokens", 8, ""), ("prefix_projection", "true", ""),
     ("encoder_hidden_size", 64, "prefix_projection=true"), ("prompt_tuning_init_text", "Answer", ""),
     ("bottleneck_size", 8, ""), ("bottleneck_target", "mlp", ""))]
@@ -73,6 +74,29 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
      f"{RUN} early_stopping_steps=3 val_size=0.1 eval_strategy=steps"),
     ("plateau-without-eval", "lr_scheduler_type", "train", f"{RUN} lr_scheduler_type=reduce_lr_on_plateau",
      f"{RUN} lr_scheduler_type=reduce_lr_on_plateau val_size=0.1 eval_strategy=steps"),
+    ("words-untrained", "finetuning_type", "train", f"{RUN} finetuning_type=ia3 add_tokens=abc",
+     f"{RUN} finetuning_type=freeze add_tokens=abc"),
+    ("words-twice", "add_special_tokens", "train", f"{RUN} add_special_tokens=<a> new_special_tokens_config=w.yaml",
+     f"{RUN} new_special_tokens_config=w.yaml"),
+    ("words-undescribed", "init_special_tokens", "train", f"{RUN} init_special_tokens=desc_init",
+     f"{RUN} init_special_tokens=desc_init new_special_tokens_config=w.yaml"),
+    ("rope-not-set", "rope_factor", "train", f"{RUN} rope_factor=2", f"{RUN} rope_factor=2 rope_scaling=yarn"),
+    ("rope-dynamic", "rope_scaling", "train", f"{RUN} rope_scaling=dynamic", f"{RUN} rope_scaling=yarn"),
+    ("scratch-adapter", "train_from_scratch", "train", f"{RUN} train_from_scratch=true",
+     f"{FULL} train_from_scratch=true"),
+    ("noise-compared", "neftune_noise_alpha", "train", f"{RUN} stage=dpo neftune_noise_alpha=5",
+     f"{RUN} neftune_noise_alpha=5"),
+    ("dropout-compared", "attention_dropout", "train", f"{RUN} stage=dpo attention_dropout=0.1",
+     f"{RUN} attention_dropout=0.1"),
+    ("compile-mode", "torch_compile_mode", "train", f"{RUN} torch_compile_mode=fastest",
+     f"{RUN} torch_compile_mode=max-autotune"),
+    ("checkpoint-setting", "gradient_checkpointing_kwargs", "train",
+     f"{RUN} gradient_checkpointing_kwargs={{\"speed\":1}}",
+     f"{RUN} gradient_checkpointing_kwargs={{\"use_reentrant\":true}}"),
+    ("offload-off", "activation_offload", "train", f"{RUN} activation_offload=true gradient_checkpointing=false",
+     f"{RUN} activation_offload=true"),
+    ("liger-setting", "liger_kernel_config", "train", f"{RUN} liger_kernel_config={{\"rope\":true}}",
+     f"{RUN} liger_kernel_config={{\"swiglu\":true}}"),
     ("mask-both", "mask_history", "train", f"{RUN} mask_history=true train_on_prompt=true", f"{RUN} mask_history=true"),
     ("streaming-endless", "streaming", "train", f"{RUN} streaming=true", f"{RUN} streaming=true max_steps=10"),
     ("streaming-store", "tokenized_path", "train", f"{RUN} streaming=true max_steps=10 tokenized_path=t",
@@ -148,6 +172,26 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
      f"{RUN} video_max_pixels=100 video_min_pixels=99"),
     ("quantized-full", "quantization_bit", "train", f"{FULL} quantization_bit=4", f"{RUN} quantization_bit=4"),
     ("quantized-twice", "fp8", "train", f"{RUN} fp8=true quantization_bit=4", f"{RUN} fp8=true"),
+    ("quantized-kind", "quantization_method", "train", f"{RUN} finetuning_type=loha quantization_bit=4",
+     f"{RUN} quantization_bit=4"),
+    ("reference-bits", "ref_model_quantization_bit", "train", f"{RUN} stage=dpo ref_model_quantization_bit=4",
+     f"{RUN} stage=dpo ref_model_quantization_bit=4 ref_model=r"),
+    *(("quantizer-refused", "quantization_method", "chat", f"{MODEL} quantization_bit=8 quantization_method={method}",
+       f"{MODEL} quantization_bit=8 quantization_method=torchao")
+      for method in ("gptq", "awq", "aqlm", "mxfp4", "fp8", "eetq", "quanto")),
+    ("quantizer-bits", "quantization_bit", "train", f"{RUN} quantization_bit=3",
+     f"{RUN} quantization_bit=3 quantization_method=hqq"),
+    ("quantizer-type", "quantization_type", "train", f"{RUN} quantization_bit=8 quantization_type=fp4",
+     f"{RUN} quantization_bit=4 quantization_type=fp4"),
+    ("quantizer-type", "quantization_type", "train", f"{RUN} quantization_bit=4 quantization_type=fp8",
+     f"{RUN} quantization_bit=8 quantization_type=fp8 quantization_method=torchao"),
+    ("quantizer-setting", "quantization_bit", "train", f"{RUN} quantization_method=hqq",
+     f"{RUN} quantization_method=hqq quantization_bit=4"),
+    ("quantized-adapters", "quantization_bit", "chat", f"{MODEL} quantization_bit=4 adapter_name_or_path=a,b",
+     f"{MODEL} quantization_bit=4 adapter_name_or_path=a"),
+    ("quantized-export", "quantization_bit", "export", f"{MODEL} export_dir=e quantization_bit=4",
+     f"{MODEL} export_dir=e quantization_bit=4 export_base=dequantized"),
+    ("float8-backend", "fp8_backend", "train", f"{RUN} fp8=true fp8_backend=te", f"{RUN} fp8=true fp8_backend=torchao"),
     ("quantized-map", "quantization_device_map", "train", f"{RUN} quantization_device_map=auto", RUN),
     ("dropout-high", "lora_dropout", "train", f"{RUN} lora_dropout=0.4", f"{RUN} lora_dropout=0.3"),
     ("rank-high", "lora_rank", "train", f"{RUN} lora_rank=513", f"{RUN} lora_rank=512"),
@@ -169,7 +213,36 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("streaming-auto", "per_device_train_batch_size", "train",
      f"{RUN} streaming=true max_steps=5 per_device_train_batch_size=auto", f"{RUN} per_device_train_batch_size=auto"),
     ("max-steps-wins", "max_steps", "train", f"{RUN} max_steps=5 num_train_epochs=2", f"{RUN} max_steps=5"),
-    ("optimizer-later", "optim", "train", f"{RUN} optim=lomo", f"{RUN} optim=adamw_torch_fused"),
+    *(("optimizer-refused", "optim", "train", f"{RUN} optim={name}", f"{RUN} optim=adamw_torch_fused")
+      for name in ("adamw_torch_xla", "adamw_torch_npu_fused", "adamw_anyprecision")),
+    *(("switch-and-optim", "optim", "train", f"{FULL} {switch}=true optim=sgd", f"{FULL} {switch}=true")
+      for switch in ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "adafactor")),
+    ("adam-options", "optim", "train", f"{RUN} optim=sgd adam_beta1=0.8", f"{RUN} optim=lion_8bit adam_beta1=0.8"),
+    *(("switch-option", f"use_{name}", "train", f"{FULL} {option}", f"{FULL} use_{name}=true {option}")
+      for name, option in (("galore", "galore_rank=4"), ("apollo", "apollo_rank=4"), ("badam", "badam_start_block=1"))),
+    ("target-without-picture", "optim_target_modules", "train", f"{FULL} optim_target_modules=mlp",
+     f"{FULL} optim_target_modules=mlp optim=apollo_adamw"),
+    ("badam-ratio", "badam_mode", "train", f"{FULL} use_badam=true badam_mode=ratio", f"{FULL} use_badam=true"),
+    ("backward-accumulation", "gradient_accumulation_steps", "train",
+     f"{FULL} optim=lomo gradient_accumulation_steps=2", f"{FULL} optim=lomo"),
+    ("backward-accumulation", "gradient_accumulation_steps", "train",
+     f"{FULL} use_galore=true galore_layerwise=true gradient_accumulation_steps=2",
+     f"{FULL} use_galore=true gradient_accumulation_steps=2"),
+    ("backward-clipping", "max_grad_norm", "train", f"{FULL} optim=adalomo max_grad_norm=1",
+     f"{FULL} optim=adalomo max_grad_norm=0"),
+    ("backward-fp16", "fp16", "train", f"{FULL} optimizer_in_backward=true fp16=true",
+     f"{FULL} optimizer_in_backward=true bf16=true"),
+    ("backward-answers", "stage", "train", f"{GRPO} optimizer_in_backward=true", GRPO),
+    ("backward-blocks", "optimizer_in_backward", "train", f"{FULL} use_badam=true optimizer_in_backward=true",
+     f"{FULL} use_badam=true"),
+    ("schedule-of-free", "lr_scheduler_type", "train", f"{RUN} optim=schedule_free_adamw lr_scheduler_type=cosine",
+     f"{RUN} optim=schedule_free_adamw lr_scheduler_type=constant"),
+    ("paged-on-cpu", "optim", "train", f"{RUN} optim=paged_adamw_8bit use_cpu=true", f"{RUN} optim=paged_adamw_8bit"),
+    ("lora-galore", "finetuning_type", "train", f"{RUN} optim=galore_adamw", f"{FULL} optim=galore_adamw"),
+    ("two-optimizers", "use_galore", "train", f"{FULL} use_muon=true adafactor=true",
+     f"{FULL} use_galore=true adafactor=true"),  # GaLore with Adafactor inside
+    ("rate-diverges", "learning_rate", "train", f"{RUN} optim=lion_8bit learning_rate=0.1",
+     f"{RUN} optim=sgd learning_rate=0.1"),
     ("two-optimizers", "use_galore", "train", f"{FULL} use_galore=true use_apollo=true", f"{FULL} use_galore=true"),
     ("lora-galore", "finetuning_type", "train", f"{RUN} use_badam=true", f"{FULL} use_badam=true"),
     ("eval-steps-unused", "eval_steps", "train", f"{RUN} val_size=0.1 eval_strategy=epoch eval_steps=5",
@@ -240,7 +313,7 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("fp16-on-cpu", "fp16", "train", f"{RUN} fp16=true use_cpu=true", f"{RUN} bf16=true use_cpu=true"),
     ("output-is-model", "output_dir", "train", f"model_name_or_path=m/ {DATA} output_dir=m", RUN),
 ]
-LATER = {"not-offered", "no-effect", "virtual-rows", "optimizer-later"}
+LATER = {"not-offered", "no-effect", "virtual-rows"}
 """What is said of things that are not done yet, beside what the rules say of them."""
 
 
@@ -291,9 +364,9 @@ def test_rules_tell_where_a_value_was_set(tmp_path: Path):
 def test_errors_come_first_and_unheard_options_are_told():
     """A known name that does nothing here is accepted and says so, unless it asks for what is done anyway. It is a
     warning only where the run is not what was asked for."""
-    words = f"{RUN} split_special_tokens=true neftune_noise_alpha=5 save_safetensors=true bf16=true fp16=true".split()
+    words = f"{RUN} split_special_tokens=true shift_attn=true save_safetensors=true bf16=true fp16=true".split()
     found = apply_rules(configured(*words), "train")
     assert [(finding.severity, finding.option) for finding in found] == [
-        ("error", "fp16"), ("warn", "neftune_noise_alpha"), ("info", "split_special_tokens")]
-    assert "not done here: no noise is added yet." in found[1].line()
+        ("error", "fp16"), ("warn", "shift_attn"), ("info", "split_special_tokens")]
+    assert "not done here: attention is always over the whole row" in found[1].line()
     assert "no effect: what people wrote always stays text" in found[2].line()

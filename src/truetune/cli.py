@@ -503,7 +503,8 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
                  ("Model", "Quantization", "Hub", "Generation", "Serving")),
     "expand": Verb(_expand, "add blocks to a model that change nothing at first, to train only those (LLaMA Pro)",
                    "给模型插入起初不改变输出的新块，之后只训练它们（LLaMA Pro）", ("Model", "Hub"), own=(
-                       ("num_expand=8", "how many; it has to divide the number of layers", "插入多少个，必须能整除层数"),
+                       ("num_expand=8", "how many; it has to divide the number of layers",
+                        "插入多少个，必须能整除层数"),
                        ("output_dir=D", "where the larger model is written", "扩展后的模型写到哪里"))),
     "export": Verb(_export, "merge an adapter into its model, for serving", "把适配器合并进模型，用于部署",
                    ("Model", "Quantization", "Hub", "Export")),

@@ -18,9 +18,9 @@ from truetune.data.renderer import Rendered
 from truetune.data.rows import Mismatched, Rows, Stream
 from truetune.findings import WRONG_OPTIONS, Both, Say, problem
 from truetune.lesson import Lesson
-from truetune.model.find import find_model, load_tokenizer
 from truetune.model.adapters import adapters_of, put_adapters, virtual_of
 from truetune.model.base import load_base, load_in
+from truetune.model.find import find_model, load_tokenizer
 from truetune.model.load import fingerprint
 from truetune.model.policy import Policy
 from truetune.model.quantize import Codes
@@ -183,6 +183,7 @@ def other_model(named: str | None, config: Config, ready: Preflight, objective: 
     adapters = list(map(Path, getattr(config, f"{option}_adapters"))) if named else adapters_of(config)
     model = put_adapters(causal, adapters, base) if adapters else causal
     model.requires_grad_(False)
-    other = Policy(causal, outer=virtual_of(model), fast=len(policy.ways) > 1, shares=objective.shares, temperature=objective.temperature)
+    other = Policy(causal, outer=virtual_of(model), fast=len(policy.ways) > 1, shares=objective.shares,
+                   temperature=objective.temperature)
     other.verify(ready.sample(objective.shares), say)
     return other

@@ -20,9 +20,10 @@ from truetune.model.accelerate import pick_speedups
 from truetune.model.adapters import virtual_of
 from truetune.model.attention import kernel_of
 from truetune.model.base import load_base
+from truetune.model.float8 import multiply_in_float8
 from truetune.model.load import cast_weights, fingerprint
 from truetune.model.memory import bound_kernel_caches, compute_again
-from truetune.model.methods import METHODS, switch_off_dropout, trainable
+from truetune.model.methods import METHODS, switch_off_dropout, take_method_state, trainable
 from truetune.model.noise import Noise, set_attention_dropout
 from truetune.model.policy import Policy
 from truetune.model.precision import has_native_bf16, pick_device, pick_precision, resolve
@@ -85,6 +86,8 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
     method, objective = METHODS[config.finetuning_type], OBJECTIVES[config.stage](config)
     # Whole weights are loaded as they were saved, so that their master copies lose nothing, and cast afterwards.
     causal = load_base(ready.base, config, precision.dtype if method.adapter else "auto", device)
+    if config.fp8:
+        multiply_in_float8(causal)
     model = method.prepare(causal, config, ready.base, ready.new_tokens)
     set_attention_dropout(causal, config)
     if method.planned:
@@ -121,7 +124,7 @@ def start(run: Run, terminal: Terminal, findings: Sequence[Finding] = (), checke
     if run.resume:
         progress, kept = load_checkpoint(run.resume, optimizer, data_hash)
         objective.load_state(progress.objective)
-        lessons.load_state(kept)
+        lessons.load_state(take_method_state(model, method, kept))
         say(Both(f"going on from {run.resume}", f"从 {run.resume} 继续"))
     bar = ConsoleProgress(terminal, ready.plan.total_steps, objective.headline)
     parameters = parameter_count(model)

@@ -25,7 +25,7 @@ from truetune.events import read_events
 from truetune.files import write_into
 from truetune.findings import Both, Finding, Problem, problem
 from truetune.model.adapters import write_manifest
-from truetune.model.methods import METHODS, write_weights
+from truetune.model.methods import METHODS, method_state, write_weights
 from truetune.model.value import write_value_head
 from truetune.options import Config
 from truetune.plot import LOSS, metric_file, plot_loss, plot_metric
@@ -288,10 +288,11 @@ def _due(every: float, strategy: str, session: Session) -> bool:
 def _save(session: Session) -> None:
     config, progress = session.config, session.progress
     progress.objective = session.objective.state()
+    kept = {**session.lessons.state(), **method_state(session.model, METHODS[config.finetuning_type])}
     session.bar.busy(Both("saving a checkpoint", "正在保存检查点"))
     path = save_checkpoint(
         session.run.folder, progress, session.data_hash, None if config.save_only_model else session.optimizer,
-        session.lessons.state(), lambda folder: _write_model(session, folder), config.save_total_limit)
+        kept, lambda folder: _write_model(session, folder), config.save_total_limit)
     session.events.emit("checkpoint", step=progress.step, text=Both(f"saved {path}", f"已保存 {path}"))
 
 

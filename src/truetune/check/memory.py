@@ -7,7 +7,8 @@ V x H the head's matrix, and n = 4 where the optimizer steps float32 copies, els
                                         weight for nf4 with its scales quantised too (Dettmers et al. 2023, QLoRA,
                                         arXiv:2305.14314, section 3), and so on (`model.quantize.FORMS`)
     gradients    n p                    they are added up in the number format in which the optimizer steps
-    optimizer    2 n p, and 4 p         AdamW's two moments; the float32 copies, where there are any
+    optimizer    2 n p, and 4 p         AdamW's two moments (of others `optim.make.state_bytes`); the float32
+                                        copies, where there are any
     activations  A                      what autograd keeps of the longest batch; with checkpointing the inputs of each
                                         layer, and one layer a (Chen et al. 2016, arXiv:1604.06174)
     head         k c, and 2 V H b       c: a chunk of logits (`model.head.CHUNK_BYTES`), k of which are there at once;
@@ -107,8 +108,8 @@ def predict(shape: Shape, lengths: Sequence[int], learned: int, process: int, *,
     number = 4 if shape.master else shape.bytes
     held = shape.weight_bytes
     weights = (1 + second) * held // split.of("weights") + split.extra(shape)
-    gradients = number * shape.trained // split.of("gradients")
-    optimizer = (2 * number + 4 * shape.master) * shape.trained // split.of("optimizer")
+    gradients = number * shape.graded // split.of("gradients")
+    optimizer = (shape.state + 4 * shape.master * shape.stepped) // split.of("optimizer")
     kept, layer = _activations(shape, lengths, checkpointing)
     forward, backward, matrix = _head(shape, learned)
     # What is freed on the CPU and goes to the heap stays there; the rest is given back.
@@ -156,7 +157,7 @@ def _loading(shape: Shape, held: int, split: Split) -> int:
     """Bytes while weights are loaded. Adapters cast as they load; whole weights stay as they were saved until the
     optimizer has its float32 copies; what is quantised is loaded whole first, on the CPU. There the file's pages stay
     mapped as long as anything in it is used."""
-    copies = 4 * shape.trained * shape.master // split.of("optimizer")
+    copies = 4 * shape.stepped * shape.master // split.of("optimizer")
     late = shape.master and not shape.adapter
     saved = shape.saved * shape.parameters
     if shape.coded and shape.cpu:  # codes are made of the whole model, layer by layer

@@ -38,6 +38,7 @@ def model_findings(base: Path, config: Config) -> list[Finding]:
     findings += _kind(settings, base, config)
     tensors, of_weights = weights(base, config)
     findings += of_weights
+    findings += _stored(settings.get("quantization_config"), tensors, config)
     findings += _shapes(settings, tensors, base, config)
     findings += _no_tokenizer(base, config)
     findings += _broken_template(base, config)
@@ -45,7 +46,8 @@ def model_findings(base: Path, config: Config) -> list[Finding]:
     findings += _ranks(tensors, config)
     adapters = [Path(name).expanduser() / (config.adapter_folder or "") for name in config.adapter_name_or_path]
     for adapter in adapters:
-        findings += adapter_findings(adapter, tensors, config, adapter is adapters[-1] and not config.create_new_adapter)
+        trained = adapter is adapters[-1] and not config.create_new_adapter
+        findings += adapter_findings(adapter, tensors, config, trained)
     return findings
 
 
@@ -169,19 +171,23 @@ def _kind(settings: Mapping[str, Any], base: Path, config: Config) -> Iterator[F
         yield _finding("multimodal-model", "info", Both(
             f"{kind} also takes pictures or sound; only its text part is trained.",
             f"{kind} 还接收图像或声音；这里只训练文本部分。"), config)
-    if said := settings.get("quantization_config"):
-        yield from _stored(said, config)
 
 
-def _stored(said: object, config: Config) -> Iterator[Finding]:
-    """Weights that were quantised before they were saved: what becomes of them, or why they cannot be used."""
-    from truetune.model.stored import codes_of, why_not
+def _stored(said: object, tensors: Mapping[str, Tensor], config: Config) -> Iterator[Finding]:
+    """Weights that were quantised before they were saved: what becomes of them, or why they cannot be used. said: in
+    config.json."""
+    from truetune.model.stored import codes_of, format_of, why_not
 
-    method = (_text(said.get("quant_method"))[:40] if isinstance(said, dict) else "") or "quantised"
-    if fault := why_not(said):
-        yield _quantised(method, config, fault)
+    if not said:
         return
-    assert isinstance(said, dict)  # or there had been a fault
+    method = (_text(said.get("quant_method"))[:40] if isinstance(said, dict) else "") or "quantised"
+    form, fault = format_of(said), why_not(said)
+    if not fault and form and tensors and not any(form.mark in name for name in tensors):
+        fault = Both(f"named {method} in config.json, and there is no such tensor ({form.mark})",
+                     f"config.json 写的是 {method}，但没有这种张量（{form.mark}）")
+    if fault or not isinstance(said, dict):
+        yield _quantised(method, config, fault or _CODES_OF_WHAT)
+        return
     codes = codes_of(said)
     if config.quantization_bit:
         yield _finding("quantised-twice", "error", Both(
@@ -201,6 +207,9 @@ def _stored(said: object, config: Config) -> Iterator[Finding]:
         yield _finding("quantised-model", "info", Both(
             f"its weights were quantised before they were saved ({method}); they {en}.",
             f"它的权重在保存前已经量化（{method}），{zh}。"), config)
+
+
+_CODES_OF_WHAT = Both("codes, and config.json does not say of what", "编码，而 config.json 没有说明编码方式")
 
 
 def _quantised(method: str, config: Config, why: Both) -> Finding:
@@ -257,8 +266,7 @@ def weights(base: Path, config: Config) -> tuple[dict[str, Tensor], list[Finding
             odd[tensor.dtype] += tensor.end - tensor.begin
     if sum(odd.values()) > _CODES * sum(tensor.end - tensor.begin for tensor in tensors.values()) \
             and not _settings(base).get("quantization_config"):
-        findings.append(_quantised(", ".join(sorted(odd)), config, Both(
-            "codes, and config.json does not say of what", "编码，而 config.json 没有说明编码方式")))
+        findings.append(_quantised(", ".join(sorted(odd)), config, _CODES_OF_WHAT))
     return tensors, findings
 
 
@@ -399,8 +407,16 @@ def _broken_template(base: Path, config: Config) -> Iterator[Finding]:
                    Both(f"{file} {reason.en}.", f"{file} {reason.zh}。"), config, _AGAIN)
 
 
-def longest_context(settings: Mapping[str, Any]) -> int | None:
-    """Positions that the model knows; None where its config.json does not say."""
+def longest_context(settings: Mapping[str, Any], config: Config) -> int | None:
+    """Positions that the model knows, once they are stretched; None where its config.json does not say, or they are
+    stretched for as long as rows are."""
+    known = _positions(settings)
+    if not known or not config.rope_scaling:
+        return known
+    return round(known * config.rope_factor) if config.rope_factor else None
+
+
+def _positions(settings: Mapping[str, Any]) -> int | None:
     inner = settings.get("text_config")
     for part in (inner, settings):
         if isinstance(part, dict):
@@ -413,7 +429,7 @@ def longest_context(settings: Mapping[str, Any]) -> int | None:
 
 def _too_long(settings: Mapping[str, Any], config: Config) -> Iterator[Finding]:
     """A cutoff_len beyond what the model has positions for. (Nobody asked for the default, and rows may be short.)"""
-    positions = longest_context(settings)
+    positions = longest_context(settings, config)
     if positions and config.cutoff_len > positions:
         asked = config.given("cutoff_len")
         yield Finding("beyond-context", "error" if asked else "info", Both(
@@ -421,9 +437,10 @@ def _too_long(settings: Mapping[str, Any], config: Config) -> Iterator[Finding]:
             "seen the ones behind.",
             f"模型只有 {positions:,} 个位置，而每行可达 {config.cutoff_len:,} 个 token：后面的位置它从没见过。"),
             option="cutoff_len", where=config.origin("cutoff_len"), cure={"cutoff_len": positions}, fix=Both(
-                f"cutoff_len: {positions}, or a model with longer context (rope scaling changes the positions it "
-                "knows, and needs training on long rows).",
-                f"cutoff_len: {positions}，或换上下文更长的模型（rope 缩放会改变已学的位置，需要在长数据上训练）。"))
+                f"cutoff_len: {positions}, or a model with longer context (rope_scaling: yarn stretches the positions "
+                "it knows, and needs training on long rows).",
+                f"cutoff_len: {positions}，或换上下文更长的模型（rope_scaling: yarn 会拉伸已学的位置，"
+                "需要在长数据上训练）。"))
 
 
 # ------------------------------------------------------------------------------------------------------------ adapters
@@ -432,7 +449,8 @@ def _too_long(settings: Mapping[str, Any], config: Config) -> Iterator[Finding]:
 def _ranks(tensors: Mapping[str, Tensor], config: Config) -> Iterator[Finding]:
     """A rank above the smaller side of a matrix: more numbers than the matrix itself has, and no more can be said."""
     kind, every = KINDS[config.finetuning_type], config.lora_target == ("all",)
-    if not kind.ranked or "lora_alpha" not in kind.options or config.adapter_name_or_path:
+    fixed = config.pissa_init or config.init_lora_weights == "olora"
+    if "lora_alpha" not in kind.options or config.adapter_name_or_path or not (config.given("lora_rank") or fixed):
         return
     sides = {}
     for name, tensor in tensors.items():
@@ -442,7 +460,6 @@ def _ranks(tensors: Mapping[str, Tensor], config: Config) -> Iterator[Finding]:
             sides.setdefault(min(tensor.shape), parts[-1])
     least = min(sides, default=config.lora_rank)
     if config.lora_rank > least:
-        fixed = config.pissa_init or config.init_lora_weights == "olora"
         yield Finding("rank-above-layer", "error" if fixed else "warn", Both(
             f"{config.lora_rank} is more than {least}, the smaller side of {sides[least]}: what is above is of no use.",
             f"{config.lora_rank} 大于 {sides[least]} 较短的一边 {least}：多出来的秩没有用。"), option="lora_rank",

@@ -22,6 +22,7 @@ from truetune.findings import Finding, Problem, Say, refuse
 from truetune.model.accelerate import speedup_findings
 from truetune.model.attention import kernel_findings
 from truetune.model.find import find_model, load_model_config
+from truetune.model.float8 import float8_findings
 from truetune.model.precision import pick_device
 from truetune.model.quantize import codes_findings
 from truetune.model.rope import settle_stretch
@@ -131,7 +132,7 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
     base, renderer, data, findings = prepare(config, say, trains=True, most=most)
     train = data.train
     findings += [*row_findings(data, renderer, config), *package_findings(config), *optimizer_findings(config),
-                 *codes_findings(config, pick_device(config))]
+                 *codes_findings(config, pick_device(config)), *float8_findings(config, pick_device(config))]
     if not len(train) and config.do_train:
         raise Problem(findings)
     config, stretched = settle_stretch(config, load_model_config(base))

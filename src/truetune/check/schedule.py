@@ -18,9 +18,9 @@ FEW_STEPS = 20
 MANY_EPOCHS = 15
 """Rows seen more often than this are known by heart; with early stopping or held-out rows one sees it happen."""
 REACH = {True: 2e-3, False: 1e-4}
-"""Of adapters, and of whole weights: the least sum of learning rates over all steps that changed answers. AdamW moves a weight by at most about the
-learning rate a step (Kingma and Ba 2015, arXiv:1412.6980, section 2.1), so the sum bounds how far any weight gets.
-LoRA's B begins at 0 and needs more. Our judgement, from runs on SmolLM2-135M. Preferences and
+"""Of adapters, and of whole weights: the least sum of learning rates over all steps that changed answers. AdamW moves a
+weight by at most about the learning rate a step (Kingma and Ba 2015, arXiv:1412.6980, section 2.1), so the sum bounds
+how far any weight gets. LoRA's B begins at 0 and needs more. Our judgement, from runs on SmolLM2-135M. Preferences and
 rewards show at a tenth of it, and nothing is said of them."""
 SCALE = (0.25, 8.0)
 """LoRA's usual alpha / rank: QLoRA 0.25, LLaMA-Factory 2, Tinker 32 / rank."""

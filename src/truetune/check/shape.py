@@ -31,7 +31,9 @@ from truetune.model.quantize import FORMS, Codes, plain_layers
 from truetune.model.rope import stretch
 from truetune.model.stored import codes_of, said_of
 from truetune.model.vocabulary import grow, new_tokens
+from truetune.optim.make import at_once, state_bytes
 from truetune.options import Config
+from truetune.options.optimizers import in_backward
 
 HEAP = 32 * 2**20
 """glibc gives back larger pieces when they are freed (the most that its threshold grows to), and keeps smaller ones."""
@@ -57,7 +59,8 @@ class Shape:
     short. input: what goes into a layer for one token. largest: parameters of the largest trained matrix; large:
     trained ones in matrices that do not go into the heap (`HEAP`); layer: parameters of the largest layer. head: of the
     output head's matrix; vocabulary: its rows; head_trained: whether it is trained. counted: whether what is kept was
-    counted, and not reckoned. cpu: whether the run is on the CPU.
+    counted, and not reckoned. cpu: whether the run is on the CPU. state: bytes of the optimizer's state. stepped,
+    graded: how many of the trained parameters have float32 copies, and gradients, at the same time.
     """
 
     parameters: int
@@ -84,6 +87,9 @@ class Shape:
     head_trained: bool
     counted: bool
     cpu: bool
+    state: int
+    stepped: int
+    graded: int
 
     @property
     def weight_bytes(self) -> int:
@@ -125,7 +131,10 @@ def shape_of(base: Path, config: Config, precision: Precision) -> Shape:
             where=config.origin("model_name_or_path")) from None
     cpu = pick_device(config).type == "cpu"
     kept, kept_layer, short, counted = _count(causal, settings, precision.dtype, cpu)
-    trained = [weight.numel() for weight in trainable(model).values()]
+    weights = trainable(model)
+    trained = [weight.numel() for weight in weights.values()]
+    largest = max(trained, default=0)
+    stepped = sum(weight.numel() for weight in at_once(weights, config).values())
     head = causal.get_output_embeddings()
     matrix = max((weight for weight in head.parameters()), key=lambda weight: weight.numel()) if head else None
     return Shape(
@@ -134,11 +143,13 @@ def shape_of(base: Path, config: Config, precision: Precision) -> Shape:
         linear=sum(layer.in_features * layer.out_features for layer in body.values()), coded=coded, decoded=decoded,
         adapter=method.adapter, bytes=number,
         merged=_merged(model), saved=saved, master=precision.master, layers=int(text.num_hidden_layers), kept=kept,
-        kept_layer=kept_layer, short=short, input=width * number, largest=max(trained, default=0),
+        kept_layer=kept_layer, short=short, input=width * number, largest=largest,
         large=sum(size for size in trained if size * (4 if precision.master else number) > HEAP),
         layer=max((sum(weight.numel() for weight in layer.parameters()) for layer in _layers(causal)), default=0),
         head=matrix.numel() if matrix is not None else 0, vocabulary=len(matrix) if matrix is not None else 0,
-        head_trained=matrix is not None and matrix.requires_grad, counted=counted, cpu=cpu)
+        head_trained=matrix is not None and matrix.requires_grad, counted=counted, cpu=cpu,
+        state=state_bytes(model, weights, config, 4 if precision.master else number), stepped=stepped,
+        graded=largest if in_backward(config) else stepped)
 
 
 _FAILURES = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError,

@@ -21,6 +21,7 @@ from truetune.data.rows import Rows, Stream
 from truetune.data.templates import TEMPLATES
 from truetune.data.tools import default_system_of
 from truetune.findings import Both, Finding, Words
+from truetune.model.vocabulary import may_grow
 from truetune.options import Config
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ def _thought_findings(rows: Rows | Stream, renderer: Renderer, config: Config) -
 def _context_findings(ready: Preflight, config: Config) -> Iterator[Finding]:
     """Rows with more tokens than the model has positions for: it fails on them, or has never seen such a place."""
     settings = _settings(ready.base / "config.json")
-    positions, lengths = longest_context(settings), ready.train.lengths
+    positions, lengths = longest_context(settings, config), ready.train.lengths
     longer = int((lengths > positions).sum()) if positions else 0
     if longer:
         yield Finding("rows-beyond-context", "error", Both(
@@ -343,7 +344,7 @@ def _context_findings(ready: Preflight, config: Config) -> Iterator[Finding]:
 def _vocabulary_findings(renderer: Renderer, sample: list[Rendered], matrix: Tensor | None,
                          config: Config) -> Iterator[Finding]:
     """Tokens for which the model has no row."""
-    if matrix is None:
+    if matrix is None or may_grow(config):
         return
     rows, tokenizer = matrix.shape[0], renderer.tokenizer
     used = max([*renderer.stop_ids(), *(int(row.ids.max()) for row in sample if len(row))], default=0)

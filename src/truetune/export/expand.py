@@ -1,8 +1,8 @@
 """Add blocks to a model that change nothing at first (LLaMA Pro: Wu et al. 2024, arXiv:2401.02415, section 3.1).
 
 The layers are divided into num_expand equal parts, and the last layer of each is followed by a copy of itself in which
-the matrices that write into the residual stream are zero (o_proj and down_proj): such a block adds nothing, so the logits
-are those of the model as it was. `use_llama_pro` then trains the copies only.
+the matrices that write into the residual stream are zero (o_proj and down_proj): such a block adds nothing, so the
+logits are those of the model as it was. `use_llama_pro` then trains the copies only.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def expand(config: Config, say: Say) -> Path:
 
     write_folder(target, fill)
     size = sum(weight.numel() for weight in model.parameters())
-    say(Both(f"{before} layers are {before + count} now, {size:,} weights: {target}; train it with finetuning_type freeze, "
-             f"use_llama_pro true, freeze_trainable_layers {count}",
+    say(Both(f"{before} layers are {before + count} now, {size:,} weights: {target}; train it with finetuning_type "
+             f"freeze, use_llama_pro true, freeze_trainable_layers {count}",
              f"{before} 层扩展为 {before + count} 层，共 {size:,} 个权重：{target}；训练时设 finetuning_type freeze、"
              f"use_llama_pro true、freeze_trainable_layers {count}"))
     return target

@@ -74,7 +74,8 @@ def merge_all(model: PreTrainedModel, adapters: Sequence[Path], base: Path) -> P
 
 
 def merge_adapters(model: PreTrainedModel, adapters: Sequence[Path]) -> PreTrainedModel:
-    """Add adapters into the weights, in float32: in bfloat16 an update below 1/256 of a weight would be rounded away."""
+    """Add adapters into the weights, in float32: in bfloat16 an update below 1/256 of a weight would be rounded
+    away."""
     if not adapters:
         return model
     if any(coded(model)):
@@ -194,8 +195,8 @@ def require_base(adapter: Path, base: Path, before: Sequence[Path] = ()) -> None
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """PEFT 0.21 asks transformers 5.23 by a name that 6 will drop, and takes the ranks that AdaLoRA has kept for a pattern of
-    modules; users would read that with every model."""
+    """PEFT 0.21 asks transformers 5.23 by a name that 6 will drop, and takes the ranks that AdaLoRA has kept for a
+    pattern of modules; users would read that with every model."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)

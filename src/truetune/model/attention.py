@@ -1,7 +1,7 @@
 """Attention over rows that lie end to end, each seeing only itself and the beginning it shares.
 
 Registered with transformers' `AttentionInterface`, so no model class is touched. The rows' borders come in as the
-keyword arguments `row_starts` and `row_parents` of the forward call. On the CPU each row is one SDPA call: a mask over
+keyword argument `row_borders` of the forward call. On the CPU each row is one SDPA call: a mask over
 all rows costs 3.6 times as much in bf16 and 8 times in fp32 (2048 tokens, 8 rows). On CUDA it is one variable-length
 kernel call (`torch.nn.attention.varlen`) where that kernel takes the number format.
 
@@ -58,8 +58,22 @@ def kernel_findings(config: Config, device: torch.device) -> list[Finding]:
                     option="flash_attn", where=config.origin("flash_attn"))] if why else []
 
 
-# A compiler would compile the loop anew for each batch, since its rows have other lengths.
+class Borders:
+    """What the forward call hands through to attention: a thing of its own and no tuples, into which torch.compile
+    looks, and compiles the layers anew for each number of rows."""
+
+    def __init__(self, batch: Batch):
+        self.starts, self.parents = batch.starts, batch.parents
+
+
 @torch.compiler.disable
+def _attend(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None, *,
+            row_borders: Borders, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    """`attend_rows` as transformers calls it. Not compiled: it is a loop over rows of ever other lengths."""
+    return attend_rows(module, query, key, value, mask, row_starts=row_borders.starts, row_parents=row_borders.parents,
+                       **kwargs)
+
+
 def attend_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
                 attention_mask: None, scaling: float | None = None, dropout: float = 0.0, *,
                 row_starts: tuple[int, ...], row_parents: tuple[int, ...], sliding_window: int | None = None,
@@ -157,13 +171,13 @@ def _no_mask(*args: Any, **kwargs: Any) -> None:
 
 def register() -> None:
     """Make our implementations known to transformers; harmless when done twice."""
-    for name, attend in ((ROWS, attend_rows), (ROWS_BY_SDPA, partial(attend_rows, varlen=False))):
+    for name, attend in ((ROWS, _attend), (ROWS_BY_SDPA, partial(_attend, varlen=False))):
         AttentionInterface.register(name, attend)
         AttentionMaskInterface.register(name, _no_mask)
 
 
 def _by_segment(batch: Batch) -> dict[str, Any]:
-    return {"row_starts": batch.starts, "row_parents": batch.parents}
+    return {"row_borders": Borders(batch)}
 
 
 def _by_length(batch: Batch) -> dict[str, Any]:

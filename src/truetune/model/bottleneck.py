@@ -3,10 +3,10 @@ and MLP, before what they give is added to what went in.
 
     h ← h + U f(D h + a) + b          h: (…, H)  D: (m, H)  U: (H, m)  f = GELU
 
-With U = b = 0 the model is the base at first. `bottleneck_target: mlp` alone is the cheaper placement of Pfeiffer et al.
-(2021, AdapterFusion, arXiv:2005.00247, section 3.2.1). PEFT has none, so these are ours: a block is put into the module
-behind which it stands, and a forward hook of that module applies it. They are saved as PEFT saves (adapter_config.json and
-adapter_model.safetensors, peft_type BOTTLENECK), which PEFT itself does not read.
+With U = b = 0 the model is the base at first. `bottleneck_target: mlp` alone is the cheaper placement of Pfeiffer et
+al. (2021, AdapterFusion, arXiv:2005.00247, section 3.2.1). PEFT has none, so these are ours: a block is put into the
+module behind which it stands, and a forward hook of that module applies it. They are saved as PEFT saves
+(adapter_config.json and adapter_model.safetensors, peft_type BOTTLENECK), which PEFT itself does not read.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Bottlenecks(torch.nn.Module):
         """modules: full names of the modules behind which there is to be one."""
         super().__init__()
         self.base_model, self.modules_with, self.size = model.requires_grad_(False), list(modules), size
-        width, like = int(model.config.get_text_config().hidden_size), model.get_input_embeddings().weight
+        width, like = int(model.config.get_text_config().hidden_size), next(model.get_input_embeddings().parameters())
         for name in modules:
             module = model.get_submodule(name)
             module.add_module(_NAME, Block(width, size, like))

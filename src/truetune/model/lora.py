@@ -9,13 +9,13 @@ forward and backward on two cores in bfloat16, T = 880: 576 to 1536 7.97 → 5.5
 PEFT puts this class where it would put its own (`LoraConfig._register_custom_module`), so saving, loading and merging
 are PEFT's. Whatever is not the plain case (dropout, several adapters, a variant such as DoRA) is left to PEFT too.
 
-PiSSA (Meng et al. 2024, arXiv:2404.02948, equations 2 to 4) and OLoRA (Buyukakyuz 2024, arXiv:2406.01775) begin with B0 A0
-taken out of the weights. Here the weights stay as they are and what was taken out is subtracted beside them:
+PiSSA (Meng et al. 2024, arXiv:2404.02948, equations 2 to 4) and OLoRA (Buyukakyuz 2024, arXiv:2406.01775) begin with B0
+A0 taken out of the weights. Here the weights stay as they are and what was taken out is subtracted beside them:
 
     y = (W - s B0 A0) x + s B A x = W x + s (B A x - B0 A0 x)
 
-the same function and gradients. So the base can be shared with a reference, switching the adapter off gives the base, and
-what is written is plain LoRA of rank 2r on the base as it was.
+the same function and gradients. So the base can be shared with a reference, switching the adapter off gives the base,
+and what is written is plain LoRA of rank 2r on the base as it was.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ def use_fused_layers(settings: LoraConfig) -> LoraConfig:
 class FusedLoraLinear(Linear):
     """PEFT's LoRA layer, computed as above where that is the same thing.
 
-    start: A0 (r, I) and B0 (O, r) that are subtracted, where it begins with some; buffers that nobody saves.
+    start: A0 (r, I) and B0 (O, r) that are subtracted, where it begins with some.
     """
 
     start: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def keep_start(self, adapter: str) -> None:
         """Subtract what the adapter is now from whatever it becomes."""
-        down, up = self.lora_A[adapter].weight.detach().clone(), self.lora_B[adapter].weight.detach().clone()
-        self.start = down, up
+        down: Any = self.lora_A[adapter].weight
+        up: Any = self.lora_B[adapter].weight
+        self.start = down.detach().clone(), up.detach().clone()
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         out = self._with_adapter(x, *args, **kwargs)

@@ -125,11 +125,8 @@ def quantizer_findings(codes: Codes, device: torch.device, option: str = "quanti
                        where: str | None = None) -> list[Finding]:
     """An error where the library is missing, or the device cannot compute with such codes."""
     quantizer = QUANTIZERS[codes.method]
-    if find_spec(quantizer.package) is None:
-        return [Finding("packages-missing", "error", Both(
-            f"{codes.method} needs {quantizer.package}, which is not installed.",
-            f"{codes.method} 需要 {quantizer.package}，但没有安装。"), option=option, where=where,
-            fix=f"pip install {quantizer.package}")]
+    if missing := packages_findings(codes.method, quantizer.package, option, where):
+        return missing
     if codes.bits in quantizer.gpu and device.type != "cuda":
         return [Finding("needs-gpu", "error", Both(
             f"{codes.method} computes with {codes.bits} bits on NVIDIA GPUs only, and this run is on the "
@@ -138,6 +135,13 @@ def quantizer_findings(codes: Codes, device: torch.device, option: str = "quanti
             option=option, where=where, fix=Both(f"{option}: 8, or quantization_method: bnb.",
                                                  f"{option}: 8，或 quantization_method: bnb。"))]
     return []
+
+
+def packages_findings(what: str, package: str, option: str, where: str | None) -> list[Finding]:
+    """An error where a package is not installed that `what` needs."""
+    return [] if find_spec(package) else [Finding("packages-missing", "error", Both(
+        f"{what} needs {package}, which is not installed.", f"{what} 需要 {package}，但没有安装。"),
+        option=option, where=where, fix=f"pip install {package}")]
 
 
 def codes_findings(config: Config, device: torch.device) -> list[Finding]:
@@ -207,12 +211,13 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Linear:
 
 def _hold_4(layer: torch.nn.Linear, codes: Codes, device: torch.device) -> torch.nn.Linear:
     with quiet():
-        from bitsandbytes.nn import Linear4bit, Params4bit
+        from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     settings: dict[str, Any] = {"compress_statistics": codes.double, "quant_type": codes.type}
     held = Linear4bit(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta",  # pyright: ignore
                       compute_dtype=layer.weight.dtype, **settings)
-    held.weight = Params4bit(layer.weight.data, requires_grad=False, module=held, **settings).to(device)
+    codes_of: Any = Params4bit(layer.weight.data, requires_grad=False, module=held, **settings)  # pyright: ignore
+    held.weight = codes_of.to(device)
     held.bias = layer.bias
     keep_gradients(held)
     return held
@@ -240,7 +245,7 @@ def _size_4(outputs: int, inputs: int, codes: Codes, number: int) -> int:
 
 def _hold_8(layer: torch.nn.Linear, codes: Codes, device: torch.device) -> torch.nn.Linear:
     with quiet():
-        from bitsandbytes.nn import Int8Params, Linear8bitLt
+        from bitsandbytes.nn.modules import Int8Params, Linear8bitLt
 
     held = Linear8bitLt(layer.in_features, layer.out_features, bias=layer.bias is not None, has_fp16_weights=False,
                         threshold=6.0, device="meta")  # pyright: ignore[reportArgumentType]
@@ -260,7 +265,8 @@ def _hold_hqq(layer: torch.nn.Linear, codes: Codes, device: torch.device) -> tor
         from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
 
     group = BLOCK if layer.in_features % BLOCK == 0 else None
-    made = HQQLinear(_linear(layer.weight.data, None), BaseQuantizeConfig(nbits=codes.bits, group_size=group, axis=1),
+    settings = BaseQuantizeConfig(nbits=codes.bits, group_size=group, axis=1)  # pyright: ignore[reportArgumentType]
+    made = HQQLinear(_linear(layer.weight.data, None), settings,
                      compute_dtype=layer.weight.dtype, device=str(device))
     return CodedLinear(layer, made)
 

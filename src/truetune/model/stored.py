@@ -35,10 +35,11 @@ Said = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Format:
-    """read(folder, settings, said, dtype): the model. package: that is needed for it. codes: whether weights stay
-    codes. refuses(said): why one of these cannot be read."""
+    """read(folder, settings, said, dtype): the model. mark: what the names of some of its tensors end in. package: that
+    is needed for it. codes: whether weights stay codes. refuses(said): why one of these cannot be read."""
 
     read: Callable[[Path, Any, Said, torch.dtype | str], PreTrainedModel]
+    mark: str
     package: str | None = None
     codes: bool = False
     refuses: Callable[[Said], Both | None] = lambda said: None
@@ -103,7 +104,10 @@ def _old_name(said: Said) -> str:
 
 def _dequantised(folder: Path, settings: Any, said: Said, dtype: torch.dtype | str) -> PreTrainedModel:
     settings.quantization_config = {**said, "dequantize": True}
-    return AutoModelForCausalLM.from_pretrained(folder, config=settings, dtype=dtype, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, config=settings, dtype=dtype, use_safetensors=True)
+    # transformers 5.23 would turn the weights back into codes when they are saved, without a config.json that says so.
+    vars(model).pop("_weight_conversions", None)
+    return model
 
 
 def _kept(folder: Path, settings: Any, said: Said, dtype: torch.dtype | str) -> PreTrainedModel:
@@ -167,10 +171,14 @@ def _unpacked(weight: Callable[[Mapping[str, torch.Tensor], Said], torch.Tensor]
             tensors |= load_file(file)
         for layer in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:
             parts = {part: tensors.pop(f"{layer}.{part}") for part in _PARTS if f"{layer}.{part}" in tensors}
-            tensors[f"{layer}.weight"] = weight(parts, said).to(number).contiguous()
+            try:
+                tensors[f"{layer}.weight"] = weight(parts, said).to(number).contiguous()
+            except (LookupError, RuntimeError) as error:
+                raise ValueError(f"{layer} is not laid out as its config.json says ({error})") from None
         del settings.quantization_config
-        return AutoModelForCausalLM.from_pretrained(folder, config=settings, state_dict=tensors,
-                                                    dtype=number)
+        with torch.device("meta"):
+            kind = type(AutoModelForCausalLM.from_config(settings))
+        return kind.from_pretrained(None, config=settings, state_dict=tensors, dtype=number)
 
     return read
 
@@ -189,10 +197,10 @@ def _awq_refuses(said: Said) -> Both | None:
 
 
 FORMATS: Mapping[str, Format] = {
-    "bitsandbytes": Format(_kept, package="bitsandbytes", codes=True),
-    "fp8": Format(_dequantised), "mxfp4": Format(_dequantised),
-    "compressed-tensors": Format(_dequantised, package="compressed-tensors"),
-    "gptq": Format(_unpacked(gptq_weight), refuses=_gptq_refuses),
-    "awq": Format(_unpacked(awq_weight), refuses=_awq_refuses),
+    "bitsandbytes": Format(_kept, "weight", package="bitsandbytes", codes=True),
+    "fp8": Format(_dequantised, "_scale_inv"), "mxfp4": Format(_dequantised, "_scales"),
+    "compressed-tensors": Format(_dequantised, "weight", package="compressed-tensors"),
+    "gptq": Format(_unpacked(gptq_weight), "qweight", refuses=_gptq_refuses),
+    "awq": Format(_unpacked(awq_weight), "qweight", refuses=_awq_refuses),
 }
 """By the quant_method of config.json."""

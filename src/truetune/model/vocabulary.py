@@ -4,6 +4,10 @@ A new token has no row that was learned. Its row begins as the mean of all old o
 the tokens of a text that says what it stands for. It is then trained: with everything else (`full`), with the whole
 embeddings (`freeze`), or alone beside an adapter, which keeps those rows and no others (`model.methods`).
 
+A new special token is never split and never changed by the tokenizer, and may stand in the data: it would learn nothing
+otherwise. One that the chat template writes is more: like every mark of a template it is nothing that somebody could
+type (`data.renderer`), and it is left out of answers.
+
 Whoever loads an adapter gets its words back: they are in the tokenizer beside it, and the base grows to that.
 """
 
@@ -16,7 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from transformers import AddedToken
 
+from truetune.data.templates import TEMPLATES
+from truetune.data.templates.source import template_source
 from truetune.findings import WRONG_OPTIONS, Both, Finding, parser_says, problem, spoken
 from truetune.model.adapters import adapters_of
 from truetune.model.find import load_model_config, load_tokenizer
@@ -56,14 +63,15 @@ def read_vocabulary(base: Path, config: Config) -> Vocabulary:
             _take_over(load_tokenizer(adapter), tokenizer)
     brought = len(tokenizer)
     texts, findings = descriptions(config), []
-    ordinary = config.add_tokens
+    template = template_source(config.template) if config.template in TEMPLATES else str(tokenizer.chat_template)
     special = tuple(texts) or config.add_special_tokens
-    for option, words in (("add_tokens", ordinary), (_special_option(config), special)):
+    for option, words in (("add_tokens", config.add_tokens), (_special_option(config), special)):
         already = [word for word in words if _is_token(tokenizer, word)]
         if already and not config.adapter_name_or_path:
             findings.append(_known_already(option, already, config))
         wanted = [word for word in dict.fromkeys(words) if word not in already]
-        tokenizer.add_tokens(wanted, special_tokens=option != "add_tokens")
+        for word in wanted:
+            tokenizer.add_tokens(_token(word, option != "add_tokens", template))
     if config.adapter_name_or_path and len(tokenizer) > brought and not config.create_new_adapter:
         raise problem("adapter-without-words", Both(
             f"{config.adapter_name_or_path[0]} has no rows for words that are added now.",
@@ -82,7 +90,7 @@ def read_vocabulary(base: Path, config: Config) -> Vocabulary:
 
 def new_tokens(base: Path, config: Config) -> tuple[int, ...]:
     """The tokens whose rows are new, told without reading a tokenizer where there are none."""
-    return read_vocabulary(base, config).new if _changes(config) else ()
+    return read_vocabulary(base, config).new if may_grow(config) else ()
 
 
 def descriptions(config: Config) -> dict[str, str]:
@@ -123,7 +131,7 @@ def grow(model: PreTrainedModel, base: Path, config: Config) -> PreTrainedModel:
     Embeddings that are the head too stay so; a head of its own begins from its own rows. (LLaMA-Factory takes the
     description's rows of the embeddings for the head too, and rows of ordinary words from others' descriptions.)
     """
-    if not _changes(config):
+    if not may_grow(config):
         return model
     vocabulary = read_vocabulary(base, config)
     if not vocabulary.new:
@@ -170,7 +178,7 @@ def _pieces(base: Path, vocabulary: Vocabulary) -> dict[int, list[int]]:
             for number, text in texts.items()}
 
 
-def _changes(config: Config) -> bool:
+def may_grow(config: Config) -> bool:
     """Whether there may be tokens to grow for; told without reading a tokenizer."""
     return bool(config.resize_vocab or config.add_tokens or config.add_special_tokens
                 or config.new_special_tokens_config or any(map(_has_rows, adapters_of(config))))
@@ -187,6 +195,10 @@ def _take_over(brought: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerB
     """Add the words that `brought` has and `tokenizer` has not, in the order of their ids."""
     words = sorted(brought.added_tokens_decoder.items())
     tokenizer.add_tokens([word for number, word in words if number >= len(tokenizer)])
+
+
+def _token(word: str, special: bool, template: str) -> AddedToken:
+    return AddedToken(word, special=special and word in template, normalized=not special)
 
 
 def _is_token(tokenizer: PreTrainedTokenizerBase, word: str) -> bool:

@@ -9,9 +9,12 @@ on the left). An inner optimizer (AdamW, its 8-bit kin, Adafactor) steps R as if
                                               each channel j (APOLLO-Mini: of the whole matrix), P random, N(0, 1/r)
 
 APOLLO limits how fast the length of s · G may grow, by 1.01 a step (Chen et al. 2024, Fira, arXiv:2410.01623). The
-root of α is what the authors' code multiplies by. Here the inner optimizer holds a weight that is 0 and of R's shape:
-its step with a learning rate of 1 is -R~. So any optimizer whose step is in proportion to its learning rate will do.
-The authors' packages hold P in objects that are no tensors, which no checkpoint without pickles can keep.
+root of α is what the authors' code multiplies by. That limits R~ before Adam's correction of its first steps, and here
+it is limited after it; else the two agree.
+
+Here the inner optimizer holds a weight that is 0 and of R's shape: its step with a learning rate of 1 is -R~. So any
+optimizer whose step is in proportion to its learning rate will do. The authors' packages hold P in objects that are no
+tensors, which no checkpoint without pickles can keep.
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ class LowRank(torch.optim.Optimizer):
         super().__init__(groups, {})
         self._picture, self._names = picture, names
         self._pictured = {
-            weight: torch.zeros(picture.shapes(weight.shape)[0], dtype=weight.dtype, device=weight.device)
+            weight: weight.new_empty(0)  # has numbers only while a step is made
             for group in self.param_groups for weight in group["params"]}
         self._inner = make([{"params": list(self._pictured.values()), "weight_decay": 0.0}], 1.0)
 
@@ -85,7 +88,8 @@ class LowRank(torch.optim.Optimizer):
             if state["step"] % self._picture.interval == 0:
                 self._look(weight, state)
             state["step"] += 1
-            pictured.zero_().grad = _project(weight.grad, state)
+            seen = _project(weight.grad, state)
+            pictured.data, pictured.grad = torch.zeros_like(seen), seen
             self._inner.state[pictured] = state.setdefault("picture", {})
         self._inner.step()
         for group, weight in weights:
@@ -95,7 +99,7 @@ class LowRank(torch.optim.Optimizer):
             step = self._rescale(weight.grad, pictured, state) if self._picture.scaling else \
                 _project_back(pictured, state).neg_().mul_(self._picture.scale)
             weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(step * -group["lr"])
-            pictured.grad = None
+            pictured.grad, pictured.data = None, weight.new_empty(0)
 
     def _look(self, weight: torch.Tensor, state: dict[str, Any]) -> None:
         """Choose the directions of the picture anew: `left` (m, r), `right` (r, n)."""

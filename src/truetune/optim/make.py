@@ -20,7 +20,7 @@ from truetune.optim.blocks import BlockOptimizer, layer_of, split
 from truetune.optim.chain import Chain
 from truetune.optim.low_rank import LowRank, Picture
 from truetune.optim.optimizer import Optimizer
-from truetune.optim.table import Recipe, Settings, create, settings_of
+from truetune.optim.table import Recipe, Settings, beside_of, create, settings_of
 from truetune.options import Config
 from truetune.options.optimizers import chosen, in_backward, kind_of
 
@@ -78,14 +78,15 @@ def state_bytes(model: torch.nn.Module, weights: Weights, config: Config, number
         number: bytes of a number of what is stepped: 4 where there are masters.
     """
     kind = kind_of(config)
-    _, _, beside = settings_of(config)
-    each, picture = kind.numbers * number + kind.fixed, _picture(config, beside)
+    if kind.refused:  # a rule tells; what it would be is no matter
+        return 0
+    each, picture = kind.numbers * number + kind.fixed, _picture(config, beside_of(config))
     matrices = _matrices(model, weights, config)
 
     def of(name: str, weight: torch.Tensor) -> float:
         if name in matrices and picture:
             pictured, directions = picture.shapes(weight.shape)
-            return _numel(pictured) * (each + number) + number * sum(map(_numel, directions))
+            return _numel(pictured) * each + number * sum(map(_numel, directions))
         return weight.numel() * (number if name in matrices else each)  # Muon's one moment
 
     return round(sum(of(name, weight) for name, weight in at_once(weights, config).items()))

@@ -17,7 +17,7 @@ import torch
 from truetune.model.precision import Precision
 from truetune.optim.chain import parts_of
 from truetune.optim.schedule import build_schedule
-from truetune.optim.state import flatten, restore
+from truetune.optim.state import apart, flatten, restore
 from truetune.options import Config
 from truetune.options.optimizers import kind_of
 
@@ -197,6 +197,7 @@ class Optimizer:
         numbers: dict[str, Any] = {}
         for name, master in self.masters.items():
             flatten(self.inner.state.get(master, {}), name, tensors, numbers)
+        tensors = apart(tensors)
         groups = [{key: _plain(value) for key, value in group.items() if _holds(value)}
                   for group in self.inner.param_groups]
         return tensors, {"schedule": _plain(self.schedule.state_dict()), "scaler": self.scaler.state_dict(),

@@ -26,6 +26,18 @@ def flatten(state: Mapping[str, Any], name: str, tensors: dict[str, torch.Tensor
             numbers[f"{full}.{name}"] = value
 
 
+def apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`tensors`, each with memory of its own, as safetensors wants them: bitsandbytes has one table of 256 numbers for
+    all weights."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return found
+
+
 def restore(state: dict[str, Any], name: str, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any],
             prefix: str = "") -> None:
     """Give each thing in `state` the value that `flatten` has found in it; what was not there then is taken away."""

@@ -125,15 +125,24 @@ def settings_of(config: Config) -> tuple[Recipe, Settings, Settings]:
     """
     recipe = RECIPES[chosen(config)]
     said = _read(config)
-    known, beside = _parameters(recipe), dict(recipe.defaults or {})
+    known, beside = _parameters(recipe), beside_of(config)
     for name in said:
         if name not in known and name not in beside:
             raise _unknown(name, config, [*known, *beside])
-    beside |= {name: value for name, value in said.items() if name in beside}
     made = {**recipe.takes(config), **(recipe.fixed or {}), **{k: v for k, v in said.items() if k in known}}
     if "beta3" in beside:
         made["betas"] = (*made["betas"], beside.pop("beta3"))
     return recipe, made, beside
+
+
+def beside_of(config: Config) -> Settings:
+    """What of `optim_args` is for how the optimizer is used, `Recipe.defaults` filled in; needs no class.
+
+    Raises:
+        Problem: `optim_args` cannot be read.
+    """
+    defaults = RECIPES[chosen(config)].defaults or {}
+    return {**defaults, **{name: value for name, value in _read(config).items() if name in defaults}}
 
 
 def _parameters(recipe: Recipe) -> list[str]:

@@ -1,9 +1,8 @@
 """What rules have to know of each finetuning_type, as data: so that nothing branches on a method's name.
 
-Which quantised layers an adapter can be put on was read in PEFT 0.21.2: LoRA has a layer for each library; OFT and VeRA
-ask the layer for its library (`peft.utils.resolve_quantization_backend`); AdaLoRA and IA3 have layers for bitsandbytes
-(AdaLoRA for GPTQ too); LoHa and LoKr take plain layers only. Virtual tokens and bottlenecks stand beside the weights and
-never look at them.
+Which quantised layers an adapter can be put on was tried with PEFT 0.21.2 (tests/test_quantize.py): hqq's and torchao's
+are plain layers to it (`model.quantize.CodedLinear`), so all train on them; of bitsandbytes' 4 bits LoHa and LoKr take
+the shape of the codes for that of the weight.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_EVERY = ("bnb", "hqq", "torchao", "eetq", "gptq", "awq", "aqlm", "quanto", "mxfp4", "fp8")
-_LAYERS = ("bnb", "hqq", "torchao", "eetq", "gptq", "awq", "aqlm")
+_EVERY = ("bnb", "hqq", "torchao")
+_PLAIN = ("hqq", "torchao")
 _LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target")
 _FREEZE = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules", "use_llama_pro")
 
@@ -24,8 +23,8 @@ class Kind:
     options: of those in `options.method`, the ones it takes. peft: the type that its adapter_config.json names ("":
     no adapter is written but a whole model). merges: the adapter can be added into the weights. virtual: virtual tokens
     stand before every row, and rows are computed by PEFT's own forward pass. continues: what is written can be trained
-    on. checkpoints: gradient checkpointing works. quantised: each quantization_method that it trains on. new_tokens: the
-    rows of new tokens can be trained beside it.
+    on. checkpoints: gradient checkpointing works. quantised: each quantization_method that it trains on. new_tokens:
+    the rows of new tokens can be trained beside it.
     """
 
     options: tuple[str, ...] = ()
@@ -51,17 +50,17 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "lora": Kind((*_LORA, "use_rslora", "use_dora", "pissa_init", "pissa_iter", "pissa_convert", "init_lora_weights",
                   "loraplus_lr_ratio", "loraplus_lr_embedding", "freeze_trainable_layers", "use_llama_pro"),
-                 "LORA", quantised=_LAYERS, new_tokens=True),
+                 "LORA", quantised=_EVERY, new_tokens=True),
     "oft": Kind(("oft_rank", "oft_block_size", "oft_target", "module_dropout", "additional_target"), "OFT",
-                quantised=_LAYERS),
+                quantised=_EVERY),
     "freeze": Kind(_FREEZE, new_tokens=True),
     "full": Kind(new_tokens=True),
     "adalora": Kind((*_LORA, "adalora_init_r", "adalora_tinit", "adalora_tfinal", "adalora_deltaT",
-                     "adalora_orth_reg_weight"), "ADALORA", quantised=("bnb", "gptq")),
-    "vera": Kind(("lora_rank", "lora_dropout", "lora_target", "additional_target"), "VERA", quantised=_LAYERS),
-    "ia3": Kind(("lora_target", "additional_target"), "IA3", quantised=("bnb",)),
-    "loha": Kind(("lora_rank", "lora_alpha", "lora_target", "additional_target"), "LOHA"),
-    "lokr": Kind(("lora_rank", "lora_alpha", "lora_target", "additional_target"), "LOKR"),
+                     "adalora_orth_reg_weight"), "ADALORA", quantised=_EVERY),
+    "vera": Kind(("lora_rank", "lora_dropout", "lora_target", "additional_target"), "VERA", quantised=_EVERY),
+    "ia3": Kind(("lora_target", "additional_target"), "IA3", quantised=_EVERY),
+    "loha": Kind(("lora_rank", "lora_alpha", "lora_target", "additional_target"), "LOHA", quantised=_PLAIN),
+    "lokr": Kind(("lora_rank", "lora_alpha", "lora_target", "additional_target"), "LOKR", quantised=_PLAIN),
     "prefix_tuning": Kind(("num_virtual_tokens", "prefix_projection", "encoder_hidden_size"), "PREFIX_TUNING",
                           merges=False, virtual=True, checkpoints=False, quantised=_EVERY),
     "prompt_tuning": Kind(("num_virtual_tokens", "prompt_tuning_init_text"), "PROMPT_TUNING", merges=False,

@@ -18,12 +18,14 @@ class ModelOptions(Group):
         unset=("an error: there has to be a model", "报错：必须指定模型"), memory="depends", speed="depends",
         quality="depends")] = None
     adapter_name_or_path: Annotated[Names, Text(
-        "Trained adapters, in order. All but the last are merged into the base; in training the last is trained on (with "
-        "create_new_adapter a new one is), in chat it is put on, and export merges them all.",
-        "已训练的适配器，按顺序。除最后一个外都合并进基座；训练时在最后一个上继续训练（设了 create_new_adapter 则新建一个"
+        "Trained adapters, in order. All but the last are merged into the base; in training the last is trained on "
+        "(with create_new_adapter a new one is), in chat it is put on, and export merges them all.",
+        "已训练的适配器，按顺序。除最后一个外都合并进基座；训练时在最后一个上继续训练（设了 create_new_adapter "
+        "则新建一个"
         "），对话时加载最后一个，导出时全部合并。", level="basic",
         unset=("training begins a new adapter; chat and export take the model as it is",
-               "训练时新建适配器；对话和导出直接用模型本身"), quality="depends")] = ()
+               "训练时新建适配器；对话和导出直接用模型本身"),
+        quality="depends")] = ()
     template: Annotated[str | None, Text(
         "Name of a chat template, as in LLaMA-Factory (llama3, qwen3, chatml and 121 more). It is trained with, and "
         "saved with the model.",
@@ -82,8 +84,10 @@ class ModelOptions(Group):
                        "新的行只能从你的数据里学：只加数据中经常出现的词，能用两三个 token 表示的不必加。",
                        "new-embeddings"),))] = ()
     add_special_tokens: Annotated[Names, Text(
-        "New special tokens: never split, and left out of an answer's text.",
-        "新增的特殊 token：不会被拆开，也不出现在回答的文本里。", level="expert",
+        "New special tokens: never split, whatever stands beside them. They may stand in your data. Those that the "
+        "chat template writes are marks that nobody can type, and are left out of answers.",
+        "新增的特殊 token：无论前后是什么都不会被拆开，可以出现在数据里。对话模板会写出的那些是控制标记，用户无法输入，"
+        "也不出现在回答里。", level="expert",
         unset=("no special token is added", "不新增"), memory="up", quality="depends")] = ()
     new_special_tokens_config: Annotated[str | None, Text(
         "A YAML file of new special tokens, each with a text that says what it stands for. It goes before "
@@ -116,7 +120,8 @@ class ModelOptions(Group):
         higher=("longer texts; near positions are harder to tell apart", "文本更长；相邻位置更难区分"),
         lower=("closer to what the model has learned; 1 changes nothing", "更接近模型学过的；1 表示不变"),
         unset=("in training cutoff_len over the model's own length, rounded up; in chat and export 2",
-               "训练时为 cutoff_len 除以模型本身的长度，向上取整；对话和导出时为 2"), quality="depends")] = None
+               "训练时为 cutoff_len 除以模型本身的长度，向上取整；对话和导出时为 2"),
+        quality="depends")] = None
     shift_attn: Annotated[bool, Text(
         "LongLoRA's shifted sparse attention.", "LongLoRA 的移位稀疏注意力。", level="expert",
         not_offered=("attention is always over the whole row: its kernels take memory that only grows with the length, "

@@ -14,7 +14,7 @@ TableOrFile = Annotated[Table | str, Field(union_mode="left_to_right")]
 _ONE_PROCESS = ("this run is one process", "本次运行只有一个进程")
 _OF_FSDP = ("a setting of fsdp, which is not done yet", "它是 fsdp 的附属设置，而后者暂不支持")
 _OF_RAY = ("a setting of Ray, which is not done yet", "它是 Ray 的附属设置，而后者暂不支持")
-_OF_FP8 = ("a setting of fp8, which is not done yet", "它是 fp8 的附属设置，而后者暂不支持")
+_OF_FP8 = ("a setting of fp8 for FSDP, which is not done yet", "它是 fp8 用于 FSDP 的设置，而 FSDP 暂不支持")
 _OF_HYPER = (
     "a setting of use_hyper_parallel, which is not done yet",
     "它是 use_hyper_parallel 的附属设置，而后者暂不支持")
@@ -216,13 +216,11 @@ class ParallelOptions(Group):
                    "定义该格式的论文中，FP8 训练的大模型与 16 位相当。", "fp8"),
             Advice("It pays for large matrices only; small ones get slower.",
                    "只有大矩阵划算，小矩阵反而变慢。", "torchao-float8"),
-        ),
-        not_offered=("products are computed in bf16, fp16 or float32", "矩阵乘法仍用 bf16、fp16 或 float32"),
-        free_on_resume=True)] = False
+        ))] = False
     fp8_backend: Annotated[Literal["auto", "torchao", "te", "msamp"], Text(
-        "Whose FP8: torchao, NVIDIA's Transformer Engine (te) or MS-AMP (msamp). auto takes one that is installed.",
-        "用谁的 FP8：torchao、NVIDIA Transformer Engine（te）或 MS-AMP（msamp）。auto 选已安装的。",
-        level="expert", speed="depends", no_effect=_OF_FP8, free_on_resume=True)] = "auto"
+        "Whose FP8: torchao, which auto is too. NVIDIA's Transformer Engine (te) and MS-AMP (msamp) are not offered.",
+        "用谁的 FP8：torchao，auto 也是它。未提供 NVIDIA Transformer Engine（te）和 MS-AMP（msamp）。",
+        level="expert", speed="depends", free_on_resume=True)] = "auto"
     fp8_enable_fsdp_float8_all_gather: Annotated[bool, Text(
         "Send FSDP's weights between GPUs in 8 bits.",
         "FSDP 在 GPU 间以 8 位传输权重。",

@@ -40,10 +40,11 @@ class QuantizeOptions(Group):
         ))] = None
     quantization_method: Annotated[
         Literal["bnb", "gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "torchao", "mxfp4", "fp8"], Text(
-            "Who quantizes, while the model is loaded: bnb (bitsandbytes), hqq or torchao. The others name formats in "
-            "which a model was already saved; those are read without any option (eetq and quanto are not offered).",
-            "加载模型时用什么量化：bnb（bitsandbytes）、hqq 或 torchao。其余是模型保存时已有的格式，"
-            "读取时不需要任何选项（eetq 和 quanto 未提供）。",
+            "Who quantizes, while the model is loaded: bnb (bitsandbytes), hqq or torchao. gptq, awq, fp8 and mxfp4 "
+            "are formats in which a model was already saved; those are read without any option. aqlm, eetq and quanto "
+            "are not offered.",
+            "加载模型时用什么量化：bnb（bitsandbytes）、hqq 或 torchao。gptq、awq、fp8、mxfp4 是模型保存时已有的格式，"
+            "读取时不需要任何选项。aqlm、eetq 和 quanto 未提供。",
             level="expert", memory="depends", speed="depends", quality="depends")] = "bnb"
     quantization_type: Annotated[Literal["fp4", "nf4", "fp8"], Text(
         "The values that codes can take. Of bnb's 4 bits: nf4 spaces 16 values for weights that are normally "

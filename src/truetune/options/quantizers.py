@@ -33,11 +33,11 @@ _STORED = Both("is a format in which models are saved: name such a model, and it
                "是模型保存时的格式：直接指定这种模型即可，不需要 quantization_bit。")
 REFUSED: Mapping[str, Both] = {
     "gptq": _STORED, "awq": _STORED, "mxfp4": _STORED, "fp8": _STORED,
-    "aqlm": Both("is a format in which models are saved, and its kernels only answer.",
-                 "是模型保存时的格式，而且它的内核只能推理。"),
-    "eetq": Both("is not offered: its kernels are for NVIDIA GPUs only and its package is no longer kept; bnb with 8 "
-                 "bits is as small.", "未提供：它的内核只支持 NVIDIA GPU，软件包也已停止维护；bnb 的 8 位同样大小。"),
-    "quanto": Both("is not offered: its package is no longer kept; torchao has the same formats.",
-                   "未提供：它的软件包已停止维护；torchao 有同样的格式。"),
+    "aqlm": Both("is a format in which models are saved, and one that is not read here.",
+                 "是模型保存时的格式，而且这里不支持读取。"),
+    "eetq": Both("is not offered: its kernels are for NVIDIA GPUs only, and bnb with 8 bits is as small.",
+                 "未提供：它的内核只支持 NVIDIA GPU，而 bnb 的 8 位同样大小。"),
+    "quanto": Both("is not offered: bnb, hqq and torchao have codes of the same numbers of bits.",
+                   "未提供：bnb、hqq 和 torchao 有同样位数的编码。"),
 }
 """By quantization_method: why it does not quantise while a model is loaded."""

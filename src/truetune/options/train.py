@@ -299,7 +299,8 @@ class TrainOptions(Group):
         "How hard the compiler tries: default, reduce-overhead, max-autotune or max-autotune-no-cudagraphs; naming one "
         "turns torch_compile on.",
         "编译的力度：default、reduce-overhead、max-autotune 或 max-autotune-no-cudagraphs；指定后即启用 "
-        "torch_compile。", level="expert", unset=("default", "同 default"), speed="depends", free_on_resume=True)] = None
+        "torch_compile。", level="expert", unset=("default", "同 default"), speed="depends",
+        free_on_resume=True)] = None
     jit_mode_eval: Annotated[bool, Text(
         "Trace the model for evaluation.", "评估时用 JIT 追踪模型。", level="expert",
         no_effect=("evaluation computes as training does", "评估与训练用同样的方式计算"), free_on_resume=True)] = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from truetune.findings import Both
-from truetune.options.preference import PAIR_LOSSES
 from truetune.options.kinds import KINDS
+from truetune.options.preference import PAIR_LOSSES
 from truetune.rules.ask import KEEP_ONE, WRITES, is_pattern, is_set, reference_free, writes
 from truetune.rules.rule import Rule
 

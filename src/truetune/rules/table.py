@@ -5,8 +5,9 @@ Each rule is one row: when it applies to a configuration, how bad that is, and w
 
 from __future__ import annotations
 
-from truetune.rules import data, machine, method, optimizer, quantize, run, stage
+from truetune.rules import data, machine, method, model, optimizer, quantize, run, stage
 from truetune.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
-    *run.RULES, *data.RULES, *method.RULES, *quantize.RULES, *optimizer.RULES, *stage.RULES, *machine.RULES)
+    *run.RULES, *data.RULES, *method.RULES, *model.RULES, *quantize.RULES, *optimizer.RULES, *stage.RULES,
+    *machine.RULES)

@@ -20,9 +20,9 @@ from truetune.data.renderer import Renderer
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
 from truetune.findings import Both, Say, refuse
+from truetune.model.adapters import adapters_of, put_adapters, virtual_of
 from truetune.model.base import load_base
 from truetune.model.find import find_model, load_tokenizer
-from truetune.model.adapters import adapters_of, put_adapters, virtual_of
 from truetune.model.precision import pick_device
 from truetune.options import Config
 from truetune.serve.generate import When, complete

@@ -61,8 +61,8 @@ class When(StoppingCriteria):
 
 
 def _together(lengths: Sequence[int], at_once: int, alike: bool) -> list[list[int]]:
-    """Which are answered together, the shortest first: as many as `at_once` tokens take, padding counted. alike: only those
-    of one length, since padding would stand between virtual tokens and the text and move them apart."""
+    """Which are answered together, the shortest first: as many as `at_once` tokens take, padding counted. alike: only
+    those of one length, since padding would stand between virtual tokens and the text and move them apart."""
     batches: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
         full = not batches or lengths[number] * (len(batches[-1]) + 1) > at_once

@@ -15,7 +15,8 @@ from truetune.model.methods import beside, lora, tuners, whole
 from truetune.model.methods.method import Build, Method, adapter_method, layers_of
 from truetune.model.value import VALUE_HEAD
 
-__all__ = ["METHODS", "Method", "layers_of", "switch_off_dropout", "trainable", "write_weights"]
+__all__ = ["METHODS", "Method", "layers_of", "method_state", "switch_off_dropout", "take_method_state", "trainable",
+           "write_weights"]
 
 _ADAPTERS: Mapping[str, Build] = {
     "oft": tuners.add_oft, "vera": tuners.add_vera, "ia3": tuners.add_ia3, "loha": tuners.add_loha,
@@ -26,7 +27,8 @@ METHODS: Mapping[str, Method] = {
     "full": Method(whole.train_all, adapter=False),
     "freeze": Method(whole.train_layers, adapter=False),
     "adalora": Method(adapter_method(lora.add_adalora), adapter=True, planned=lora.adalora_planned,
-                      penalty=lora.adalora_penalty, stepped=lora.adalora_stepped),
+                      penalty=lora.adalora_penalty, stepped=lora.adalora_stepped,
+                      state=lora.adalora_state, load_state=lora.adalora_load_state),
     **{name: Method(adapter_method(build), adapter=True) for name, build in _ADAPTERS.items()},
 }
 """By finetuning_type."""
@@ -44,6 +46,23 @@ def switch_off_dropout(model: torch.nn.Module) -> None:
             module.lora_dropout.update({name: torch.nn.Identity() for name in module.lora_dropout})
         if "attention_dropout" in vars(module):  # what transformers' attention modules hand to their kernel
             vars(module)["attention_dropout"] = 0.0
+
+
+def method_state(model: torch.nn.Module, method: Method) -> dict[str, torch.Tensor]:
+    """What a checkpoint has to hold of the method itself."""
+    return {f"{_STATE}{name}": value for name, value in method.state(model).items()} if method.state else {}
+
+
+def take_method_state(model: torch.nn.Module, method: Method,
+                      kept: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give the method back what `method_state` made; returns the rest of `kept`."""
+    if method.load_state:
+        method.load_state(model, {name.removeprefix(_STATE): value for name, value in kept.items()
+                                  if name.startswith(_STATE)})
+    return {name: value for name, value in kept.items() if not name.startswith(_STATE)}
+
+
+_STATE = "method."
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

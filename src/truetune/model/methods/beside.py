@@ -28,9 +28,9 @@ def add_prefix(model: PreTrainedModel, config: Config, base: Path, new_tokens: S
 
 
 def add_prompt(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequence[int]) -> torch.nn.Module:
-    """Prompt tuning (Lester et al. 2021, arXiv:2104.08691, section 2): trained embeddings before the text. They begin as
-    those of prompt_tuning_init_text, else of tokens drawn from the vocabulary (section 3.2 finds both far better than
-    random numbers)."""
+    """Prompt tuning (Lester et al. 2021, arXiv:2104.08691, section 2): trained embeddings before the text. They begin
+    as those of prompt_tuning_init_text, else of tokens drawn from the vocabulary (section 3.2 finds both far better
+    than random numbers)."""
     from peft import PromptTuningConfig
     from peft.tuners.prompt_tuning import PromptTuningInit
 
@@ -47,8 +47,8 @@ def add_prompt(model: PreTrainedModel, config: Config, base: Path, new_tokens: S
 
 
 def add_p_tuning(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequence[int]) -> torch.nn.Module:
-    """P-tuning (Liu et al. 2021, arXiv:2103.10385, section 3.2): embeddings before the text that a small trained network
-    makes."""
+    """P-tuning (Liu et al. 2021, arXiv:2103.10385, section 3.2): embeddings before the text that a small trained
+    network makes."""
     from peft import PromptEncoderConfig
 
     return wrap(model, PromptEncoderConfig(

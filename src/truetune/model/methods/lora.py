@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -53,7 +54,7 @@ def rows_of(model: PreTrainedModel, new_tokens: Sequence[int]) -> dict[str, list
 
 def add_adalora(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequence[int]) -> torch.nn.Module:
     """AdaLoRA (Zhang et al. 2023, arXiv:2303.10512): W x + P Λ Q x, whose least important singular values are set to
-    zero on the way (equation 4), until lora_rank a layer are left on average."""
+    zero on the way (section 3.2), until lora_rank a layer are left on average."""
     from peft import AdaLoraConfig
 
     settings = AdaLoraConfig(
@@ -76,8 +77,8 @@ def adalora_planned(model: torch.nn.Module, steps: int) -> None:
     Raises:
         Problem: none is left between adalora_tinit and adalora_tfinal.
     """
-    settings = model.base_model.peft_config["default"]  # pyright: ignore
-    if settings.tinit >= steps - settings.tfinal:
+    settings, _ = _adalora(model)
+    if settings.tinit >= steps - settings.tfinal and not _settled(model):
         raise problem("no-budget-phase", Both(
             f"adalora_tinit ({settings.tinit}) and adalora_tfinal ({settings.tfinal}) leave none of {steps} steps in "
             "which ranks are given up.",
@@ -88,9 +89,9 @@ def adalora_planned(model: torch.nn.Module, steps: int) -> None:
 
 
 def adalora_penalty(model: torch.nn.Module) -> torch.Tensor:
-    """How far P and Q are from orthogonal: γ (|PᵀP - I|_F + |QQᵀ - I|_F), the mean over all of them (equation 2; PEFT
+    """How far P and Q are from orthogonal: γ (|PᵀP - I|_F + |QQᵀ - I|_F), the mean over all of them (section 3.1; PEFT
     and the authors' code take the norm, the paper its square)."""
-    settings = model.base_model.peft_config["default"]  # pyright: ignore
+    settings, _ = _adalora(model)
     terms = []
     for name, weight in model.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
@@ -100,11 +101,50 @@ def adalora_penalty(model: torch.nn.Module) -> torch.Tensor:
 
 
 def adalora_stepped(model: torch.nn.Module, step: int) -> None:
-    """Give up ranks. (An adapter that is trained further keeps those it has.)"""
-    tuner = model.base_model
-    allocator = tuner.rankallocator  # pyright: ignore[reportAttributeAccessIssue]
-    if tuner.peft_config["default"].rank_pattern is None or allocator.exp_avg_ipt:  # pyright: ignore
-        tuner.update_and_allocate(step)  # pyright: ignore[reportCallIssue]
+    """Give up ranks."""
+    settings, allocator = _adalora(model)
+    if _settled(model):
+        return
+    if not allocator.exp_avg_ipt and step == settings.total_step - settings.tfinal:
+        tuner: Any = model.base_model
+        allocator.update_ipt(tuner.model)  # so short a run that nothing is known yet of what is important
+    model.base_model.update_and_allocate(step)  # pyright: ignore
+
+
+def adalora_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What is known of importance, and which ranks are left: what the next step depends on beside the weights."""
+    settings, allocator = _adalora(model)
+    known = {f"{kind}/{name}": value for kind in _KNOWN for name, value in vars(allocator)[kind].items()}
+    left = {f"left/{name}": torch.tensor(ranks) for name, ranks in (settings.rank_pattern or {}).items()}
+    return {**known, **left}
+
+
+def adalora_load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """The inverse of `adalora_state`."""
+    settings, allocator = _adalora(model)
+    device = next(model.parameters()).device
+    for key, value in state.items():
+        kind, _, name = key.partition("/")
+        if kind in _KNOWN:
+            vars(allocator)[kind][name] = value.to(device)
+    settings.rank_pattern = {key.removeprefix("left/"): value.tolist() for key, value in state.items()
+                             if key.startswith("left/")} or None
+
+
+_KNOWN = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""Of importance, in PEFT's names: last seen, its mean, and how far it varies (section 3.2 of the paper)."""
+
+
+def _adalora(model: torch.nn.Module) -> tuple[Any, Any]:
+    """PEFT's settings, and what gives up ranks."""
+    tuner: Any = model.base_model
+    return tuner.peft_config["default"], tuner.rankallocator
+
+
+def _settled(model: torch.nn.Module) -> bool:
+    """Whether ranks were given up in an earlier run: those that are left are trained further."""
+    settings, _ = _adalora(model)
+    return any(weight.shape[0] != settings.init_r for name, weight in model.named_parameters() if ".lora_A." in name)
 
 
 def _beginning(config: Config) -> bool | str:
@@ -139,8 +179,10 @@ def _subtract_start(made: torch.nn.Module, config: Config) -> None:
             layer.keep_start("default")
         elif isinstance(layer, LoraLayer):
             option = "pissa_init" if config.pissa_init else "init_lora_weights"
-            raise problem("no-linear-layer", Both(f"{name} is a {type(layer.get_base_layer()).__name__}, and it works on "
+            raise problem("no-linear-layer",
+                          Both(f"{name} is a {type(layer.get_base_layer()).__name__}, and it works on "
                                                   "linear layers only.",
-                                                  f"{name} 是 {type(layer.get_base_layer()).__name__}，而它只用于线性层。"),
+                                                  f"{name} 是 {type(layer.get_base_layer()).__name__}，"
+                                                  f"而它只用于线性层。"),
                           option=option, where=config.origin(option), status=WRONG_OPTIONS,
                           fix=Both("Name linear layers in lora_target.", "请在 lora_target 里只写线性层。"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -34,8 +34,9 @@ class Method:
     """A way to tune.
 
     adapter: whether an adapter is written, or a whole model. planned(model, steps): told once how many optimizer steps
-    there will be. penalty(model): added once an optimizer step to the mean loss. stepped(model, step): called after each
-    optimizer step (from 1), while the gradients are still in the parameters' `.grad`; it may set weights to zero.
+    there will be. penalty(model): added once an optimizer step to the mean loss. stepped(model, step): called after
+    each optimizer step (from 1), while the gradients are still in the parameters' `.grad`; it may set weights to zero.
+    state(model): what the next step depends on beside the weights, for a checkpoint; load_state: its inverse.
     """
 
     prepare: Prepare
@@ -43,6 +44,8 @@ class Method:
     planned: Callable[[torch.nn.Module, int], None] | None = None
     penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
     stepped: Callable[[torch.nn.Module, int], None] | None = None
+    state: Callable[[torch.nn.Module], dict[str, torch.Tensor]] | None = None
+    load_state: Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], None] | None = None
 
 
 Build = Callable[[PreTrainedModel, Config, Path, Sequence[int]], torch.nn.Module]
@@ -97,7 +100,8 @@ def targets(model: PreTrainedModel, config: Config, option: str = "lora_target")
 
 
 def whole_modules(model: PreTrainedModel, config: Config) -> list[str] | None:
-    """The modules that additional_target names, by their full names: PEFT takes every module whose name ends in the same
+    """The modules that additional_target names, by their full names: PEFT takes every module whose name ends in the
+    same
     letters (norm: input_layernorm too)."""
     return find_modules(config.additional_target, model, "additional_target", config) or None
 

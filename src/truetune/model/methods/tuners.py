@@ -15,7 +15,7 @@ from truetune.options import Config
 
 
 def add_oft(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequence[int]) -> torch.nn.Module:
-    """Orthogonal fine-tuning (Qiu et al. 2023, arXiv:2306.07280, equation 4): W R x, R a block-diagonal rotation, which
+    """Orthogonal fine-tuning (Qiu et al. 2023, arXiv:2306.07280, section 3): W R x, R a block-diagonal rotation, which
     keeps the angles between neurons. PEFT makes R by Cayley's transform, its inverse by five terms of Neumann's series.
     """
     from peft import OFTConfig
@@ -53,14 +53,19 @@ def add_vera(model: PreTrainedModel, config: Config, base: Path, new_tokens: Seq
     shared by all layers, and the two vectors trained."""
     from peft import VeraConfig
 
-    return wrap(model, VeraConfig(
+    tuned = wrap(model, VeraConfig(
         task_type="CAUSAL_LM", r=config.lora_rank, vera_dropout=config.lora_dropout, projection_prng_key=config.seed,
         target_modules=targets(model, config), modules_to_save=whole_modules(model, config)))
+    for name in ("base_model.vera_A", "base_model.vera_B"):
+        # PEFT leaves them in float32 where the weights below are whole numbers.
+        tuned.get_submodule(name).to(model.dtype)
+    return tuned
 
 
 def add_ia3(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequence[int]) -> torch.nn.Module:
-    """(IA)³ (Liu et al. 2022, arXiv:2205.05638, section 3.3): keys, values and the MLP's hidden states are multiplied by
-    trained vectors. `all`: the modules that PEFT knows for this kind of model, else the outputs of every linear layer.
+    """(IA)³ (Liu et al. 2022, arXiv:2205.05638, section 3.3): keys, values and the MLP's hidden states are multiplied
+    by trained vectors. `all`: the modules that PEFT knows for this kind of model, else the outputs of every linear
+    layer.
     """
     from peft import IA3Config
     from peft.utils.constants import (
@@ -78,14 +83,15 @@ def add_ia3(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequ
 
 
 def add_loha(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequence[int]) -> torch.nn.Module:
-    """LoHa (Hyeon-Woo et al. 2021, FedPara, arXiv:2108.06098, equation 1): W + (alpha / r) (B1 A1) ⊙ (B2 A2)."""
+    """LoHa (Hyeon-Woo et al. 2021, FedPara, arXiv:2108.06098, section 2): W + (alpha / r) (B1 A1) ⊙ (B2 A2)."""
     from peft import LoHaConfig
 
     return wrap(model, LoHaConfig(**_lycoris(model, config)))
 
 
 def add_lokr(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequence[int]) -> torch.nn.Module:
-    """LoKr (Yeh et al. 2023, LyCORIS, arXiv:2309.14859, section 3.2): W + (alpha / r) C ⊗ (B A), Kronecker's product."""
+    """LoKr (Yeh et al. 2023, LyCORIS, arXiv:2309.14859, section 3.2): W + (alpha / r) C ⊗ (B A), Kronecker's
+    product."""
     from peft import LoKrConfig
 
     return wrap(model, LoKrConfig(**_lycoris(model, config)))

@@ -21,7 +21,8 @@ def train_all(model: PreTrainedModel, config: Config, base: Path, new_tokens: Se
 def train_layers(model: PreTrainedModel, config: Config, base: Path,
                  new_tokens: Sequence[int] = ()) -> torch.nn.Module:
     """Freeze tuning: `freeze_trainable_modules` of the last (or first) layers, and `freeze_extra_modules`. With
-    use_llama_pro: of the blocks that `truetune expand` added (LLaMA Pro: Wu et al. 2024, arXiv:2401.02415, section 3.2).
+    use_llama_pro: of the blocks that `truetune expand` added (LLaMA Pro: Wu et al. 2024, arXiv:2401.02415, section
+    3.2).
     """
     model.requires_grad_(False)
     for layer in _layers(model, config):

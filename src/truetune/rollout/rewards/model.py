@@ -28,9 +28,9 @@ from truetune.check.preflight import Preflight
 from truetune.data.messages import BadRow, Conversation, Message, ToolCall
 from truetune.data.renderer import Rendered, Renderer, Run
 from truetune.findings import Both, Finding, Problem, Say, problem
-from truetune.model.find import find_model, load_tokenizer
 from truetune.model.adapters import put_adapter, put_adapters, virtual_of
 from truetune.model.base import load_in
+from truetune.model.find import find_model, load_tokenizer
 from truetune.model.load import load_model
 from truetune.model.policy import Policy
 from truetune.model.quantize import Codes, coded
