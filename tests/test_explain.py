@@ -176,7 +176,7 @@ def test_words_of_the_log_name_options_that_exist():
 
 def test_what_a_page_looks_like():
     """One option, as the person sees it."""
-    assert explained("use_rslora").splitlines()[1].startswith("Not done here: ")
+    assert explained("shift_attn").splitlines()[1].startswith("Not done here: ")
     page = explained("lora_r").splitlines()
     assert page[:3] == ["lora_rank  Method · basic", "lora_r is another name of it.", f"{OPTIONS['lora_rank'].text.en}"]
     assert "takes       a whole number > 0" in page and "default     8" in page and "also        lora_r" in page

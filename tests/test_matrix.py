@@ -54,7 +54,8 @@ def words(kind: str, held: str, stage: str, model: object) -> dict[str, Any]:
     return {
         "model_name_or_path": model, "dataset_dir": DATA, "finetuning_type": kind, "stage": stage, "max_steps": 3,
         "per_device_train_batch_size": 2, "learning_rate": 1e-2 if KINDS[kind].adapter else 1e-4, "logging_steps": 1,
-        "max_samples": 10, "cutoff_len": 128, "overlong": "truncate", "save_strategy": "no", "plot_loss": "false", "use_cpu": True,
+        "max_samples": 10, "cutoff_len": 128, "overlong": "truncate", "save_strategy": "no",
+        "plot_loss": "false", "use_cpu": True,
         **STAGES[stage], **HELD[held], **SMALL.get(kind, {}), **teacher}
 
 

@@ -31,9 +31,9 @@ _WRITTEN = (EVENTS, LOG, "training_*.png", "all_results.json", "train_results.js
             "predict_results.json", "generated_predictions.jsonl", "environment.json", "README.md", "report.md",
             "report.html", "probes.json", "failed_batch.jsonl", "truetune.json", "reference", "adapter_config.json",
             "adapter_model.safetensors", "value_head.safetensors", "model.safetensors",
-            "model-?????-of-?????.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
-            "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
-            "merges.txt", "added_tokens.json")
+            "model-?????-of-?????.safetensors", "model.safetensors.index.json", "config.json",
+            "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
+            "special_tokens_map.json", "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json")
 """What a run writes besides checkpoints: what overwriting deletes, and nothing else (config.yaml, state and check.json
 are replaced)."""
 _SILENCE = 60.0  # seconds without a heartbeat that mean death, where the process itself cannot be asked

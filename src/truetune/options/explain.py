@@ -58,7 +58,8 @@ def _asked(words: Sequence[str]) -> list[str]:
 # Names
 
 _OPTION_NAMES: Mapping[str, Option] = {
-    **{other: option for option in OPTIONS.values() for other in option.text.also}, **OPTIONS}
+    **{other: option for option in OPTIONS.values() for other in option.text.also},
+    **{name.lower(): option for name, option in OPTIONS.items()}}
 _TERM_NAMES: Mapping[str, str] = {**{other: name for name, term in TERMS.items() for other in term.also},
                                   **{name: name for name in TERMS}}
 _GROUP_NAMES: Mapping[str, type[Group]] = {title.lower(): group for group in GROUPS for title in group.title}

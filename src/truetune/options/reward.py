@@ -31,9 +31,9 @@ class RewardOptions(Group):
         "加载到完整奖励模型上的适配器。",
         level="expert", quality="depends", unset=("none", "不加载"))] = ()
     reward_model_quantization_bit: Annotated[Bits | None, Text(
-        "Hold a reward model of its own in 4 (nf4) or 8 bits, by bitsandbytes. (A reward adapter shares the policy's "
-        "base, as that is held.)",
-        "用 bitsandbytes 把独立的奖励模型压成 4 位（nf4）或 8 位。（奖励适配器与策略模型共用基座，精度随基座。）",
+        "Hold a reward model of its own in 4 (nf4) or 8 bits, by bitsandbytes. A reward adapter shares the policy's "
+        "base, as that is held.",
+        "用 bitsandbytes 把独立的奖励模型压成 4 位（nf4）或 8 位。奖励适配器与策略模型共用基座，精度随基座。",
         level="expert", memory="up", quality="up", unset=("not quantized", "不量化"),
         higher=("judges as it was trained to", "打分更接近训练时"),
         lower=("less memory, coarser scores", "显存更少，打分更粗"))] = None
