@@ -140,6 +140,8 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
      f"{RUN} finetuning_type=oft oft_rank=8 oft_block_size=0"),
     ("prefix-network", "encoder_hidden_size", "train",
      f"{RUN} finetuning_type=prefix_tuning encoder_hidden_size=64", RUN),
+    ("loraplus-embedding", "loraplus_lr_embedding", "train", f"{RUN} loraplus_lr_embedding=1e-5",
+     f"{RUN} loraplus_lr_embedding=1e-5 loraplus_lr_ratio=16"),
     ("virtual-rows", "finetuning_type", "train", f"{RUN} finetuning_type=prompt_tuning", RUN),
     ("virtual-checkpointing", "gradient_checkpointing", "train",
      f"{RUN} finetuning_type=prefix_tuning gradient_checkpointing=true", f"{RUN} gradient_checkpointing=true"),

@@ -131,9 +131,8 @@ class ModelOptions(Group):
     mixture_of_depths: Annotated[Literal["convert", "load"] | None, Text(
         "Turn the model into a mixture-of-depths model, or load one. Unset: neither.",
         "把模型转换为 mixture-of-depths 模型，或加载这样的模型。不填则都不做。", level="expert",
-        not_offered=("every token goes through every layer: the package for it replaces the classes of transformers 4, "
-                     "and no server runs such models",
-                     "每个 token 都经过每一层：实现它的包会替换 transformers 4 的类，而且没有推理服务能运行这种模型"),
+        not_offered=("every token goes through every layer: the package for it replaces the classes of transformers 4",
+                     "每个 token 都经过每一层：实现它的包会替换 transformers 4 的类"),
         free_on_resume=True)] = None
     moe_aux_loss_coef: Annotated[float | None, Text(
         "Weight of the loss that spreads tokens evenly over the experts. Unset: none.",
