@@ -7,6 +7,8 @@ three steps, the stages taking turns, and read back from the disk.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,8 @@ ALONE = ("pt", "sft", "rm", "distill")
 """Stages whose loss is of the model alone: what was written can be measured again."""
 HELD: dict[str, dict[str, Any]] = {"": {}} | {
     f"{name}{bits}": {"quantization_method": name, "quantization_bit": bits}
-    for name, quantizer in QUANTIZERS.items() for bits in sorted({4, 8} & {*quantizer.bits} - {*quantizer.gpu})}
-"""Ways to hold the base, by name; "": as it is."""
+    for name, bits in (("bnb", 4), ("bnb", 8), ("hqq", 4), ("torchao", 8))}
+"""Ways to hold the base, by name; "": as it is. hqq's other bits are the same layer."""
 SMALL: dict[str, dict[str, Any]] = {
     "adalora": {"lora_rank": 4, "adalora_init_r": 6}, "vera": {"lora_rank": 16},
     "prefix_tuning": {"num_virtual_tokens": 4}, "prompt_tuning": {"num_virtual_tokens": 4},
@@ -62,6 +64,7 @@ def words(kind: str, held: str, stage: str, model: object) -> dict[str, Any]:
 def test_the_tables_are_whole() -> None:
     """A stage or a method that is new has to be named here too."""
     assert STAGES.keys() == OBJECTIVES.keys() and SMALL.keys() <= KINDS.keys()
+    assert {given["quantization_method"] for given in HELD.values() if given} == QUANTIZERS.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,21 +94,35 @@ def run(**given: Any) -> None:
     train(config, Terminal(file=io.StringIO()), checked=False)
 
 
+@pytest.fixture(scope="module")
+def untrained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], float]:
+    """The held-out loss of the base alone, by how it is held and by stage; measured once."""
+
+    @cache
+    def measured(held: str, stage: str) -> float:
+        out = tmp_path_factory.mktemp("base")
+        run(**words("lora", held, stage, tiny), val_size=2, do_train=False, do_eval=True, output_dir=out)
+        return events(out, "eval")[-1]["eval_loss"]
+
+    return measured
+
+
 @pytest.mark.parametrize(("kind", "held", "stage"),
                          [(*cell, stage) for cell, stage in zip(CELLS, cycle(ALONE), strict=False)])
-def test_what_is_written_is_what_was_trained(kind: str, held: str, stage: str, tiny: Path, tmp_path: Path) -> None:
+def test_what_is_written_is_what_was_trained(kind: str, held: str, stage: str, tiny: Path, tmp_path: Path,
+                                             untrained: Callable[[str, str], float]) -> None:
     """Three steps; then what was written is loaded onto a fresh base, held as it was, and its loss on held-out rows is
     that of the run, and not the base's."""
     given = {**words(kind, held, stage, tiny), "val_size": 2}
-    out, again, base = (tmp_path / name for name in ("out", "again", "base"))
+    out, again = tmp_path / "out", tmp_path / "again"
     run(**given, output_dir=out)
     assert len(events(out)) == 3 and all(step["grad_norm"] > 0 for step in events(out))
+    if not KINDS[kind].continues:
+        return  # a rule refuses it here; that chat and export read it is a test of the methods
     named = {"adapter_name_or_path": out} if KINDS[kind].adapter else {"model_name_or_path": out}
-    only = {**given, "do_train": False, "do_eval": True}
-    run(**{**only, **named}, output_dir=again)
-    run(**only, output_dir=base)
-    trained, loaded, before = (events(folder, "eval")[-1]["eval_loss"] for folder in (out, again, base))
-    assert abs(loaded - trained) < 0.1 * abs(before - trained)
+    run(**{**given, **named, "do_train": False, "do_eval": True}, output_dir=again)
+    trained, loaded = (events(folder, "eval")[-1]["eval_loss"] for folder in (out, again))
+    assert abs(loaded - trained) < 0.1 * abs(untrained(held, stage) - trained)
 
 
 @pytest.mark.parametrize(("kind", "stage"), list(zip(KINDS, cycle(sorted(OBJECTIVES.keys() - {*ALONE})), strict=False)))

@@ -20,8 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from truetune.data.batches import collate, neighbours
 from truetune.data.messages import Place
 from truetune.data.renderer import Rendered, Run
+from truetune.model.adapters import put_adapter
 from truetune.model.find import load_tokenizer
-from truetune.model.load import load_model, put_adapter
+from truetune.model.load import load_model
 from truetune.model.policy import Policy
 from truetune.model.value import FILE, load_value_head, score
 from truetune.objectives.objective import Outputs

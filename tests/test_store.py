@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Truetune, events, options, write_rows
+from conftest import events, options, write_rows
 
 from truetune.check.preflight import prepare
+from truetune.cli import main
 from truetune.data import store as store_module
 from truetune.data.dataset import Data
 from truetune.data.fastbpe import Encoder
@@ -279,13 +280,13 @@ def test_one_conversation_is_never_on_both_sides(tiny: Path, tmp_path: Path) -> 
     assert len(data.held_out[""]) == 3 * 3 and len(data.train) > 7 * 3  # in 3 pieces each; held out, each counts once
 
 
-def test_each_evaluation_set_is_measured_by_itself(tiny: Path, tmp_path: Path, truetune: Truetune) -> None:
+def test_each_evaluation_set_is_measured_by_itself(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train", "easy", "hard"):
         write_rows(tmp_path / f"{name}.json", 4, name + " answer {n}")
-    done = truetune("train", *options(
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *options(
         model_name_or_path=tiny, dataset="train.json", eval_dataset="easy.json,hard.json", eval_on_each_dataset=True,
-        eval_strategy="steps", eval_steps=1, max_steps=1, output_dir="run", plot_loss=False))
-    assert done.returncode == 0, done.stderr
+        eval_strategy="steps", eval_steps=1, max_steps=1, output_dir="run", plot_loss=False)]) == 0
     (event,) = events(tmp_path / "run", "eval")
     each = [event["eval_easy.json_loss"], event["eval_hard.json_loss"]]
     assert min(each) < event["eval_loss"] < max(each)
@@ -293,19 +294,18 @@ def test_each_evaluation_set_is_measured_by_itself(tiny: Path, tmp_path: Path, t
     assert results["eval_easy.json_loss"] == each[0]
 
 
-def test_a_stream_is_trained_on_and_resumed(tiny: Path, tmp_path: Path, truetune: Truetune) -> None:
+def test_a_stream_is_trained_on_and_resumed(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six steps at once, and three of six with the rest after a stop: the same losses. Nothing is written to a cache,
     and the shuffled order is not the file's."""
     write_rows(tmp_path / "rows.jsonl", 40)
     words = options(model_name_or_path=tiny, dataset="rows.jsonl", streaming=True, buffer_size=16, logging_steps=1,
                     per_device_train_batch_size=2, save_steps=3, plot_loss=False, use_cpu=True)
-    cache = tmp_path / "cache"
-    whole = truetune("train", *words, *options(max_steps=6, output_dir="whole"), XDG_CACHE_HOME=str(cache))
-    assert whole.returncode == 0, whole.stderr
-    assert not (cache / "truetune" / "tokens").exists()
-    part = truetune("train", *words, *options(max_steps=6, output_dir="part",
-                                              resume_from_checkpoint=tmp_path / "whole" / "checkpoint-3"))
-    assert part.returncode == 0, part.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["train", *words, *options(max_steps=6, output_dir="whole")]) == 0
+    assert not (tmp_path / "cache" / "truetune" / "tokens").exists()
+    assert main(["train", *words, *options(max_steps=6, output_dir="part",
+                                           resume_from_checkpoint=tmp_path / "whole" / "checkpoint-3")]) == 0
     losses = [event["loss"] for event in events(tmp_path / "whole")]
     assert losses[3:] == [event["loss"] for event in events(tmp_path / "part")][-3:]
     data, _ = load(tiny, tmp_path / "rows.jsonl", streaming=True, max_steps=20, per_device_train_batch_size=2,
@@ -353,15 +353,15 @@ def test_packs_by_hand() -> None:
     assert [sorted(map(sorted, plan.batches(step))) for step in range(2)] == [[[0, 1, 3], [2, 4]]] * 2
 
 
-def test_packing_trains_fewer_and_fuller_steps(tiny: Path, tmp_path: Path, truetune: Truetune) -> None:
+def test_packing_trains_fewer_and_fuller_steps(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """24 rows in batches of one make 24 steps; packed into batch rows of 128 tokens they make as many as there are
     packs, and every row is still learned."""
     write_rows(tmp_path / "rows.json", 24)
     words = options(model_name_or_path=tiny, dataset="rows.json", cutoff_len=128, per_device_train_batch_size=1,
                     num_train_epochs=1, plot_loss=False, logging_steps=1)
+    monkeypatch.chdir(tmp_path)
     for name, packing in (("apart", False), ("packed", True)):
-        done = truetune("train", *words, *options(packing=packing, output_dir=name))
-        assert done.returncode == 0, done.stderr
+        assert main(["train", *words, *options(packing=packing, output_dir=name)]) == 0
     apart, packed = events(tmp_path / "apart"), events(tmp_path / "packed")
     assert len(apart) == 24 and 6 < len(packed) <= 14
     assert apart[-1]["tokens"] == packed[-1]["tokens"]

@@ -224,8 +224,18 @@ def _put(model: PreTrainedModel, adapter: Path, trained: bool, kind: str | None)
     with quiet_peft():
         if settings.is_prompt_learning and trained:
             return _resume_virtual(model, adapter, settings)
-        return PeftModel.from_pretrained(model, adapter, config=settings, is_trainable=trained,
+        made = PeftModel.from_pretrained(model, adapter, config=settings, is_trainable=trained,
                                          autocast_adapter_dtype=False)
+    return cast_shared(made, model.dtype)
+
+
+def cast_shared(tuned: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """`tuned`, with the random matrices that VeRA's layers share in `dtype`: PEFT leaves them in float32 where the
+    weights below are whole numbers."""
+    for name, module in tuned.named_modules():
+        if name.endswith((".vera_A", ".vera_B")):  # the one module of all layers, by the name of the first
+            module.to(dtype)
+    return tuned
 
 
 def _resume_virtual(model: PreTrainedModel, adapter: Path, settings: PeftConfig) -> PeftModel:

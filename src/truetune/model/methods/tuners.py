@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from truetune.findings import WRONG_OPTIONS, Both, problem
+from truetune.model.adapters import cast_shared
 from truetune.model.methods.method import targets, whole_modules, wrap
 from truetune.options import Config
 
@@ -53,13 +54,9 @@ def add_vera(model: PreTrainedModel, config: Config, base: Path, new_tokens: Seq
     shared by all layers, and the two vectors trained."""
     from peft import VeraConfig
 
-    tuned = wrap(model, VeraConfig(
+    return cast_shared(wrap(model, VeraConfig(
         task_type="CAUSAL_LM", r=config.lora_rank, vera_dropout=config.lora_dropout, projection_prng_key=config.seed,
-        target_modules=targets(model, config), modules_to_save=whole_modules(model, config)))
-    for name in ("base_model.vera_A", "base_model.vera_B"):
-        # PEFT leaves them in float32 where the weights below are whole numbers.
-        tuned.get_submodule(name).to(model.dtype)
-    return tuned
+        target_modules=targets(model, config), modules_to_save=whole_modules(model, config))), model.dtype)
 
 
 def add_ia3(model: PreTrainedModel, config: Config, base: Path, new_tokens: Sequence[int]) -> torch.nn.Module:
