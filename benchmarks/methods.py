@@ -36,7 +36,7 @@ RUNS: dict[str, dict[str, object]] = {
     "lora": {}, "lora, use_rslora": {"use_rslora": True}, "lora, use_dora": {"use_dora": True},
     "lora, pissa_init": {"pissa_init": True}, "lora, init_lora_weights: olora": {"init_lora_weights": "olora"},
     "lora, loraplus_lr_ratio: 16": {"loraplus_lr_ratio": 16, "learning_rate": 2e-4},
-    "adalora": {"finetuning_type": "adalora"}, "oft": {"finetuning_type": "oft"},
+    "adalora": {"finetuning_type": "adalora", "learning_rate": 1e-2}, "oft": {"finetuning_type": "oft"},
     "vera": {"finetuning_type": "vera", "lora_rank": 256, "learning_rate": 1e-2},
     "ia3": {"finetuning_type": "ia3", "learning_rate": 1e-2}, "loha": {"finetuning_type": "loha"},
     "lokr": {"finetuning_type": "lokr"}, "bottleneck": {"finetuning_type": "bottleneck"},
