@@ -68,12 +68,13 @@ def add_blocks(model: PreTrainedModel, count: int, where: str | None = None) -> 
                                             f"{count} 不能整除 {len(layers)} 层。"), option="num_expand", where=where,
                       status=WRONG_OPTIONS, fix=Both(f"It can be {divisors}.", f"可取 {divisors}。"))
     stride, text = len(layers) // count, model.config.get_text_config()
+    known = text.to_dict().get("layer_types") or []  # not every family names them
     grown: list[torch.nn.Module] = []
     kinds: list[str] = []
     for number, layer in enumerate(layers):
         added = [_silent(layer, type(model).__name__)] if (number + 1) % stride == 0 else []
         grown += [layer, *added]
-        kinds += [kind for kind in (text.layer_types or [])[number : number + 1] for _ in range(1 + len(added))]
+        kinds += [kind for kind in known[number : number + 1] for _ in range(1 + len(added))]
     for number, layer in enumerate(grown):
         for module in layer.modules():
             if "layer_idx" in vars(module):  # attention finds its keys and values in the cache by it
