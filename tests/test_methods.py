@@ -4,6 +4,7 @@ gives the same model on a fresh base, and merged it is the same again."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
