@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 _TALKATIVE = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree")
 
@@ -12,3 +13,5 @@ def hush_libraries() -> None:
     wherever they are installed, and those tell then which kernels for other machines they have not found."""
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # PEFT, of virtual tokens while a model answers: prompts are never padded here, so positions count themselves.
+    warnings.filterwarnings("ignore", message="Position ids are not supported")
