@@ -44,6 +44,8 @@ WRONG = [  # finding, option, rows, what makes it, the same mended
     ("hardly-moves", "learning_rate", 240, {"learning_rate": 2e-5}, {"learning_rate": 2e-4}),
     ("lora-scale", "lora_alpha", 800, {"lora_rank": 256, "lora_alpha": 1}, {"lora_rank": 256, "lora_alpha": 512}),
     ("lora-scale", "lora_alpha", 800, {"lora_rank": 8, "lora_alpha": 512}, {"lora_rank": 8, "lora_alpha": 16}),
+    ("lora-scale", "lora_alpha", 800, {"lora_rank": 64, "lora_alpha": 128, "use_rslora": True},
+     {"lora_rank": 64, "lora_alpha": 16, "use_rslora": True}),  # the root of the rank divides it
     ("never-saves", "save_steps", 80, {"save_steps": 500}, {"save_steps": 10}),
     ("never-evaluates", "eval_steps", 80, {"eval_strategy": "steps", "eval_steps": 500},
      {"eval_strategy": "steps", "eval_steps": 10}),

@@ -57,8 +57,8 @@ def schedule_section(plan: Plan, config: Config, tokens: int, pace: Pace | None)
     if config.finetuning_type == "lora":
         alpha = config.lora_alpha or 2 * config.lora_rank
         section.lines.append(("LoRA", Both(
-            f"rank {config.lora_rank}, alpha {alpha}: its output is multiplied by {_scale(config):g}",
-            f"rank {config.lora_rank}，alpha {alpha}：输出乘以 {_scale(config):g}")))
+            f"rank {config.lora_rank}, alpha {alpha}: its output is multiplied by {_scale(config):.3g}",
+            f"rank {config.lora_rank}，alpha {alpha}：输出乘以 {_scale(config):.3g}")))
     happens = {name: times(strategy, every, plan) for name, (strategy, every) in _events(config).items()}
     section.lines.append((Both("on the way", "训练途中"), Both(
         f"{count_of(happens['save'], 'checkpoint')}, {count_of(happens['eval'], 'evaluation')}, "
@@ -85,8 +85,13 @@ def schedule_section(plan: Plan, config: Config, tokens: int, pace: Pace | None)
 
 
 def _scale(config: Config) -> float:
-    """What LoRA's output is multiplied by: alpha / rank (Hu et al. 2021, arXiv:2106.09685, section 4.1)."""
-    return (config.lora_alpha or 2 * config.lora_rank) / config.lora_rank
+    """What LoRA's output is multiplied by: alpha / rank (Hu et al. 2021, arXiv:2106.09685, section 4.1), with
+    use_rslora alpha / root of rank (Kalajdzievski 2023, arXiv:2312.03732)."""
+    return (config.lora_alpha or 2 * config.lora_rank) / _divisor(config)
+
+
+def _divisor(config: Config) -> float:
+    return config.lora_rank ** 0.5 if config.use_rslora else config.lora_rank
 
 
 def _events(config: Config) -> dict[str, tuple[str, float]]:
@@ -155,14 +160,14 @@ def _rate_findings(plan: Plan, config: Config) -> list[Finding]:
             option="learning_rate", where=where,
             fix=Both("A higher rate, or more steps.", "提高学习率，或增加步数。")))
     if config.finetuning_type == "lora" and not SCALE[0] <= _scale(config) <= SCALE[1]:
+        usual, rank = round(2 * _divisor(config)), "√rank" if config.use_rslora else "rank"
         findings.append(Finding(
             "lora-scale", "warn", Both(
-                f"LoRA's output is multiplied by {_scale(config):g} (alpha / rank); usual is 0.25 to 8. A learning "
+                f"LoRA's output is multiplied by {_scale(config):.3g} (alpha / {rank}); usual is 0.25 to 8. A learning "
                 "rate means something else then.",
-                f"LoRA 的输出乘以 {_scale(config):g}（alpha / rank），常见为 0.25 到 8；此时学习率的含义也不同。"),
-            option="lora_alpha", where=config.origin("lora_alpha"), cure={"lora_alpha": 2 * config.lora_rank},
-            fix=Both(f"lora_alpha: {2 * config.lora_rank} is 2 x rank.",
-                     f"lora_alpha: {2 * config.lora_rank} 即 2 x rank。"), source="qlora"))
+                f"LoRA 的输出乘以 {_scale(config):.3g}（alpha / {rank}），常见为 0.25 到 8；此时学习率的含义也不同。"),
+            option="lora_alpha", where=config.origin("lora_alpha"), cure={"lora_alpha": usual},
+            fix=Both(f"lora_alpha: {usual} is 2 x {rank}.", f"lora_alpha: {usual} 即 2 x {rank}。"), source="qlora"))
     return findings
 
 

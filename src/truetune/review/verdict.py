@@ -14,6 +14,7 @@ from typing import Literal
 
 from truetune.findings import Both
 from truetune.options import Config
+from truetune.options.kinds import KINDS
 from truetune.review.gauges import Gauge, Trend
 from truetune.review.signs import Signs, short
 
@@ -260,7 +261,7 @@ def _gentler(run: Numbers) -> list[Both]:
     said = [_set("learning_rate", short(run.config.learning_rate / 3), run.config.learning_rate,
                  Both(", or fewer epochs, or general rows mixed into the data",
                       "，或减少 epoch，或在数据中混入通用数据"))]
-    if run.config.finetuning_type in ("full", "freeze"):
+    if not KINDS[run.config.finetuning_type].adapter:
         said.append(Both("finetuning_type: lora, which forgets less (Biderman et al. 2024, arXiv:2405.09673).",
                          "finetuning_type: lora，遗忘更少（Biderman 等 2024，arXiv:2405.09673）。"))
     return [*said, Both("Or nothing, if the new way of answering is what you want: read the answers below.",
