@@ -6,29 +6,49 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from truetune.options.schema import Group, Text
-
-_QUANTIZED = ("weights are exported in 16 or 32 bits; none are quantised yet", "导出 16 或 32 位权重，暂不量化")
-_SETTING = ("a setting of export_quantization_bit, which is not done yet",
-            "这是 export_quantization_bit 的设置，该功能尚未支持")
-
+from truetune.options.schema import Group, Names, Text
 
 class ExportOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Export", "导出")
 
     export_dir: Annotated[str | None, Text(
-        "Folder for the merged model.", "合并后的模型写到哪个文件夹。", level="basic",
+        "Folder for what is exported.", "导出到哪个文件夹。", level="basic",
         unset=("an error in `truetune export`; no other command needs it", "`truetune export` 会报错，其他命令不需要"),
         free_on_resume=True)] = None
+    export_format: Annotated[Names, Text(
+        "What to write, one or several: hf (safetensors, for transformers, vLLM, SGLang), gguf (for llama.cpp), ollama "
+        "(GGUF and a Modelfile with the trained template).",
+        "导出成什么，可写多个：hf（safetensors，供 transformers、vLLM、SGLang 使用）、gguf（供 llama.cpp 使用）、"
+        "ollama（GGUF 加上带训练模板的 Modelfile）。", level="basic", free_on_resume=True)] = ("hf",)
+    export_gguf_type: Annotated[Names, Text(
+        "Types of the GGUF files, one file each: f32, f16, bf16, q8_0, or what llama.cpp quantises (q6_k, q5_k_m, "
+        "q4_k_m, q4_0, q3_k_m, q2_k, iq4_xs, …). Ollama is given the last.",
+        "GGUF 文件的类型，每种一个文件：f32、f16、bf16、q8_0，或 llama.cpp 的量化类型（q6_k、q5_k_m、q4_k_m、q4_0、"
+        "q3_k_m、q2_k、iq4_xs……）。Ollama 使用最后一种。", level="basic",
+        quality="depends", memory="depends", free_on_resume=True)] = ("q8_0",)
+    export_imatrix: Annotated[bool | None, Text(
+        "Measure on the calibration texts which weights matter (importance matrix), and quantise those more exactly.",
+        "用校准文本测出哪些权重重要（importance matrix），量化时对它们更精确。", quality="up", speed="down",
+        unset=("on for types below 6 bits where there are texts", "低于 6 比特且有校准文本时开启"),
+        higher=("less is lost below 6 bits; takes a pass over the texts", "低于 6 比特时损失更小；要跑一遍文本"),
+        lower=("all weights count alike", "所有权重同等对待"), free_on_resume=True)] = None
+    export_adapter_only: Annotated[bool, Text(
+        "Export the adapter by itself: the base stays what it is, and servers load the adapter beside it.",
+        "只导出适配器：基座不变，部署时与基座一起加载。", higher=("small files; the base is needed too", "文件小；还需要基座"),
+        lower=("the adapter is merged into its base: one model", "适配器合并进基座，成为一个模型"),
+        free_on_resume=True)] = False
+    export_parity: Annotated[Literal["full", "ids", "off"], Text(
+        "What has to be proven before an export counts as done. full: the same tokens, and logits that are near; ids: "
+        "the same tokens only; off: nothing, and the model card says so.",
+        "导出前必须证明什么。full：token 相同且 logits 接近；ids：只证明 token 相同；off：不证明，模型卡会写明。",
+        level="expert", free_on_resume=True)] = "full"
     export_size: Annotated[float, Field(gt=0), Text(
         "Largest file, in GB (10^9 bytes).", "单个文件的上限，单位 GB（10^9 字节）。",
         higher=("fewer, larger files", "文件更少、更大"), lower=("more, smaller files", "文件更多、更小"),
         free_on_resume=True)] = 5
     export_device: Annotated[Literal["cpu", "auto"], Text(
         "Where the merge is computed: cpu, or auto, a GPU where there is one.",
-        "在哪里合并：cpu；auto 有 GPU 就用 GPU。", level="expert",
-        no_effect=("merging is done on the CPU, which has the memory for it", "合并在 CPU 上进行，内存足够"),
-        free_on_resume=True)] = "cpu"
+        "在哪里合并：cpu；auto 有 GPU 就用 GPU。", level="expert", free_on_resume=True)] = "cpu"
     export_legacy_format: Annotated[bool, Text(
         "Write pickled .bin files.", "写 pickle 格式的 .bin 文件。", level="expert",
         no_effect=("weights are written as safetensors only", "权重只写成 safetensors"), free_on_resume=True)] = False
@@ -36,15 +56,18 @@ class ExportOptions(Group):
         "Write checkpoints as safetensors.", "检查点写成 safetensors。", level="expert",
         no_effect=("weights are written as safetensors only", "权重只写成 safetensors"), free_on_resume=True)] = True
     export_quantization_bit: Annotated[int | None, Field(ge=2, le=8), Text(
-        "Bits of GPTQ weights in the export (2, 3, 4 or 8). Unset: not quantised.",
-        "导出的 GPTQ 权重的位数（2、3、4、8）。不填则不量化。", level="expert",
-        not_offered=_QUANTIZED, free_on_resume=True)] = None
+        "Bits of the weights in the hf export.", "hf 导出的权重位数。", quality="up", memory="up",
+        unset=("not quantised", "不量化"), free_on_resume=True)] = None
+    export_quantization_method: Annotated[Literal["gptq", "awq", "fp8", "rtn"], Text(
+        "How the weights of the hf export are quantised.", "hf 导出的权重用什么方法量化。", quality="depends",
+        free_on_resume=True)] = "gptq"
     export_quantization_dataset: Annotated[str | None, Text(
-        "Texts that GPTQ is fitted to. Unset: none.", "GPTQ 的校准数据。不填则没有。", level="expert",
-        no_effect=_SETTING, free_on_resume=True)] = None
+        "Texts that quantisation is fitted to: a file, or a name in dataset_info.json.",
+        "量化用的校准文本：文件，或 dataset_info.json 里的名字。",
+        unset=("the data that the model was trained on", "训练这个模型所用的数据"), free_on_resume=True)] = None
     export_quantization_nsamples: Annotated[int, Field(gt=0), Text(
-        "How many of them.", "校准数据取多少条。", level="expert",
-        no_effect=_SETTING, free_on_resume=True)] = 128
+        "How many of them.", "校准数据取多少条。", level="expert", speed="down", quality="up",
+        free_on_resume=True)] = 128
     export_quantization_maxlen: Annotated[int, Field(gt=0), Text(
-        "Their length, in tokens.", "每条校准数据的 token 数。", level="expert",
-        no_effect=_SETTING, free_on_resume=True)] = 1024
+        "Their length, in tokens.", "每条校准数据的 token 数。", level="expert", speed="down",
+        free_on_resume=True)] = 1024

@@ -16,19 +16,55 @@ _OF_KT = ("a setting of use_kt, which is not done yet", "它是 use_kt 的附属
 class ServeOptions(Group):
     title: ClassVar[tuple[str, str]] = ("Serving", "部署")
 
-    infer_backend: Annotated[Literal["huggingface", "vllm", "sglang"], Text(
-        "What computes the answers in chat. huggingface: transformers, one conversation at a time; vllm and sglang "
-        "serve many at once.",
-        "对话由什么引擎计算。huggingface：transformers，一次一个对话；vllm 和 sglang 可同时服务很多人。",
-        memory="depends", speed="depends",
+    infer_backend: Annotated[Literal["huggingface", "llamacpp", "vllm", "sglang"], Text(
+        "What computes the answers. huggingface: transformers, many conversations in one forward pass; llamacpp: GGUF "
+        "files; vllm and sglang: in an environment of their own.",
+        "回答由什么引擎计算。huggingface：transformers，多个对话共用一次前向；llamacpp：GGUF 文件；vllm 和 sglang：在各自的"
+        "环境里运行。", memory="depends", speed="depends",
         advice=(
             Advice("vLLM served 2 to 4 times as many requests as the systems before it.",
                    "vLLM 的吞吐量是此前系统的 2 到 4 倍。", "vllm"),
-        ),
-        not_offered=(
-            "transformers computes the answers; vLLM and SGLang can serve what `truetune export` writes",
-            "回答由 transformers 计算；vLLM 和 SGLang 可以部署 `truetune export` 导出的模型"),
-        free_on_resume=True)] = "huggingface"
+        ), free_on_resume=True)] = "huggingface"
+    infer_endpoint: Annotated[str | None, Text(
+        "Address of a running vLLM, SGLang or llama.cpp server that has the model already (http://127.0.0.1:8000).",
+        "已在运行并加载了该模型的 vLLM、SGLang 或 llama.cpp 服务地址（http://127.0.0.1:8000）。",
+        level="expert", unset=("the engine is started here", "在本机启动引擎"), free_on_resume=True)] = None
+    infer_adapters: Annotated[Table, Text(
+        "LoRA adapters that are served beside the model, name by name; a request names one as its model.",
+        "与模型一起部署的 LoRA 适配器，名字: 文件夹；请求用这个名字作 model 即可使用。", memory="up",
+        free_on_resume=True)] = {}
+    infer_batch: Annotated[int, Field(gt=0), Text(
+        "Most conversations that are answered at once.", "同时回答的对话数上限。", also={"max_concurrent": None},
+        memory="up", speed="up", higher=("more answers a second altogether, each slower", "总吞吐更高，单个回答更慢"),
+        lower=("each answer comes faster, others wait", "单个回答更快，其他请求排队"), free_on_resume=True)] = 8
+    infer_maxlen: Annotated[int | None, Field(gt=0), Text(
+        "Most tokens of a conversation, question and answer together.", "一次对话（问题加回答）最多的 token 数。",
+        memory="up", unset=("what the model was made for, at most 8,192", "模型的上限，最多 8192"),
+        free_on_resume=True)] = None
+    api_host: Annotated[str, Text(
+        "Address to listen on. API_HOST in the environment is the same.", "监听地址。与环境变量 API_HOST 相同。",
+        free_on_resume=True)] = "127.0.0.1"
+    api_port: Annotated[int, Field(ge=0, le=65535), Text(
+        "Port to listen on; 0: a free one. API_PORT in the environment is the same.",
+        "监听端口；0 表示任选一个空闲端口。与环境变量 API_PORT 相同。", free_on_resume=True)] = 8000
+    api_key: Annotated[str | None, Text(
+        "Token that clients must send. API_KEY in the environment is the same, and is not seen in a process list.",
+        "客户端必须提供的 token。与环境变量 API_KEY 相同，后者不会出现在进程列表里。",
+        unset=("one is made at the first start and kept for this user", "首次启动时生成，并为该用户保存"),
+        free_on_resume=True, secret=True)] = None
+    api_model_name: Annotated[str | None, Text(
+        "Name by which clients call the model. API_MODEL_NAME in the environment is the same.",
+        "客户端调用模型时用的名字。与环境变量 API_MODEL_NAME 相同。",
+        unset=("the last part of the model's or adapter's name", "模型或适配器名字的最后一段"), free_on_resume=True)] = None
+    api_queue: Annotated[int, Field(ge=0), Text(
+        "Requests that may wait for a place; more are answered 429 with Retry-After.",
+        "可以排队等待的请求数；再多则应答 429 和 Retry-After。", free_on_resume=True)] = 64
+    api_timeout: Annotated[float, Field(gt=0), Text(
+        "Seconds that one request may take, its waiting included.", "一个请求（含排队）最长多少秒。",
+        free_on_resume=True)] = 600
+    api_max_body: Annotated[float, Field(gt=0), Text(
+        "Largest request, in MB (10^6 bytes).", "请求体的上限，单位 MB（10^6 字节）。", level="expert",
+        free_on_resume=True)] = 4
     vllm_maxlen: Annotated[int, Field(gt=0), Text(
         "Most tokens of a conversation in vLLM, question and answer together.",
         "vLLM 中一次对话（问题加回答）最多的 token 数。",
