@@ -100,13 +100,15 @@ class Writer:
                     texts[talk.row] = error
         return texts
 
-    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
-        """The text that asks for the next answer, words that look like special tokens hidden.
+    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], **values: Any) -> str:
+        """The text that asks for the next answer, words that look like special tokens hidden. values: what else the
+        template is told.
 
         Raises:
             BadRow: the template refuses these messages.
         """
-        (text,) = self.apply([([self._hide_within(message) for message in messages], tools)], generation_prompt=True)
+        asked: Ask = [self._hide_within(message) for message in messages], tools
+        (text,) = self.apply([asked], generation_prompt=True, **values)
         return _text(text)
 
     def _talks(self, row: Row) -> list[tuple[Conversation, bool, bool | None]]:
