@@ -93,10 +93,13 @@ def row(name: str, options: dict[str, object], found: dict[str, float]) -> str:
 
 
 def write(rows: dict[str, str]) -> None:
-    """Put rows into the tables of both pages, over those of the same name."""
+    """Put rows into the tables of measurements in both pages, over those of the same name. Other tables there name
+    methods too; they have other columns."""
+    columns = next(iter(rows.values())).count("|")
     for page in PAGES:
         lines = page.read_text(encoding="utf-8").split("\n")
-        page.write_text("\n".join(rows.get(line.split("`")[1], line) if line.startswith("| `") else line
+        page.write_text("\n".join(rows.get(line.split("`")[1], line)
+                                  if line.startswith("| `") and line.count("|") == columns else line
                                   for line in lines), encoding="utf-8")
 
 

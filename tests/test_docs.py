@@ -245,3 +245,16 @@ def test_links_lead_somewhere(language: str) -> None:
                 for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert link[1:] in headings if link.startswith("#") else (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
+def test_tables_keep_their_columns(page: Path) -> None:
+    """Every row of a table has as many cells as its head: benchmarks write into these pages."""
+    head = None
+    for number, line in enumerate(page.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.startswith("|"):
+            head = None
+            continue
+        cells = len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line)))
+        head = head or cells
+        assert cells == head, f"{page.name}:{number}: {line}"
