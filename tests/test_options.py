@@ -59,6 +59,7 @@ OURS = {
     "adalora_deltaT": 1, "adalora_orth_reg_weight": 0.5, "num_virtual_tokens": 20,
     "prompt_tuning_init_text": None, "prefix_projection": False, "encoder_hidden_size": None, "bottleneck_size": 64,
     "bottleneck_target": ("attention", "mlp"), "num_expand": 8,
+    "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "generation_seed": None,
     "rope_factor": None, "attention_dropout": None, "activation_offload": False,
 }
 EMPTY = (None, (), {}, "")

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from truetune.events import read_events
 from truetune.files import write_into
 from truetune.findings import Both, Finding, Problem, problem
 from truetune.model.adapters import write_manifest
+from truetune.model.generation import settle_generation
 from truetune.model.methods import METHODS, method_state, write_weights
 from truetune.model.value import write_value_head
 from truetune.options import Config
@@ -306,8 +308,7 @@ def _write_model(session: Session, folder: Path) -> None:
     renderer.tokenizer.save_pretrained(folder)
     generation = session.policy.causal.generation_config
     if generation is not None:
-        generation.eos_token_id = renderer.stop_ids()
-        generation.save_pretrained(folder)
+        settle_generation(deepcopy(generation), config, renderer.stop_ids()).save_pretrained(folder)
     if method.adapter:
         write_manifest(folder, config, session.ready.base)
 

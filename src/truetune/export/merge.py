@@ -1,10 +1,12 @@
 """Merge an adapter into its base: W + (alpha / r) B A, added in float32 and cast last.
 
-Added in bfloat16, an update smaller than 1/256 of a weight would be rounded away.
+Added in bfloat16, an update smaller than 1/256 of a weight would be rounded away. Where adapters change single matrices
+the model is never in memory (`streamed`); anything else is merged into the whole model.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +16,19 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from truetune.data.template import make_renderer, settle_template
+from truetune.export.streamed import Stream, plan_stream
 from truetune.files import write_folder
 from truetune.findings import WRONG_OPTIONS, Both, Say, problem, refuse
 from truetune.model.adapters import adapters_of, codes_below, merge_all, require_base, require_merging
 from truetune.model.base import load_base
-from truetune.model.find import find_model, load_tokenizer
+from truetune.model.find import find_model, load_model_config, load_tokenizer
+from truetune.model.generation import read_generation, settle_generation
 from truetune.model.load import cast_weights, fingerprint
 from truetune.model.quantize import Codes, coded, dequantise, quantise
+from truetune.model.rope import stretch
 from truetune.model.stored import said_of
+from truetune.model.value import FILE as VALUE_HEAD
+from truetune.model.vocabulary import may_grow
 from truetune.options import Config
 from truetune.report import write_card
 from truetune.serve.engine import inference_dtype
@@ -40,28 +47,10 @@ def export(config: Config, say: Say) -> Path:
         raise problem("export-in-use", Both(f"{target} is not empty.", f"{target} 不是空的。"), option="export_dir",
                       status=WRONG_OPTIONS, where=config.origin("export_dir"),
                       fix=Both("Choose another folder, or empty it.", "请换一个文件夹，或清空它。"))
-    base = find_model(config.model_name_or_path, config, say)
-    adapters = adapters_of(config)
-    for number, adapter in enumerate(adapters):
-        require_base(adapter, base, adapters[:number])  # before minutes are spent on loading the base
-        require_merging(adapter)
     start = time.perf_counter()
-    dtype = inference_dtype(config, base)
-    model = _base(base, config, adapters, say)
-    tokenizer, trained = load_tokenizer(base), base
-    merge_all(model, adapters, base)
-    for adapter in adapters:
-        if (adapter / "tokenizer.json").is_file():
-            tokenizer, trained = load_tokenizer(adapter), adapter
-    refuse(settle_template(tokenizer, config))
-    cast_weights(model, dtype)
-    model.config.use_cache = True
-    if model.generation_config is not None:
-        model.generation_config.eos_token_id = make_renderer(tokenizer, trained, config).stop_ids()
 
     def fill(folder: Path) -> None:
-        model.save_pretrained(folder, max_shard_size=int(config.export_size * 1e9))
-        tokenizer.save_pretrained(folder)
+        write_model(config, folder, say)
         write_card(folder, target.name, config, {})
 
     try:
@@ -69,14 +58,101 @@ def export(config: Config, say: Say) -> Path:
     except (OSError, SafetensorError) as error:
         raise problem("export-unwritten", Both(f"{target} could not be written: {error}",
                                                f"{target} 无法写入：{error}"), option="export_dir") from error
-    name, kind, mark = config.model_name_or_path, str(dtype).removeprefix("torch."), fingerprint(target)
-    added = " + ".join(map(str, [name, *adapters]))
-    merged = Both(f"{added} merged", f"已合并 {added}") if adapters else \
-        Both(name, f"已导出 {name}")
     seconds = f"{time.perf_counter() - start:.0f}"
-    say(Both(f"{merged} in {kind} (weights {mark}): {target}, {seconds} s",
-             f"{merged.zh}，格式 {kind}（权重 {mark}）：{target}，用时 {seconds} 秒"))
+    say(Both(f"weights {fingerprint(target)}: {target}, {seconds} s",
+             f"权重 {fingerprint(target)}：{target}，用时 {seconds} 秒"))
     return target
+
+
+def write_model(config: Config, folder: Path, say: Say) -> None:
+    """Fill an empty folder with the model that `config` names, its adapters merged: weights in `infer_dtype` and files
+    of `export_size`, tokenizer with the template that trained it, generation settings, a reward model's value head.
+
+    Raises:
+        Problem: model or adapter cannot be loaded, or the adapter is another base's.
+        OSError, SafetensorError: the disk takes no more.
+    """
+    assert config.model_name_or_path is not None  # a rule has made sure
+    base = find_model(config.model_name_or_path, config, say)
+    adapters = adapters_of(config)
+    for number, adapter in enumerate(adapters):
+        require_base(adapter, base, adapters[:number])  # before minutes are spent on loading the base
+        require_merging(adapter)
+    trained = next((adapter for adapter in reversed(adapters) if (adapter / "tokenizer.json").is_file()), base)
+    tokenizer = load_tokenizer(trained)
+    refuse(settle_template(tokenizer, config))
+    stops = make_renderer(tokenizer, trained, config).stop_ids()
+    dtype, device = inference_dtype(config, base), merge_device(config)
+    stream = _stream(base, config, adapters, dtype)
+    if stream:
+        model, limit = stream.model, int(config.export_size * 1e9)
+        _write_settings(model, folder, dtype)
+        stream.write(folder, limit, device)
+    else:
+        model = _merged(base, config, adapters, dtype, device, say)
+        model.save_pretrained(folder, max_shard_size=int(config.export_size * 1e9))
+    settle_generation(read_generation([*reversed(adapters), base]), config, stops).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _copy_value_head(folder, [*adapters[-1:], base])
+    name, kind, way = config.model_name_or_path, str(dtype).removeprefix("torch."), _WAYS[stream is not None]
+    added = " + ".join(map(str, [name, *adapters]))
+    say(Both(f"{added} merged in {kind}, {way}", f"已合并 {added}，格式 {kind}，{way.zh}") if adapters
+        else Both(f"{name} in {kind}, {way}", f"已导出 {name}，格式 {kind}，{way.zh}"))
+
+
+_WAYS = {True: Both("one matrix at a time", "逐个矩阵处理"),
+         False: Both("the whole model in memory", "整个模型载入内存")}
+
+
+def merge_device(config: Config) -> torch.device:
+    """Where products are computed: a GPU if `export_device` is auto and there is one."""
+    return torch.device("cuda" if config.export_device == "auto" and torch.cuda.is_available() else "cpu")
+
+
+def _stream(base: Path, config: Config, adapters: Sequence[Path], dtype: torch.dtype) -> Stream | None:
+    """The way in little memory, where there is one."""
+    settings = stretch(load_model_config(base), config)
+    codes = said_of(settings) or (config.export_base == "dequantized") or _codes(config, adapters)
+    if codes or may_grow(config) or config.train_from_scratch:
+        return None
+    try:
+        return plan_stream(base, settings, adapters, dtype)
+    except SafetensorError as error:
+        raise problem("no-weights", Both(f"the weights in {base} or of an adapter cannot be read: {error}.",
+                                         f"{base} 或适配器的权重无法读取：{error}。"), option="model_name_or_path",
+                      fix=Both("A file is damaged or cut off: copy it again.", "文件已损坏或不完整，请重新复制。")) from None
+
+
+def _write_settings(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+    """config.json, as save_pretrained writes it."""
+    model.config.use_cache = True
+    model.config.dtype = str(dtype).removeprefix("torch.")
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+
+
+def _merged(base: Path, config: Config, adapters: Sequence[Path], dtype: torch.dtype, device: torch.device,
+            say: Say) -> PreTrainedModel:
+    """The whole model, its adapters merged, on the CPU."""
+    model = _base(base, config, adapters, say)
+    if device.type == "cuda" and _ROOM * model.get_memory_footprint() < torch.cuda.mem_get_info()[0]:
+        torch.nn.Module.to(model, device)  # else it is merged where it is
+    merge_all(model, adapters, base)
+    cast_weights(model, dtype)
+    torch.nn.Module.to(model, "cpu")
+    model.config.use_cache = True
+    return model
+
+
+_ROOM = 1.3
+"""Memory for a model and what is computed beside it, in its own size."""
+
+
+def _copy_value_head(folder: Path, places: Sequence[Path]) -> None:
+    """A reward model's number is read by a head of its own, beside the weights."""
+    head = next((place / VALUE_HEAD for place in places if (place / VALUE_HEAD).is_file()), None)
+    if head:
+        shutil.copyfile(head, folder / VALUE_HEAD)
 
 
 def _base(base: Path, config: Config, adapters: Sequence[Path], say: Say) -> PreTrainedModel:

@@ -56,6 +56,29 @@ class GenerateOptions(Group):
         lower=("words are repeated as the model likes", "按模型的习惯重复"), quality="depends",
         advice=(Advice("The paper that proposed it found about 1.2 to balance repetition and truth, without sampling.",
                        "提出它的论文在不采样时认为约 1.2 能兼顾不重复与正确。", "ctrl"),), free_on_resume=True)] = 1.0
+    min_p: Annotated[float, Field(ge=0, le=1), Text(
+        "Draw only among words at least so many times as likely as the likeliest; 0: no limit.",
+        "只在概率不低于最可能的词的这个倍数的词里取；0：不限。", level="expert",
+        higher=("safer, more alike", "更稳妥，也更雷同"),
+        lower=("unlikely words get a chance where the model is unsure", "模型不确定时，不太可能的词也有机会"),
+        quality="depends",
+        advice=(Advice("The paper that proposed it recommends 0.05 to 0.1; the limit then follows how sure the model "
+                       "is, also at high temperatures.",
+                       "提出它的论文建议 0.05 到 0.1；这样限制会随模型的把握程度变化，温度高时也管用。", "min-p"),),
+        free_on_resume=True)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2), Text(
+        "Subtracted from the logits of words that the answer already holds (not the question).",
+        "从回答里已出现的词（不含提问）的 logits 中减去该值。", level="expert",
+        higher=("more new topics", "更多新话题"), lower=("below 0 words come back more", "小于 0 时词更容易重现"),
+        quality="depends", free_on_resume=True)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2), Text(
+        "The same for each time that the answer holds the word.", "同上，按该词在回答中出现的次数累加。",
+        level="expert", higher=("less repetition, the more often a word was said", "词出现越多次，越不易再出现"),
+        lower=("below 0 words come back more", "小于 0 时词更容易重现"), quality="depends",
+        free_on_resume=True)] = 0.0
+    generation_seed: Annotated[int | None, Field(ge=0), Text(
+        "The same seed gives the same words.", "种子相同，回答就相同。", level="expert",
+        unset=("another answer every time", "每次回答都不同"), free_on_resume=True)] = None
     num_beams: Annotated[int, Field(gt=0), Text(
         "Answers followed side by side, of which the likeliest is given.", "并行搜索多少个候选，取概率最高的。",
         level="expert",

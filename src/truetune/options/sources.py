@@ -55,6 +55,7 @@ SOURCES: Mapping[str, Source] = {
                        "https://arxiv.org/abs/1905.12322"),
     "nucleus": Source("Holtzman et al. 2019, The Curious Case of Neural Text Degeneration",
                       "https://arxiv.org/abs/1904.09751"),
+    "min-p": Source("Nguyen et al. 2024, Turning Up the Heat: Min-p Sampling", "https://arxiv.org/abs/2407.01082"),
     "ctrl": Source("Keskar et al. 2019, CTRL", "https://arxiv.org/abs/1909.05858"),
     "qwen3": Source("Qwen3 model card, best practices", "https://huggingface.co/Qwen/Qwen3-8B"),
     "llm-int8": Source("Dettmers et al. 2022, LLM.int8()", "https://arxiv.org/abs/2208.07339"),

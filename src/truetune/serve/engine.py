@@ -1,114 +1,179 @@
-"""Generate answers with transformers: one conversation as a stream, or several at once."""
+"""What answers: a model with its adapters, what makes prompts of conversations, and how words are drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Generator as Iterated
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import torch
-from transformers import (
-    GenerationConfig,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-    TextIteratorStreamer,
-)
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from truetune.data.renderer import Renderer
 from truetune.data.template import make_renderer, settle_template
 from truetune.data.texts import require_template
 from truetune.findings import Both, Say, refuse
-from truetune.model.adapters import adapters_of, put_adapters, virtual_of
+from truetune.model.adapters import adapters_of
 from truetune.model.base import load_base
-from truetune.model.find import find_model, load_tokenizer
+from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.model.precision import pick_device
 from truetune.options import Config
-from truetune.serve.generate import When, complete
+from truetune.serve.desk import Limits
+from truetune.serve.request import Answer, Generator, Request, Sampling
+from truetune.serve.sampling import Schemas
+from truetune.serve.wardrobe import Wardrobe
+from truetune.serve.writing import Vocabulary
 
-Messages = Sequence[dict[str, str]]
+Messages = Sequence[Mapping[str, Any]]
+_LONGEST = 8192
+"""Tokens of a conversation where nobody says how long it may be."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model ready to answer, and how it draws words."""
+    """A model ready to answer.
 
-    model: Any  # a causal model of transformers or PEFT, whose `generate` type checkers cannot see
+    Attributes:
+        name: by which clients call it. defaults: how words are drawn where a request does not say. model: the causal
+            model of transformers or PEFT, where it is in this process; Any, since `generate` is hidden from type
+            checkers.
+    """
+
+    name: str
     renderer: Renderer
-    sampling: GenerationConfig
+    generator: Generator
+    defaults: Sampling
+    model: Any = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.renderer.tokenizer
 
+    @property
+    def adapters(self) -> Sequence[str]:
+        """Names of the adapters that a request may give."""
+        return self.generator.adapters
+
+    @property
+    def context(self) -> int:
+        """Most tokens that a prompt and its answer may have together."""
+        return self.generator.context
+
+    def prompt(self, messages: Messages, tools: Sequence[Mapping[str, Any]] = (), **values: Any) -> list[int]:
+        """The ids that ask for the next answer. values: for the template (enable_thinking).
+
+        Raises:
+            Problem: the template refuses these messages.
+        """
+        return self.renderer.prompt(messages, tools, **values)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a bare text (no template), with what the tokenizer puts before every text; words that look like a
+        special token are one."""
+        return list(self.tokenizer.encode(text))
+
+    def generate(self, messages: Messages, sampling: Sampling | None = None, *,
+                 tools: Sequence[Mapping[str, Any]] = (), adapter: str | None = None,
+                 values: Mapping[str, Any] | None = None) -> Answer:
+        """The answer piece by piece. It is in the queue when this returns; closing it frees its place.
+
+        Raises:
+            Full: the queue is full. Problem: the messages, the prompt's length, the adapter or the schema are refused.
+        """
+        return self.complete(self.prompt(messages, tools, **(values or {})), sampling, adapter)
+
+    def complete(self, ids: Sequence[int], sampling: Sampling | None = None, adapter: str | None = None) -> Answer:
+        """What follows `ids`; see `generate`."""
+        return self.generator.generate(Request(ids, sampling or self.defaults, adapter))
+
     def answer(self, conversations: Sequence[Messages]) -> list[str]:
-        """The answer to each conversation, those of like length generated together."""
-        prompts = [self.renderer.prompt(messages) for messages in conversations]
-        with torch.inference_mode():
-            answers = complete(self.model, prompts, self.sampling)
-        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        """The answer to each conversation, together."""
+        answers = [self.generate(messages) for messages in conversations]
+        return ["".join(piece.text for piece in answer).strip() for answer in answers]
 
-    def stream(self, messages: Messages) -> Generator[str]:
-        """The answer piece by piece. Closing the iterator stops the generation."""
-        ids = torch.tensor([self.renderer.prompt(messages)], device=self.model.device)
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # pyright: ignore
-        closed = Event()
-        failure: list[BaseException] = []
+    def stream(self, messages: Messages) -> Iterated[str]:
+        """The answer piece by piece, as text. Closing the iterator stops the generation."""
+        with closing(self.generate(messages)) as answer:
+            for piece in answer:
+                if piece.text:
+                    yield piece.text
 
-        def generate() -> None:
-            try:
-                with torch.inference_mode():
-                    self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer,
-                                        generation_config=self.sampling,
-                                        stopping_criteria=StoppingCriteriaList([When(closed.is_set)]))
-            except BaseException as error:  # told to the reader, who waits on the other side of the queue
-                failure.append(error)
-                streamer.end()
-
-        worker = Thread(target=generate, daemon=True)
-        worker.start()
-        try:
-            yield from streamer
-        finally:
-            closed.set()
-            worker.join()
-        if failure:
-            raise failure[0]
+    def close(self) -> None:
+        self.generator.close()
 
 
 def load_engine(config: Config, say: Say) -> Engine:
-    """The model that `config` names, with its adapters put on it if there are some.
+    """The model that `config` names, with its adapters, ready to answer.
 
     Raises:
-        Problem: the model or adapter cannot be loaded, or the adapter belongs to another base.
+        Problem: the model or an adapter cannot be loaded, or an adapter belongs to another base.
     """
     assert config.model_name_or_path is not None  # a rule has made sure
     base = find_model(config.model_name_or_path, config, say)
     tokenizer, trained = load_tokenizer(base), base
-    device = pick_device(config)
-    model = load_base(base, config, inference_dtype(config, base), device)
-    adapters = adapters_of(config)
-    if adapters:
-        whole = put_adapters(model, adapters, base).eval()
-        model = virtual_of(whole) or model  # other adapters are inside the model itself
-    for adapter in adapters:
+    wardrobe = Wardrobe.of(load_base(base, config, inference_dtype(config, base), pick_device(config)), base, config)
+    for adapter in adapters_of(config):
         if (adapter / "tokenizer.json").is_file():
             tokenizer, trained = load_tokenizer(adapter), adapter
     for finding in refuse(settle_template(tokenizer, config)):
         say(Both(finding.line(), finding.line(chinese=True)))
     require_template(tokenizer, config.model_name_or_path)
     renderer = make_renderer(tokenizer, trained, config)
-    return Engine(model, renderer, sampling(config, renderer))
+    generator = _in_this_process(wardrobe, renderer, config, say)
+    return Engine(name_of(config), renderer, generator, defaults_of(config, trained), wardrobe.outer)
+
+
+def _in_this_process(wardrobe: Wardrobe, renderer: Renderer, config: Config, say: Say) -> Generator:
+    """Rows that share every forward pass where the model allows it, else answers one after the other."""
+    from truetune.serve.single import Single
+
+    ends, tokenizer = renderer.stop_ids(), renderer.tokenizer
+    settings = wardrobe.causal.config.get_text_config()
+    limits = Limits(config.infer_batch, config.api_queue, config.infer_maxlen or
+                    min(_LONGEST, settings.to_dict().get("max_position_embeddings") or _LONGEST))
+    schemas = Schemas(tokenizer, ends)  # pyright: ignore[reportArgumentType]  (load_tokenizer gives fast ones only)
+    return Single(wardrobe.wearing, Vocabulary(tokenizer), schemas, ends, settings.vocab_size, limits, wardrobe.names)
+
+
+def name_of(config: Config) -> str:
+    """By which clients call the model: api_model_name, or the last part of what was named last."""
+    named = [config.model_name_or_path or "", *config.adapter_name_or_path][-1]
+    return config.api_model_name or Path(named).name or named
 
 
 def inference_dtype(config: Config, base: Path) -> torch.dtype:
     """`infer_dtype`; auto is the model's own."""
     if config.infer_dtype != "auto":
         return getattr(torch, config.infer_dtype)
-    from truetune.model.find import load_model_config
-
     return load_model_config(base).dtype or torch.float32
+
+
+def defaults_of(config: Config, saved_with: Path | None = None) -> Sampling:
+    """How words are drawn where a request does not say: as the options that somebody gave, else as was saved with the
+    model (generation_config.json in the folder `saved_with`), else as the options' defaults."""
+    saved = _saved(saved_with)
+
+    def value(name: str) -> Any:
+        return getattr(config, name) if config.given(name) else saved.get(name, getattr(config, name))
+
+    greedy = not value("do_sample") and not (config.given("temperature") and not config.given("do_sample"))
+    return Sampling(value("max_new_tokens"), 0.0 if greedy else value("temperature"), value("top_p"), value("top_k"),
+                    value("min_p"), value("repetition_penalty"), value("presence_penalty"),
+                    value("frequency_penalty"), config.generation_seed)
+
+
+_SAVED = ("do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+
+
+def _saved(folder: Path | None) -> dict[str, Any]:
+    """What generation_config.json says of how words are drawn."""
+    file = folder / "generation_config.json" if folder else None
+    written = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    return {name: written[name] for name in _SAVED if written.get(name) is not None}
 
 
 def sampling(config: Config, renderer: Renderer) -> GenerationConfig:
@@ -121,3 +186,8 @@ def sampling(config: Config, renderer: Renderer) -> GenerationConfig:
         return GenerationConfig(do_sample=False, **shared)
     return GenerationConfig(do_sample=True, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
                             **shared)
+
+
+def seeded(sampling: Sampling, number: int) -> Sampling:
+    """`sampling` for the answer number `number` of several to one question: each with a seed of its own."""
+    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + number)

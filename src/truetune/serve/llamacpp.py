@@ -83,6 +83,16 @@ class LlamaCpp:
             found[token["id"]] = token["logprob"]
         return found
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens written out."""
+        return self.ask("/detokenize", {"tokens": list(ids)})["content"]
+
+    def ends(self) -> list[int]:
+        """The tokens at which llama.cpp ends an answer: those that the file names, and others that it knows by their
+        texts. It tells them as the ones that it forbids when it is asked not to end."""
+        answer = self.ask("/completion", {"prompt": [0], "n_predict": 1, "ignore_eos": True, "cache_prompt": False})
+        return sorted(entry["token"] for entry in answer["generation_settings"]["logit_bias"])
+
     def properties(self) -> dict[str, Any]:
         """vocabulary: its size. template: the chat template that the file holds. context: tokens of a conversation."""
         if not hasattr(self, "_properties"):

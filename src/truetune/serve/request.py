@@ -89,6 +89,22 @@ class Full(Exception):
         self.retry_after = retry_after
 
 
+class Answer(Protocol):
+    """The pieces of an answer, as they come. Closing it ends the answer and frees its place; so does forgetting it."""
+
+    def __iter__(self) -> Iterator[Piece]:
+        ...
+
+    def __next__(self) -> Piece:
+        """Raises:
+        Problem: the engine failed on this answer.
+        """
+        ...
+
+    def close(self) -> None:
+        ...
+
+
 class Generator(Protocol):
     """Whatever answers: transformers in this process, or llama.cpp, vLLM and SGLang in theirs. Threads may share it."""
 
@@ -102,8 +118,8 @@ class Generator(Protocol):
         """Most tokens that a prompt and its answer may have together."""
         ...
 
-    def generate(self, request: Request) -> Iterator[Piece]:
-        """The answer piece by piece. Closing the iterator ends it and frees its place.
+    def generate(self, request: Request) -> Answer:
+        """The answer piece by piece. The request is in the queue when this returns.
 
         Raises:
             Full: the queue is full.

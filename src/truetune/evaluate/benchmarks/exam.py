@@ -1,0 +1,108 @@
+"""A set of multiple-choice questions, from its name to its marks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from truetune.evaluate.benchmarks.answer import letter_chances
+from truetune.evaluate.benchmarks.ask import (
+    WORDINGS,
+    Letters,
+    Write,
+    ask,
+    find_letters,
+    in_chat,
+    in_plain_text,
+    turns_of,
+)
+from truetune.evaluate.benchmarks.files import Exam, load_exam
+from truetune.evaluate.benchmarks.marks import doubts, given_letters, log_lines, marks_of, scores_of
+from truetune.evaluate.load import Measured, load_measured
+from truetune.evaluate.result import Column, Result, per_cent
+from truetune.findings import Both, Say
+from truetune.options import Config
+
+_TOLD_EVERY = 10.0
+"""Seconds between two words about how far it is."""
+
+
+def take_exam(config: Config, say: Say) -> Result:
+    """Ask every question of `task`, and count.
+
+    Raises:
+        Problem: the questions or the model cannot be read.
+    """
+    assert config.task is not None  # a rule has made sure
+    exam = load_exam(config.task, Path(config.task_dir), config.n_shot, config.max_samples)
+    measured = load_measured(_asking(config), say, shares=True)
+    write, way = _way(measured, config)
+    letters = _letters(exam, write, config)
+    began, told, marks, asked, done = time.perf_counter(), time.monotonic(), [], [], 0
+    count = sum(len(subject.questions) for subject in exam.subjects)
+    tokenizer = measured.renderer.tokenizer
+    said = {letter: repr(tokenizer.decode([token])) for letter, token in zip("ABCDEFGHIJ", letters.ids, strict=False)}
+    say(Both(f"{count:,} questions of {len(exam.subjects)} subjects, asked {way}; the letters are the tokens "
+             f"{', '.join(said.values())}",
+             f"{len(exam.subjects)} 个学科，{count:,} 道题，{way.zh}；代表字母的 token 为 {'、'.join(said.values())}"))
+    for subject in exam.subjects:
+        rows = ask(subject, letters, write, WORDINGS[config.lang], measured.longest)
+        if not marks:
+            measured.policy.verify(sorted(rows.rows, key=len)[:2], say)
+        marks.append(marks_of(subject, letter_chances(measured.policy, rows.rows, letters, config.batch_size)))
+        asked.append(rows)
+        done += len(rows.rows)
+        if time.monotonic() - told > _TOLD_EVERY:
+            told, rate = time.monotonic(), done / (time.perf_counter() - began)
+            say(Both(f"{done:,} of {count:,} questions, {rate:,.0f} a second",
+                     f"已答 {done:,} / {count:,} 题，每秒 {rate:,.0f} 题"))
+    seconds = time.perf_counter() - began
+    scores = {
+        "model": config.model_name_or_path, "adapters": list(config.adapter_name_or_path), **scores_of(exam, marks, asked),
+        "asked": way.en, "lang": config.lang, "n_shot": config.n_shot, "seconds": round(seconds, 3),
+        "questions_per_second": round(count / seconds, 2)}
+    for letter, token in zip(scores["letters"], letters.ids, strict=False):
+        scores["letters"][letter] |= {"token": token, "text": tokenizer.decode([token])}
+    files = {"results.json": given_letters(exam, marks), "results.log": log_lines(scores), "scores.json": scores}
+    return Result(scores, _table(scores), doubts(scores), files)
+
+
+def _asking(config: Config) -> Config:
+    """The answer is the last turn's, whatever a run learned from."""
+    return config.with_values("eval", mask_history=True, train_on_prompt=False, loss_weights={})
+
+
+class _Way(NamedTuple):
+    write: Write
+    told: Both
+
+
+def _way(measured: Measured, config: Config) -> _Way:
+    """In the chat template; as plain text where the model has none."""
+    renderer = measured.renderer
+    if renderer.tokenizer.chat_template:
+        return _Way(in_chat(renderer), Both("in its chat template", "用它的对话模板提问"))
+    plain = in_plain_text(renderer.tokenizer, renderer.opening_ids(), WORDINGS[config.lang])
+    return _Way(plain, Both("as plain text (a base model: it brings no chat template)",
+                            "用纯文本提问（base 模型，没有对话模板）"))
+
+
+def _letters(exam: Exam, write: Write, config: Config) -> Letters:
+    first = exam.subjects[0]
+    count = max(len(question.choices) for subject in exam.subjects for question in subject.questions)
+    return find_letters(turns_of(first, first.questions[0], len(first.examples), WORDINGS[config.lang]), count, write)
+
+
+def _table(scores: Mapping[str, Any]) -> list[Column]:
+    """Groups, then subjects."""
+    groups = [(name, each, "") for name, each in scores["categories"].items()]
+    subjects = [(f"  {each['name']}", each, each["category"]) for each in scores["subjects"].values()]
+    lines = [*groups, *(subjects if len(subjects) > 1 else [])]
+    return [
+        Column(Both("subject", "学科"), [name for name, _, _ in lines]),
+        Column(Both("right", "正确率"), [per_cent(each["accuracy"], each["stderr"]) for _, each, _ in lines], True),
+        Column(Both("questions", "题数"), [f"{each['questions']:,}" for _, each, _ in lines], True),
+        Column(Both("group", "分组"), [category for _, _, category in lines]),
+    ]

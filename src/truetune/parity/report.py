@@ -1,0 +1,177 @@
+"""What was found, for machines (`parity.json`), for the model card (Markdown), and for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+from truetune.files import write_json
+from truetune.findings import Both, Words, spoken
+from truetune.parity.compare import Compared, Difference, Kind
+from truetune.parity.logits import Distance, too_far
+from truetune.report import Terminal
+
+FILE = "parity.json"
+Status = Literal["passed", "failed", "unproven"]
+_PACKAGES = ("truetune", "transformers", "tokenizers", "torch", "gguf", "xllamacpp")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Whether everything that was exported serves what was trained.
+
+    Attributes:
+        layers: the ids that each place makes, beside those of training. distances: how far probabilities are apart.
+        left_out: what could not be asked, and why.
+    """
+
+    layers: tuple[Compared, ...] = ()
+    distances: tuple[Distance, ...] = ()
+    left_out: tuple[Both, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=lambda: _versions())
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Everything that is not the same, ids before probabilities."""
+        ids = [difference for layer in self.layers for difference in layer.differences]
+        return [*ids, *(Difference("logits", each.form, too_far(each)) for each in self.distances if not each.near)]
+
+    @property
+    def first(self) -> Difference | None:
+        return next(iter(self.differences), None)
+
+    @property
+    def status(self) -> Status:
+        return "unproven" if not (self.layers or self.distances) else "failed" if self.first else "passed"
+
+    def as_dict(self) -> dict[str, Any]:
+        first = self.first
+        return {"status": self.status, "first_difference": first.as_dict() if first else None,
+                "layers": [_layer(layer) for layer in self.layers],
+                "logits": [each.as_dict() for each in self.distances],
+                "left_out": [str(words) for words in self.left_out], "versions": dict(self.versions)}
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / FILE, self.as_dict())
+
+    def markdown(self) -> list[str]:
+        """Lines for the model card."""
+        if self.status == "unproven":
+            return ["## Parity", "", "**Not proven**: the export was made with `export_parity: off`.", ""]
+        lines = ["## Parity", "", _SAID[self.status].en, ""]
+        if self.layers:
+            lines += _markdown_table(_ID_COLUMNS, self._id_rows(False), False)
+        if self.distances:
+            lines += _markdown_table(_LOGIT_COLUMNS, self._logit_rows(False), False)
+        notes = [f"- {spoken(note, False)}" for note in self.notes()]
+        return [*lines, *notes, *([""] if notes else []), "`parity.json` holds every row; "
+                "`truetune parity A B` compares any two places again.", ""]
+
+    def show(self, terminal: Terminal) -> None:
+        """Tables and notes in the terminal's language."""
+        chinese = terminal.chinese
+        for columns, rows in ((_ID_COLUMNS, self._id_rows(chinese)), (_LOGIT_COLUMNS, self._logit_rows(chinese))):
+            if rows:
+                table = Table(*(spoken(column, chinese) for column in columns), box=None, pad_edge=False)
+                for row in rows:
+                    table.add_row(*row)
+                terminal.print(table)
+        for note in self.notes():
+            terminal.say(note)
+        terminal.say(_SAID[self.status])
+
+    def notes(self) -> list[Words]:
+        """What a table has no room for: the first difference, and the limits of servers."""
+        found: list[Words] = [self.first.words()] if self.first else []
+        return [*found, *self._limits(), *self.left_out]
+
+    def _limits(self) -> list[Both]:
+        typed, answered = [], []
+        for layer in self.layers:
+            for row in layer.rows:
+                if row.verdict == "limit":
+                    (typed if row.probe == "typed special tokens" else answered).append((layer.layer, row))
+        notes = []
+        if typed:
+            names = ", ".join(name for name, _ in typed)
+            notes.append(Both(
+                f"Injected special tokens: where a user types one, training and truetune's own chat and API keep it as "
+                f"text; {names} read it as the token itself. That is so for every model on servers that are given text; "
+                "it is not judged here. Take such words out of what users send, or serve by ids.",
+                f"注入的特殊 token：用户输入特殊 token 的文字时，训练以及 truetune 自己的 chat 和 API 都当作普通文本；"
+                f"{names} 会把它当成特殊 token。凡是接收文本的服务都如此，与模型无关，因此这里不作判定。请过滤用户输入，"
+                "或者用 id 提供服务。"))
+        for probe in dict.fromkeys(row.probe for _, row in answered):
+            rows = [(name, row) for name, row in answered if row.probe == probe]
+            names = ", ".join(name for name, _ in rows)
+            notes.append(Both(f"{probe!r}: training refuses it, so nothing was learned for it; {names} would answer "
+                              "nevertheless, in words of their own.",
+                              f"“{probe}”：训练时不接受，模型没有学过；{names} 仍会按各自的写法回答。"))
+        for layer in self.layers:
+            if layer.more_ends:
+                named = ", ".join(token.text for token in layer.more_ends)
+                notes.append(Both(f"{layer.layer} also ends an answer at {named}, which stand in no answer.",
+                                  f"{layer.layer} 还会在 {named} 处结束回答；它们不会出现在回答里。"))
+        return notes
+
+    def _id_rows(self, chinese: bool) -> list[list[str]]:
+        def ends(layer: Compared) -> str:
+            return "-" if layer.ends is None else _mark(layer.ends, chinese)
+
+        return [[layer.layer, _mark(layer.same, chinese), f"{layer.count('same')}/{_judged(layer)}", ends(layer),
+                 str(layer.count("limit") or "-")] for layer in self.layers]
+
+    def _logit_rows(self, chinese: bool) -> list[list[str]]:
+        return [[each.form, each.base, f"{each.largest:.3g}", f"{each.kl:.2e}", f"{each.agreement:.1%}",
+                 f"KL ≤ {each.bound.kl:g}, ≥ {each.bound.agreement:.0%}", _mark(each.near, chinese)]
+                for each in self.distances]
+
+
+_SAID: Mapping[Status, Both] = {
+    "passed": Both("Every place below gives the model the tokens that it was trained on, ends at the same tokens, and "
+                   "gives the same words their probabilities.",
+                   "以下各处给模型的 token 与训练时相同，结束于相同的 token，给出的概率一致。"),
+    "failed": Both("**Failed**: what is served here is not what was trained.", "**未通过**：这里部署的不是训练出的模型。"),
+    "unproven": Both("Nothing was proven (export_parity: off).", "没有证明任何东西（export_parity: off）。"),
+}
+_ID_COLUMNS = (Both("tokens", "token"), Both("same", "相同"), Both("conversations", "对话"), Both("ends", "结束符"),
+               Both("limits", "限制"))
+_LOGIT_COLUMNS = (Both("probabilities", "概率"), Both("against", "对照"), Both("max |Δ log p|", "最大 |Δ log p|"),
+                  Both("mean KL (nats)", "平均 KL（nat）"), Both("same likeliest word", "首选词相同"),
+                  Both("allowed", "允许范围"), Both("near", "接近"))
+
+
+def _judged(layer: Compared) -> int:
+    return layer.count("same") + layer.count("different")
+
+
+def _mark(good: bool, chinese: bool) -> str:
+    return ("是" if good else "否") if chinese else "yes" if good else "NO"
+
+
+def _markdown_table(columns: Sequence[Words], rows: Sequence[Sequence[str]], chinese: bool) -> list[str]:
+    return [f"| {' | '.join(spoken(column, chinese).replace('|', chr(92) + '|') for column in columns)} |",
+            f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _layer(layer: Compared) -> dict[str, Any]:
+    rows = [{"probe": row.probe, "verdict": row.verdict, "tokens": row.tokens, "note": str(row.note),
+             "difference": row.difference.as_dict() if row.difference else None} for row in layer.rows]
+    return {"layer": layer.layer, "same": layer.same, "ends": layer.ends,
+            "more_ends": [asdict(token) for token in layer.more_ends],
+            "wrong_ends": layer.wrong_ends.as_dict() if layer.wrong_ends else None, "probes": rows}
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
