@@ -28,11 +28,11 @@ _SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidde
 def base_of(folder: Path, settings: Any, tokenizer: Any, dtype: torch.dtype = torch.bfloat16) -> Path:
     """A model of random weights with the words of the real tokenizer."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(settings, dtype=dtype)
+    model: Any = AutoModelForCausalLM.from_config(settings, dtype=dtype)
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
             weight.data.normal_()
-    model.save_pretrained(str(folder), max_shard_size=600_000)
+    model.save_pretrained(folder, max_shard_size=600_000)
     tokenizer.save_pretrained(folder)
     return folder
 

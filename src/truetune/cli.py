@@ -29,6 +29,7 @@ from truetune.hush import hush_libraries
 if TYPE_CHECKING:
     from truetune.check.suggest import Suggestion
     from truetune.options import Config
+    from truetune.options.read import Given
     from truetune.report import Terminal
 
 
@@ -104,11 +105,13 @@ def _named(name: str, verbs: Mapping[str, Verb | Verbs], path: str) -> Verb | Ve
 
 
 def _language(words: list[str], chinese: bool) -> tuple[bool, list[str]]:
-    """Whether to speak Chinese (`--lang zh`, else as `chinese` says), and the words without `--lang`."""
+    """Whether to speak Chinese (`--lang zh`, else as `chinese` says), and the words without `--lang` (`eval` has an
+    option of that name, which LLaMA-Factory's users set so)."""
     wanted, rest, source = "zh" if chinese else "en", [], iter(words)
     for word in source:
         if word == "--lang" or word.startswith("--lang="):
             wanted = word.partition("=")[2] or next(source, "")
+            rest += [f"--lang={wanted}"] if rest[:1] == ["eval"] else []  # there it is an option, too
         else:
             rest.append(word)
     if wanted not in ("en", "zh"):
@@ -150,8 +153,9 @@ def _terminal(chinese: bool, stderr: bool = False) -> Terminal:
     return Terminal(chinese, stderr=stderr)
 
 
-def _configure(arguments: list[str], verb: str) -> tuple[Config, list[Finding]]:
-    """Options read and judged by the rules: the configuration, and findings without an error among them.
+def _configure(arguments: list[str], verb: str, below: Sequence[Given] = ()) -> tuple[Config, list[Finding]]:
+    """Options read and judged by the rules: the configuration, and findings without an error among them. below: what
+    holds where they say nothing.
 
     Raises:
         Problem: (status 2) all slips in what was typed together with all rules that are broken.
@@ -159,7 +163,7 @@ def _configure(arguments: list[str], verb: str) -> tuple[Config, list[Finding]]:
     from truetune.options.read import read_config
     from truetune.rules import apply_rules
 
-    config, findings = read_config(arguments)
+    config, findings = read_config(arguments, below)
     findings = worst_first([*findings, *apply_rules(config, verb)])
     if status_of(findings) == "error":
         raise Problem(findings, WRONG_OPTIONS)
@@ -362,13 +366,33 @@ def _find_lr(arguments: list[str], chinese: bool) -> int:
 
 
 def _chat(arguments: list[str], chinese: bool) -> int:
-    config, findings = _configure(_from_run(arguments), "chat")
+    words = list(arguments)
+    once = _take(words, "--once")
+    config, findings = _configure(_from_run(words), "chat")
     terminal = _terminal(chinese)
     _show([finding for finding in findings if finding.severity != "info"], terminal)
     from truetune.serve.chat import chat
 
-    chat(config, terminal)
+    chat(config, terminal, once)
     return OK
+
+
+_API_ENVIRONMENT = {"API_HOST": "api_host", "API_PORT": "api_port", "API_KEY": "api_key",
+                    "API_MODEL_NAME": "api_model_name", "MAX_CONCURRENT": "infer_batch"}
+"""Variables that users of LLaMA-Factory set for its API, and the options that they mean."""
+
+
+def _api(arguments: list[str], chinese: bool) -> int:
+    from truetune.options.read import Given
+
+    below = [Given(option, os.environ[name], f"environment: {name}") for name, option in _API_ENVIRONMENT.items()
+             if os.environ.get(name)]
+    config, findings = _configure(_from_run(arguments), "api", below)
+    terminal = _terminal(chinese)
+    _show([finding for finding in findings if finding.severity != "info"], terminal)
+    from truetune.serve.api.server import serve
+
+    return serve(config, terminal.say)
 
 
 def _export(arguments: list[str], chinese: bool) -> int:
@@ -378,6 +402,23 @@ def _export(arguments: list[str], chinese: bool) -> int:
     from truetune.export import export
 
     export(config, terminal.say)
+    return OK
+
+
+def _eval(arguments: list[str], chinese: bool) -> int:
+    as_json = "--json" in arguments
+    terminal = _terminal(chinese, stderr=as_json)
+    config, findings = _configure(_from_run([word for word in arguments if word != "--json"]), "eval")
+    _show([finding for finding in findings if finding.severity != "info"], terminal)
+    from truetune.evaluate.evaluate import evaluate
+    from truetune.evaluate.result import table_of
+
+    result = evaluate(config, terminal.say)
+    if as_json:
+        print(json.dumps(result.scores, indent=2, ensure_ascii=False))
+    else:
+        terminal.print(table_of(result, chinese))
+    _show(worst_first(result.doubts), terminal)
     return OK
 
 
@@ -500,7 +541,17 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
                         ("--apply", "set learning_rate in run.yaml to what is suggested",
                          "把建议的 learning_rate 写入 run.yaml"))),
     "chat": Verb(_chat, "talk to a model, an adapter or a run folder", "与模型、适配器或运行文件夹对话",
-                 ("Model", "Quantization", "Hub", "Generation", "Serving")),
+                 ("Model", "Quantization", "Hub", "Generation", "Serving"), own=(
+                     ("--once TEXT", "answer this and leave", "只回答这一句，然后退出"),)),
+    "eval": Verb(_eval, "measure a model: multiple choice (MMLU, CMMLU, C-Eval), perplexity, answers, lm-eval tasks",
+                 "评测模型：选择题（MMLU、CMMLU、C-Eval）、困惑度、生成的回答、lm-eval 任务",
+                 ("Evaluation", "Model", "Quantization", "Data", "Generation", "Serving", "Hub"), own=(
+                     ("M", "a run folder, a checkpoint, a model folder or a hub id",
+                      "运行文件夹、检查点、模型文件夹或 hub 上的 id"),
+                     ("task=mmlu_test", "what to measure: see task", "测什么：见 task"),
+                     ("--json", "as JSON", "以 JSON 输出"))),
+    "api": Verb(_api, "answer other programs, as OpenAI's API does", "以 OpenAI 的 API 形式为其他程序提供服务",
+                ("Model", "Quantization", "Hub", "Generation", "Serving")),
     "expand": Verb(_expand, "add blocks to a model that change nothing at first, to train only those (LLaMA Pro)",
                    "给模型插入起初不改变输出的新块，之后只训练它们（LLaMA Pro）", ("Model", "Hub"), own=(
                        ("num_expand=8", "how many; it has to divide the number of layers",

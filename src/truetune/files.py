@@ -26,24 +26,39 @@ def write_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def write_file(path: Path, fill: Callable[[Path], None]) -> None:
+    """Replace `path` as a whole by what `fill` writes. Whatever it raises is raised, and then nothing has changed."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        fill(part)
+        _to_disk(part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make `folder` by filling a hidden one beside it and renaming that once everything is on the disk.
+def write_folder(folder: Path, fill: Callable[[Path], Path | None]) -> Path:
+    """Make `folder` by filling a hidden one beside it and renaming that once everything is on the disk. `fill` may say
+    that it is to be another folder on the same disk; which one it is comes back.
 
     Whatever `fill` raises is raised; then nothing is left behind and an older `folder` still stands. A kill between the
     two renames leaves the older one as `.old`, and `tidy` puts it back.
     """
-    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    _fill(part, fill)
+    part = folder.with_name(f".{folder.name}.part")
+    folder = _fill(part, fill) or folder
+    old = folder.with_name(f".{folder.name}.old")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     part.rename(folder)
     _to_disk(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
 def write_into(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -94,18 +109,19 @@ def disk_refusal(error: Exception, folder: Path) -> Words | None:
     return os.strerror(code)
 
 
-def _fill(part: Path, fill: Callable[[Path], None]) -> None:
-    """A new folder, filled and on the disk, or not there at all."""
+def _fill(part: Path, fill: Callable[[Path], Path | None]) -> Path | None:
+    """A new folder, filled and on the disk, or not there at all; what `fill` gave."""
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     readable = part.stat().st_mode & 0o666
     try:
-        fill(part)
+        given = fill(part)
         for file in part.rglob("*"):
             if file.is_file():
                 file.chmod(readable)  # safetensors makes files that only their owner can read
                 _to_disk(file)
         _to_disk(part)
+        return given
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

@@ -90,7 +90,7 @@ class Finding:
 
 
 _CHINESE: dict[Severity, str] = {"error": "错误", "warn": "警告", "info": "提示"}
-_PLACES = {"command line": "命令行", "rule: ": "规则："}
+_PLACES = {"command line": "命令行", "rule: ": "规则：", "environment: ": "环境变量："}
 """How the origin of an option begins where it is no file, as `options.read` and `rules` note it."""
 
 

@@ -136,13 +136,16 @@ def write_results(folder: Path, results: dict[str, float]) -> None:
             write_json(folder / f"{part}_results.json", mine)
 
 
-def write_card(folder: Path, name: str, config: Config, results: dict[str, float]) -> None:
-    """README.md: what the model is. In its header hubs take ids only, so a folder or file of this machine stays out."""
+def write_card(folder: Path, name: str, config: Config, results: dict[str, float],
+               sections: Sequence[str] = ()) -> None:
+    """README.md: what the model is, and further lines (sections). In its header hubs take ids only, so a folder or file
+    of this machine stays out."""
     base, method = config.model_name_or_path or "", config.finetuning_type
     learned = f" on {', '.join(config.dataset)}" if config.dataset else ""
     adapter = (folder / "adapter_config.json").is_file()
     header = {"base_model": base if _HUB_ID.fullmatch(base) and not Path(base).exists() else None,
-              "library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation",
+              "library_name": "gguf" if _only_gguf(folder) else "peft" if adapter else "transformers",
+              "pipeline_tag": "text-generation",
               "tags": ["truetune", method]}
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items() if value), "---", "",
              f"# {name}", "", f"`{base}`, fine-tuned ({method}){learned} with truetune.", ""]
@@ -151,7 +154,11 @@ def write_card(folder: Path, name: str, config: Config, results: dict[str, float
                   *(f"| {key} | {f'{value:,}' if isinstance(value, int) else f'{value:.4g}'} |"
                     for key, value in results.items()), "",
                   "`config.yaml` holds every option; `truetune train config.yaml output_dir=…` runs it again.", ""]
-    write_text(folder / "README.md", "\n".join(lines))
+    write_text(folder / "README.md", "\n".join([*lines, *sections]))
+
+
+def _only_gguf(folder: Path) -> bool:
+    return any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))
 
 
 def machine() -> dict[str, str]:

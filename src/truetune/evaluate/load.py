@@ -7,6 +7,7 @@ from pathlib import Path
 
 from truetune.data.renderer import Renderer
 from truetune.data.template import make_renderer, settle_template
+from truetune.data.texts import require_template
 from truetune.findings import Both, Say, refuse
 from truetune.model.adapters import adapters_of, put_adapters, virtual_of
 from truetune.model.attention import kernel_of
@@ -16,7 +17,6 @@ from truetune.model.policy import Policy
 from truetune.model.precision import pick_device
 from truetune.options import Config
 from truetune.serve.engine import inference_dtype
-
 
 ENDLESS = 1 << 30
 """What a model without positions of its own reads at most."""
@@ -59,3 +59,19 @@ def load_measured(config: Config, say: Say, shares: bool = False) -> Measured:
                     kernel=kernel_of(config, device))
     longest = causal.config.get_text_config().to_dict().get("max_position_embeddings")
     return Measured(base, policy, make_renderer(tokenizer, trained, config), longest or ENDLESS)
+
+
+IN_CHAT = Both("in the model's chat template", "套用模型的对话模板")
+PLAIN = Both("as plain text", "用纯文本")
+
+
+def asks_in_chat(measured: Measured, config: Config) -> bool:
+    """Whether questions are asked as the model is spoken to: `eval_in_chat`, and unset where it has a chat template.
+
+    Raises:
+        Problem: it is asked for, and there is none.
+    """
+    tokenizer = measured.renderer.tokenizer
+    if config.eval_in_chat:
+        require_template(tokenizer, str(config.model_name_or_path))
+    return bool(tokenizer.chat_template) if config.eval_in_chat is None else config.eval_in_chat

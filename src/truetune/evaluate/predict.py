@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from truetune.check.preflight import Preflight
 from truetune.data.messages import Place
-from truetune.data.renderer import Rendered
+from truetune.data.renderer import Rendered, Renderer
+from truetune.data.rows import Rows
 from truetune.evaluate.similarity import similarity
 from truetune.files import write_json
 from truetune.findings import Both, Say, count_of
@@ -38,17 +38,29 @@ _AT_ONCE = 64
 Line = dict[str, Any]
 
 
+class HeldOut(Protocol):
+    """Rows to predict for, by the name of what they measure, and what made them: `check.Preflight` of a run,
+    `evaluate.rows.Asked` of `truetune eval`."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def renderer(self) -> Renderer: ...
+    @property
+    def held_out(self) -> Mapping[str, Rows]: ...
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a stage predicts. asked: whether these options ask for it. lines(ready, policy, stop): what is written, in
     the order of the rows. measure: the numbers about it."""
 
     asked: Callable[[Config], bool]
-    lines: Callable[[Preflight, Policy, Callable[[], bool]], Iterator[Line]]
+    lines: Callable[[HeldOut, Policy, Callable[[], bool]], Iterator[Line]]
     measure: Callable[[Sequence[Line]], dict[str, float]]
 
 
-def predict(ready: Preflight, policy: Policy, folder: Path, stop: Callable[[], bool], say: Say) -> dict[str, float]:
+def predict(ready: HeldOut, policy: Policy, folder: Path, stop: Callable[[], bool], say: Say) -> dict[str, float]:
     """Write what the model makes of the held-out rows, if the options ask for it.
 
     Args:
@@ -112,7 +124,7 @@ def _last_answer(row: Rendered) -> tuple[int, int]:
     return first, last
 
 
-def _answers(ready: Preflight, policy: Policy, stop: Callable[[], bool]) -> Iterator[Line]:
+def _answers(ready: HeldOut, policy: Policy, stop: Callable[[], bool]) -> Iterator[Line]:
     tokenizer = ready.renderer.tokenizer
     generation = sampling(ready.config, ready.renderer)
     asked = [question for rows in ready.held_out.values() for question in questions(rows)]
@@ -133,7 +145,7 @@ def _compare(lines: Sequence[Line]) -> dict[str, float]:
 # --------------------------------------------------------------------------------------------------------------- scores
 
 
-def _scores(ready: Preflight, policy: Policy, stop: Callable[[], bool]) -> Iterator[Line]:
+def _scores(ready: HeldOut, policy: Policy, stop: Callable[[], bool]) -> Iterator[Line]:
     assert policy.value_head is not None  # a stage that scores has one
     for rows in ready.held_out.values():
         for start in range(0, len(rows), _AT_ONCE):

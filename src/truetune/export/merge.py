@@ -120,7 +120,8 @@ def _stream(base: Path, config: Config, adapters: Sequence[Path], dtype: torch.d
     except SafetensorError as error:
         raise problem("no-weights", Both(f"the weights in {base} or of an adapter cannot be read: {error}.",
                                          f"{base} 或适配器的权重无法读取：{error}。"), option="model_name_or_path",
-                      fix=Both("A file is damaged or cut off: copy it again.", "文件已损坏或不完整，请重新复制。")) from None
+                      fix=Both("A file is damaged or cut off: copy it again.",
+                               "文件已损坏或不完整，请重新复制。")) from None
 
 
 def _write_settings(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:

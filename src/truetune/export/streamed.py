@@ -63,7 +63,7 @@ class Stream:
                     tensor = held[self.files[name]].get_tensor(name)
                 for layer in self.layers.get(name, ()):
                     tensor = _merge(layer, tensor, device)
-                return tensor.to(self.kinds[name].dtype)
+                return tensor
 
             write_shards(folder, self.kinds, read, limit, self.model.num_parameters())
 
@@ -185,10 +185,11 @@ def _forget(layer: Any) -> None:
 def _merge(layer: Any, weight: torch.Tensor, device: torch.device) -> torch.Tensor:
     """PEFT's layer merged into `weight`, in float32. Its own numbers are not needed again."""
     below = layer.get_base_layer()
-    below.weight = torch.nn.Parameter(weight.to(device, torch.float32), requires_grad=False)
+    own = weight.to(device, torch.float32, copy=True)  # PEFT adds in place; a page of the file written to stays
+    below.weight = torch.nn.Parameter(own, requires_grad=False)
     below.bias = None  # an adapter that changes it is not merged here
     layer.to(device)
     layer.merge()
-    merged = below.weight.data.cpu()
+    merged = below.weight.data
     layer.to("meta")
     return merged

@@ -94,7 +94,7 @@ def attend_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor,
     if varlen and _has_varlen(query) and not softcap and not dropout:
         return _attend_varlen(query, key, value, row_starts, row_parents, scaling, sliding_window), None
     attended = [
-        _attend_one(query[:, :, start:end], _seen(key, row_starts, number, parent),
+        attend_one(query[:, :, start:end], _seen(key, row_starts, number, parent),
                     _seen(value, row_starts, number, parent), scaling, dropout, sliding_window, softcap)
         for number, ((start, end), parent) in enumerate(zip(pairwise(row_starts), row_parents, strict=True))
     ]
@@ -137,7 +137,7 @@ def _attend_varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     return attended[None]
 
 
-def _attend_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, dropout: float,
+def attend_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, dropout: float,
                 sliding_window: int | None, softcap: float | None) -> torch.Tensor:
     """One segment, which ends what it looks at: query (1, H, n, D), key and value (1, K, m, D) → (1, H, n, D)."""
     length, seen = query.shape[2], key.shape[2]

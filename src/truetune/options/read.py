@@ -32,7 +32,7 @@ class Given:
     where: str
 
 
-def read_config(arguments: Sequence[str]) -> tuple[Config, list[Finding]]:
+def read_config(arguments: Sequence[str], below: Iterable[Given] = ()) -> tuple[Config, list[Finding]]:
     """Everything after the verb → the configuration and the problems found in reading it.
 
     Options that cannot be read keep their default in the returned configuration, so that the rules can still speak
@@ -42,12 +42,13 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, list[Finding]]:
         arguments: an optional YAML or JSON file, then `key=value`, `--key value`, `--key=value` or `--switch`. What
             stands later wins, and `key=null` takes back what the file says (enable_thinking, for which it is a
             value, apart).
+        below: what holds where the arguments and their file say nothing.
 
     Raises:
         Problem: the file cannot be read at all.
     """
     words, findings = list(arguments), []
-    chosen: dict[str, Given] = {}
+    chosen = _settle(below, findings, once=False)
     if words and _names_file(words[0]):
         chosen |= _settle(read_file(Path(words.pop(0))), findings, once=True)
     chosen |= _settle(_read_words(words, findings), findings, once=False)

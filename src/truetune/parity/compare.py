@@ -174,7 +174,7 @@ def _cause(first: Layer, second: Layer, wanted: Sequence[int], found: Sequence[i
                                                                    else "丢失了"))
     if first.text(wanted) == second.text(found):
         return "tokens", Both("the text is the same and its tokens are not: another tokenizer (how it splits text "
-                              "before merging, or its merges)", "文字相同而 token 不同：分词器不一样（预切分或合并规则）")
+                              "before merging, or its merges)", "文字相同而 token 不同：分词器不一样（预切分或合并）")
     return "template", Both("the text is another one: another chat template", "文字不同：对话模板不一样")
 
 

@@ -17,7 +17,9 @@ import torch
 
 from truetune.data.renderer import Renderer
 from truetune.findings import Both, Say
+from truetune.model.find import load_model_config
 from truetune.model.load import load_model
+from truetune.options.gguf_types import GGUF_TYPES
 from truetune.parity.compare import Compared, compare
 from truetune.parity.layers import Form, Gguf, Layer, Ollama, Saved, Trained
 from truetune.parity.logits import Distance, Passage, bound_of, distance, gguf_logprobs, model_logprobs, passages
@@ -46,16 +48,15 @@ class Served:
     ollama: tuple[Form, str] | None = None
 
 
-def prove(renderer: Renderer, served: Served, bits: Mapping[str, float], say: Say,
-          trained: Callable[[], Any] | None = None, device: torch.device = torch.device("cpu"),
-          logits: bool = True) -> Parity:
+def prove(renderer: Renderer, served: Served, say: Say, trained: Callable[[], Any] | None = None,
+          device: torch.device | None = None, logits: bool = True) -> Parity:
     """What was found, whatever it is.
 
     Args:
-        bits: of the weights of each type of GGUF. trained: loads the adapter on its base, where there is one; float32.
+        trained: loads the adapter on its base, where there is one; float32.
         logits: compare probabilities too.
     """
-    asked = passages(renderer) if logits else []
+    asked, device = passages(renderer) if logits else [], device or torch.device("cpu")
     distances: list[Distance] = []
     wanted: np.ndarray | None = None
     if logits:
@@ -78,7 +79,8 @@ def prove(renderer: Renderer, served: Served, bits: Mapping[str, float], say: Sa
             layers += compare(truth, served_by)
             if wanted is not None:
                 found = gguf_logprobs(engine, asked)
-                distances.append(distance(f"llama.cpp {kind}", found, "merged", wanted, bound_of(bits[kind])))
+                bound = bound_of(GGUF_TYPES[kind].bits)
+                distances.append(distance(f"llama.cpp {kind}", found, "merged", wanted, bound))
     say(Both(f"compared {len(layers)} places" + (f" on {len(wanted)} positions" if wanted is not None else ""),
              f"比较了 {len(layers)} 处" + (f"、{len(wanted)} 个位置" if wanted is not None else "")))
     return Parity(tuple(layers), tuple(distances))
@@ -90,7 +92,7 @@ def _merged(served: Served, asked: list[Passage], trained: Callable[[], Any] | N
     its base. One model is in memory at a time."""
     before = model_logprobs(trained(), asked) if trained else None
     model = load_model(served.merged, torch.float32, device)
-    width = 8 * next(_saved_width(served.merged))
+    width = 8 * (load_model_config(served.merged).dtype or torch.float32).itemsize
     merged = model_logprobs(model, asked)
     if before is None:
         return merged, []

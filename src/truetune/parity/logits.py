@@ -21,6 +21,8 @@ from truetune.serve.llamacpp import LlamaCpp
 
 _EACH = 16
 """Positions of a passage that are compared."""
+_TOLD = 1000
+"""Words whose probabilities a server is asked for; the others count as one."""
 _LIKELY = 1e-4
 """A word of this probability can be drawn; what is far less likely differs by rounding alone, and matters to nobody."""
 
@@ -93,21 +95,27 @@ def model_logprobs(model: Any, asked: Sequence[Passage]) -> np.ndarray:
 
 
 def gguf_logprobs(engine: LlamaCpp, asked: Sequence[Passage]) -> np.ndarray:
-    """Log-probabilities (P, V) of a GGUF file in llama.cpp."""
-    return np.stack([engine.next_logprobs(passage.ids[: position + 1])
+    """Log-probabilities (P, V) of a GGUF file in llama.cpp, of the `_TOLD` likeliest words; -inf for the others."""
+    return np.stack([engine.next_logprobs(passage.ids[: position + 1], _TOLD)
                      for passage in asked for position in passage.positions])
 
 
 def distance(form: str, found: np.ndarray, base: str, wanted: np.ndarray, bound: Bound) -> Distance:
-    """How far `found` (P, V) is from `wanted` (P, V'). Rows that pad the vocabulary are left out: no word is there."""
-    size = min(found.shape[1], wanted.shape[1])
-    found, wanted = found[:, :size].astype(np.float64), wanted[:, :size].astype(np.float64)
-    found = np.maximum(found, -100.0)  # a word that an engine leaves out
-    given = np.exp(wanted)
-    apart = np.abs(found - wanted)[given >= _LIKELY]
-    kl = (given * (wanted - found)).sum(-1)
-    return Distance(form, base, len(wanted), float(apart.max()), float(kl.mean()),
+    """How far `found` (P, V) is from `wanted` (P, V). Words of which either is silent (-inf) count as one word."""
+    size = max(found.shape[1], wanted.shape[1])
+    found, wanted = _padded(found, size), _padded(wanted, size)
+    told = np.isfinite(found) & np.isfinite(wanted)
+    given, gives = np.where(told, np.exp(wanted), 0.0), np.where(told, np.exp(found), 0.0)
+    gaps = np.where(told, wanted - found, 0.0)
+    rest, rests = (np.clip(1 - some.sum(-1), 1e-9, 1) for some in (given, gives))
+    kl = (given * gaps).sum(-1) + rest * np.log(rest / rests)
+    return Distance(form, base, len(wanted), float(np.abs(gaps[given >= _LIKELY]).max(initial=0.0)), float(kl.mean()),
                     float((found.argmax(-1) == wanted.argmax(-1)).mean()), bound)
+
+
+def _padded(logprobs: np.ndarray, size: int) -> np.ndarray:
+    """(P, V) as (P, size) in float64: of words beyond the vocabulary nothing is said."""
+    return np.pad(logprobs.astype(np.float64), ((0, 0), (0, size - logprobs.shape[1])), constant_values=-np.inf)
 
 
 _EXACT = Bound(1e-4, 0.99)
@@ -130,5 +138,5 @@ def too_far(distance: Distance) -> Both:
     return Both(f"its probabilities are far from those of {distance.base}: mean KL {kl:.3g} (at most {bound.kl:g}), "
                 f"likeliest word the same at {agreement:.0%} of {distance.positions} positions (at least "
                 f"{bound.agreement:.0%}): other weights, or another arithmetic of the architecture",
-                f"概率与 {distance.base} 相差太远：平均 KL {kl:.3g}（上限 {bound.kl:g}），{distance.positions} 个位置中 "
-                f"{agreement:.0%} 的首选词相同（下限 {bound.agreement:.0%}）：权重不同，或模型结构的计算方式不同")
+                f"概率与 {distance.base} 相差太远：平均 KL {kl:.3g}（上限 {bound.kl:g}），{distance.positions} 个位置中"
+                f" {agreement:.0%} 的首选词相同（下限 {bound.agreement:.0%}）：权重不同，或模型结构的计算方式不同")

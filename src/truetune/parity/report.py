@@ -12,7 +12,7 @@ from rich.table import Table
 
 from truetune.files import write_json
 from truetune.findings import Both, Words, spoken
-from truetune.parity.compare import Compared, Difference, Kind
+from truetune.parity.compare import Compared, Difference
 from truetune.parity.logits import Distance, too_far
 from truetune.report import Terminal
 
@@ -101,11 +101,11 @@ class Parity:
             names = ", ".join(name for name, _ in typed)
             notes.append(Both(
                 f"Injected special tokens: where a user types one, training and truetune's own chat and API keep it as "
-                f"text; {names} read it as the token itself. That is so for every model on servers that are given text; "
-                "it is not judged here. Take such words out of what users send, or serve by ids.",
+                f"text; {names} read it as the token itself. Servers that are given text do so with every model, "
+                "so it is not judged here. Take such words out of what users send, or serve by ids.",
                 f"注入的特殊 token：用户输入特殊 token 的文字时，训练以及 truetune 自己的 chat 和 API 都当作普通文本；"
-                f"{names} 会把它当成特殊 token。凡是接收文本的服务都如此，与模型无关，因此这里不作判定。请过滤用户输入，"
-                "或者用 id 提供服务。"))
+                f"{names} 会把它当成特殊 token。凡是接收文本的服务都如此，与模型无关，因此这里不作判定。请过滤"
+                "用户输入，或者用 id 提供服务。"))
         for probe in dict.fromkeys(row.probe for _, row in answered):
             rows = [(name, row) for name, row in answered if row.probe == probe]
             names = ", ".join(name for name, _ in rows)
@@ -136,7 +136,8 @@ _SAID: Mapping[Status, Both] = {
     "passed": Both("Every place below gives the model the tokens that it was trained on, ends at the same tokens, and "
                    "gives the same words their probabilities.",
                    "以下各处给模型的 token 与训练时相同，结束于相同的 token，给出的概率一致。"),
-    "failed": Both("**Failed**: what is served here is not what was trained.", "**未通过**：这里部署的不是训练出的模型。"),
+    "failed": Both("**Failed**: what is served here is not what was trained.",
+                   "**未通过**：这里部署的不是训练出的模型。"),
     "unproven": Both("Nothing was proven (export_parity: off).", "没有证明任何东西（export_parity: off）。"),
 }
 _ID_COLUMNS = (Both("tokens", "token"), Both("same", "相同"), Both("conversations", "对话"), Both("ends", "结束符"),

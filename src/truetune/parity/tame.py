@@ -2,7 +2,7 @@
 once in a process of its own, with a limit on time, memory and text: one that never ends would hang the export, one that
 writes gigabytes would take the machine down. transformers' sandbox keeps it from Python, but counts neither.
 
-    python -m truetune.parity.tame       reads a template and what to render from stdin, prints how many letters it wrote
+    python -m truetune.parity.tame       reads a template and what to render from stdin, prints which limit it met
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from truetune.findings import Both, problem
 from truetune.parity.probes import PROBES
 
 _SECONDS, _MEGABYTES, _LETTERS = 20, 1500, 1_000_000
-"""Real templates render all probes in 0.1 s and 60,000 letters; starting Python and reading transformers takes 1 to 5 s."""
+"""Real templates render all probes in 0.1 s and 60,000 letters; to start Python and transformers takes 1 to 5 s."""
 
 
 def require_tame(template: str, words: Mapping[str, Any], where: str, seconds: float = _SECONDS) -> None:

@@ -8,7 +8,7 @@ from truetune.findings import Both
 from truetune.options import OPTIONS, Config
 from truetune.options.preference import PAIR_LOSSES
 
-EVERY = ("train", "check", "data", "chat", "export")
+EVERY = ("train", "check", "data", "chat", "api", "export", "eval")
 READING = ("train", "check", "data")
 """The verbs that read data."""
 WRITES = ("ppo", "grpo")

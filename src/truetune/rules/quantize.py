@@ -84,7 +84,7 @@ RULES: tuple[Rule, ...] = (
          Both("several adapters are merged one after another, and into codes of {quantization_bit} bits nothing can be "
               "merged.", "多个适配器要依次合并，而 {quantization_bit} 位的编码无法合并。"),
          Both("Export all but the last first, and train on that.", "请先导出前面的适配器，再在导出的模型上训练。"),
-         ("train", "check", "chat")),
+         ("train", "check", "chat", "api")),
     Rule("quantized-export", "quantization_bit", lambda c: bool(c.quantization_bit) and not c.export_base, "error",
          Both("codes of {quantization_bit} bits cannot be merged into.", "无法合并到 {quantization_bit} 位的编码里。"),
          Both("Say what to merge into: export_base: original (the weights before they were quantized) or dequantized "

@@ -22,9 +22,11 @@ from truetune.model.base import load_base
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.model.precision import pick_device
 from truetune.options import Config
+from truetune.serve.continuous import Continuous, Rows
 from truetune.serve.desk import Limits
 from truetune.serve.request import Answer, Generator, Request, Sampling
 from truetune.serve.sampling import Schemas
+from truetune.serve.single import Single
 from truetune.serve.wardrobe import Wardrobe
 from truetune.serve.writing import Vocabulary
 
@@ -48,6 +50,7 @@ class Engine:
     generator: Generator
     defaults: Sampling
     model: Any = None
+    wardrobe: Wardrobe | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -124,19 +127,22 @@ def load_engine(config: Config, say: Say) -> Engine:
     require_template(tokenizer, config.model_name_or_path)
     renderer = make_renderer(tokenizer, trained, config)
     generator = _in_this_process(wardrobe, renderer, config, say)
-    return Engine(name_of(config), renderer, generator, defaults_of(config, trained), wardrobe.outer)
+    return Engine(name_of(config), renderer, generator, defaults_of(config, trained), wardrobe.outer, wardrobe)
 
 
 def _in_this_process(wardrobe: Wardrobe, renderer: Renderer, config: Config, say: Say) -> Generator:
     """Rows that share every forward pass where the model allows it, else answers one after the other."""
-    from truetune.serve.single import Single
-
     ends, tokenizer = renderer.stop_ids(), renderer.tokenizer
     settings = wardrobe.causal.config.get_text_config()
     limits = Limits(config.infer_batch, config.api_queue, config.infer_maxlen or
                     min(_LONGEST, settings.to_dict().get("max_position_embeddings") or _LONGEST))
     schemas = Schemas(tokenizer, ends)  # pyright: ignore[reportArgumentType]  (load_tokenizer gives fast ones only)
-    return Single(wardrobe.wearing, Vocabulary(tokenizer), schemas, ends, settings.vocab_size, limits, wardrobe.names)
+    size = wardrobe.causal.get_input_embeddings().num_embeddings  # pyright: ignore[reportAttributeAccessIssue]
+    rows, vocabulary = Rows(wardrobe), Vocabulary(tokenizer)
+    if why := rows.unfit():
+        say(Both(f"answers are written one at a time: {why}.", f"逐个生成回答：{why.zh}。"))
+        return Single(wardrobe.wearing, vocabulary, schemas, ends, size, limits, wardrobe.names)
+    return Continuous(rows, vocabulary, schemas, ends, size, limits)
 
 
 def name_of(config: Config) -> str:

@@ -19,7 +19,7 @@ class Stopped(Exception):
 
 
 def complete(causal: Any, prompts: Sequence[list[int]], generation: GenerationConfig, at_once: int = AT_ONCE,
-             stop: Callable[[], bool] | None = None) -> list[list[int]]:
+             stop: Callable[[], bool] | None = None, criteria: Sequence[StoppingCriteria] = ()) -> list[list[int]]:
     """The ids of the answer to each prompt, its end of turn included where it has one.
 
     Args:
@@ -28,13 +28,14 @@ def complete(causal: Any, prompts: Sequence[list[int]], generation: GenerationCo
         at_once: prompts of like length are answered together, shorter ones padded on the left, as many as have so many
             tokens with their answers.
         stop: asked at every word; true ends it all.
+        criteria: others by which single answers end; what follows an end is the token for padding.
 
     Raises:
         Stopped: `stop` said so.
     """
     answers: dict[int, list[int]] = {}
     ends, pad, longest = _ends(generation), generation.pad_token_id, generation.max_new_tokens or 0
-    criteria = StoppingCriteriaList([When(stop)] if stop else [])
+    ending = StoppingCriteriaList([*([When(stop)] if stop else []), *criteria])
     lengths = [len(prompt) + longest for prompt in prompts]
     for numbers in _together(lengths, at_once, alike=virtual_of(causal) is not None):
         width = len(prompts[numbers[-1]])
@@ -42,7 +43,7 @@ def complete(causal: Any, prompts: Sequence[list[int]], generation: GenerationCo
         ids = [[pad] * more + prompts[number] for number, more in zip(numbers, padding, strict=True)]
         mask = [[0] * more + [1] * (width - more) for more in padding]
         out = causal.generate(input_ids=torch.tensor(ids, device=causal.device), generation_config=generation,
-                              attention_mask=torch.tensor(mask, device=causal.device), stopping_criteria=criteria)
+                              attention_mask=torch.tensor(mask, device=causal.device), stopping_criteria=ending)
         if stop and stop():
             raise Stopped
         for number, row in zip(numbers, out[:, width:].tolist(), strict=True):

@@ -38,9 +38,9 @@ class LlamaCpp:
     """
 
     def __init__(self, gguf: Path, *, context: int = 4096, parallel: int = 1, adapters: Sequence[Path] = (),
-                 embeddings: bool = False):
+                 embeddings: bool = False, exact: bool = False):
         """context: tokens of one conversation. parallel: how many are answered at once. adapters: LoRA as GGUF files;
-        none is on until a request says so.
+        none is on until a request says so. exact: keep keys and values in float32 and not in float16, to compare.
 
         Raises:
             Problem: xllamacpp is not installed, or llama.cpp cannot read the file (its own last words are told).
@@ -48,7 +48,7 @@ class LlamaCpp:
         require_llamacpp("model_name_or_path")
         self.key = secrets.token_urlsafe(24)
         settings = {"model": str(gguf), "context": context * parallel, "parallel": parallel, "key": self.key,
-                    "adapters": [str(adapter) for adapter in adapters], "embeddings": embeddings}
+                    "adapters": [str(adapter) for adapter in adapters], "embeddings": embeddings, "exact": exact}
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  (closed with it)
         self._process = subprocess.Popen([sys.executable, "-m", "truetune.serve.llamacpp"], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8")
@@ -73,11 +73,13 @@ class LlamaCpp:
         asked: dict[str, Any] = {"messages": list(messages)} | ({"tools": list(tools)} if tools else {})
         return self.ask("/apply-template", asked | ({"chat_template_kwargs": values} if values else {}))["prompt"]
 
-    def next_logprobs(self, ids: Sequence[int]) -> np.ndarray:
-        """Log-probabilities (V,) of the token after `ids`, float32."""
+    def next_logprobs(self, ids: Sequence[int], most: int | None = None) -> np.ndarray:
+        """Log-probabilities (V,) of the token after `ids`, float32; -inf for all but the `most` likeliest, if given: a
+        whole vocabulary as JSON takes ten times as long as a thousand words."""
         size = self.properties()["vocabulary"]
-        answer = self.ask("/completion", {"prompt": list(ids), "n_predict": 1, "n_probs": size, "temperature": 0,
-                                          "cache_prompt": True})
+        answer = self.ask("/completion", {"prompt": list(ids), "n_predict": 1, "n_probs": most or size,
+                                          "temperature": 0, "cache_prompt": True,
+                                          "ignore_eos": True})  # else nothing is told where it would end at once
         found = np.full(size, -np.inf, dtype=np.float32)
         for token in answer["completion_probabilities"][0]["top_logprobs"]:
             found[token["id"]] = token["logprob"]
@@ -166,6 +168,9 @@ def _serve() -> None:
     params.embedding, params.warmup, params.endpoint_props = settings["embeddings"], False, False
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in settings["adapters"]]
     params.lora_init_without_apply = True
+    if settings["exact"]:
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.read()

@@ -51,7 +51,9 @@ class Wardrobe:
         put = put_adapters(causal, worn, base).eval() if worn else None
         if not beside:
             return cls(causal, (virtual_of(put) if put else None) or causal)
-        return cls(causal, causal, _together(causal, put, beside), list(beside), not worn)
+        wardrobe = cls(causal, causal, _together(causal, put, beside), list(beside), not worn)
+        wardrobe._change(None)
+        return wardrobe
 
     @property
     def virtual(self) -> bool:
@@ -70,6 +72,7 @@ class Wardrobe:
         bare = name is None and self.bare
         if not bare:
             self.peft.set_adapter(name or _TAKEN)
+        self.peft.requires_grad_(False)  # which PEFT switches on with an adapter
         for layer in self._layers:
             layer.enable_adapters(not bare)
         self.worn = name

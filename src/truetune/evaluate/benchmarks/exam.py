@@ -20,7 +20,7 @@ from truetune.evaluate.benchmarks.ask import (
 )
 from truetune.evaluate.benchmarks.files import Exam, load_exam
 from truetune.evaluate.benchmarks.marks import doubts, given_letters, log_lines, marks_of, scores_of
-from truetune.evaluate.load import Measured, load_measured
+from truetune.evaluate.load import IN_CHAT, PLAIN, Measured, asks_in_chat, load_measured
 from truetune.evaluate.result import Column, Result, per_cent
 from truetune.findings import Both, Say
 from truetune.options import Config
@@ -60,7 +60,8 @@ def take_exam(config: Config, say: Say) -> Result:
                      f"已答 {done:,} / {count:,} 题，每秒 {rate:,.0f} 题"))
     seconds = time.perf_counter() - began
     scores = {
-        "model": config.model_name_or_path, "adapters": list(config.adapter_name_or_path), **scores_of(exam, marks, asked),
+        "model": config.model_name_or_path, "adapters": list(config.adapter_name_or_path),
+        **scores_of(exam, marks, asked),
         "asked": way.en, "lang": config.lang, "n_shot": config.n_shot, "seconds": round(seconds, 3),
         "questions_per_second": round(count / seconds, 2)}
     for letter, token in zip(scores["letters"], letters.ids, strict=False):
@@ -80,13 +81,10 @@ class _Way(NamedTuple):
 
 
 def _way(measured: Measured, config: Config) -> _Way:
-    """In the chat template; as plain text where the model has none."""
     renderer = measured.renderer
-    if renderer.tokenizer.chat_template:
-        return _Way(in_chat(renderer), Both("in its chat template", "用它的对话模板提问"))
-    plain = in_plain_text(renderer.tokenizer, renderer.opening_ids(), WORDINGS[config.lang])
-    return _Way(plain, Both("as plain text (a base model: it brings no chat template)",
-                            "用纯文本提问（base 模型，没有对话模板）"))
+    if asks_in_chat(measured, config):
+        return _Way(in_chat(renderer), IN_CHAT)
+    return _Way(in_plain_text(renderer.tokenizer, renderer.opening_ids(), WORDINGS[config.lang]), PLAIN)
 
 
 def _letters(exam: Exam, write: Write, config: Config) -> Letters:

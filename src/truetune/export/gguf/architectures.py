@@ -126,7 +126,7 @@ def _yarn(writer: GGUFWriter, rope: dict[str, Any], config: Any) -> None:
 def _longrope(writer: GGUFWriter, rope: dict[str, Any], config: Any) -> None:
     """LongRoPE (Ding et al. 2024, arXiv:2402.13753): tensors of factors, see rope_factors, and one for attention."""
     trained = rope["original_max_position_embeddings"]
-    scale = config.max_position_embeddings / trained
+    scale = rope.get("factor") or config.max_position_embeddings / trained
     writer.add_rope_scaling_type(RopeScalingType.LONGROPE)
     writer.add_rope_scaling_orig_ctx_len(trained)
     told = rope.get("attention_factor")

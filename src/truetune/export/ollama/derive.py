@@ -17,8 +17,19 @@ from typing import NamedTuple
 from truetune.export.ollama.emit import FEATURES, Case, Piece, Trims, emit
 from truetune.export.ollama.gotemplate import GoError, GoTemplate, parse
 from truetune.export.ollama.ollama import values_of
-from truetune.export.ollama.probes import EMBEDDED, GROUPS, KINDS, SPACED, WORDS, Group, Render, ask, mark, trimmed, \
-    written
+from truetune.export.ollama.probes import (
+    EMBEDDED,
+    GROUPS,
+    KINDS,
+    SPACED,
+    WORDS,
+    Group,
+    Render,
+    ask,
+    mark,
+    trimmed,
+    written,
+)
 from truetune.findings import Both, problem
 
 _SHOWN = 40
@@ -72,11 +83,11 @@ def derive(render: Render, bos: str, opening: bool, family: str = "") -> Derived
         render = _without(bos, render)
     same = {think: _switches(render, think) for think in (True, False)}
     plan, left_out = _Plan((), same[True], not same[False]), []
-    template = None
     for group in GROUPS:
+        reason = Both("", "")
         for attempt in _attempts(plan, group):
             try:
-                template = _proven(render, attempt, family)
+                _proven(render, attempt, [*GROUPS[0].talks, *group.talks], family)
             except _Unequal as unequal:
                 reason = unequal.reason
                 continue
@@ -90,7 +101,7 @@ def derive(render: Render, bos: str, opening: bool, family: str = "") -> Derived
                     f"the trained chat template cannot be written for Ollama: {reason}.",
                     f"训练所用的对话模板无法写成 Ollama 的模板：{reason.zh}。"), option="export_format")
             left_out.append(Both(f"{group.what}: {reason}", f"{group.what.zh}：{reason.zh}"))
-    assert template is not None
+    template = _proven(render, plan, plan.talks, family)
     thinks = {None, *((False,) * (plan.off is not None)), *((True,) * (template.thought_marks() != ("", "")))}
     return Derived(template, (*left_out, *_loosely(render, template, plan, family)), frozenset(thinks))
 
@@ -115,8 +126,8 @@ def _switches(render: Render, think: bool) -> bool:
                for group in GROUPS for talk in group.talks)
 
 
-def _proven(render: Render, plan: _Plan, family: str) -> GoTemplate:
-    """The template for `plan`.
+def _proven(render: Render, plan: _Plan, talks: Sequence[str], family: str) -> GoTemplate:
+    """The template for `plan`, proven on `talks`.
 
     Raises:
         _Unequal: it cannot be, or does not write the same; where first.
@@ -128,7 +139,7 @@ def _proven(render: Render, plan: _Plan, family: str) -> GoTemplate:
     trims = _trims(render, plan)
     template = parse(emit(table, trims, plan.off))
     for think in plan.states:
-        for talk, words in _talks(plan, WORDS):
+        for talk, words in _spoken(talks, WORDS):
             difference = _difference(render, template, talk, words, think, family)
             if difference:
                 raise _Unequal(difference)
@@ -178,16 +189,18 @@ def _simplest(cases: Sequence[Case]) -> list[Case]:
 def _trims(render: Render, plan: _Plan) -> Trims:
     """What the template takes away around words; where that is not seen, nothing is taken away (`_loosely` tells)."""
     places = {("user", False): ("UAU", "U"), ("assistant", False): ("UAU", "A"), ("system", False): ("SU", "S"),
-              ("assistant", True): ("UA", "A")}
+              ("assistant", True): ("UA", "A"), ("thinker", False): ("UHU", "H"), ("thinker", True): ("UH", "H"),
+              ("thought", False): ("UHU", "T"), ("thought", True): ("UH", "T")}
     found = {place: trimmed(render, talk, letter, None) for place, (talk, letter) in places.items()
              if talk in plan.talks}
-    return {place: (trim[0], None if place[1] else trim[1]) for place, trim in found.items() if trim}
+    cut = {("assistant", True), ("thinker", True)}  # behind words that the model goes on with there is nothing to see
+    return {place: (trim[0], None if place in cut else trim[1]) for place, trim in found.items() if trim}
 
 
-def _talks(plan: _Plan, pool: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Every conversation that the plan knows, each starting with other words. What is begun ends with a word of its
-    own, behind which the text can be cut."""
-    for number, talk in enumerate(plan.talks):
+def _spoken(talks: Sequence[str], pool: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Every conversation, several times, with other words each time. What is begun ends with a word of its own, behind
+    which the text can be cut."""
+    for number, talk in enumerate(talks):
         for start in range(0, len(pool), 2):
             words = list(islice(cycle(pool), start + number, start + number + len(talk)))
             if talk[-1] in "AH":
@@ -220,7 +233,7 @@ def _difference(render: Render, template: GoTemplate, talk: str, words: Sequence
 def _loosely(render: Render, template: GoTemplate, plan: _Plan, family: str) -> list[Both]:
     """What is served all the same, but not letter by letter as trained; nothing in a Go template can refuse it."""
     told = []
-    if any(_difference(render, template, talk, words, None, family) for talk, words in _talks(plan, SPACED)):
+    if any(_difference(render, template, talk, words, None, family) for talk, words in _spoken(plan.talks, SPACED)):
         told.append(Both("white space at the beginning or end of a message, which the trained template takes away in "
                          "a way that Go's templates cannot", "消息首尾的空白：训练模板对它的处理，Go 模板写不出来"))
     if _difference(render, template, "UAU", ("Hi", EMBEDDED, "Why?"), None, family):

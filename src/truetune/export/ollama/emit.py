@@ -1,9 +1,9 @@
 """Putting a Go template together from constant texts.
 
 Two things are kept in mind. A Modelfile has no escapes: its reader drops letters that Go does not call printable and
-ends at three quotation marks, so such text is written as Go strings (`{{"\\u3000"}}`). And Ollama finds the words around
-a thought by looking at the block that writes `.Thinking` (thinking/template.go), so that block opens and closes with
-them and nothing else.
+ends at three quotation marks, so such text is written as Go strings (`{{"\\u3000"}}`). And Ollama finds the words
+around a thought by looking at the block that writes `.Thinking` (thinking/template.go), so that block opens and closes
+with them and nothing else.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Case(NamedTuple):
 
 
 Trims = Mapping[tuple[str, bool], tuple[str | None, str | None]]
-"""By role and whether it is the last message: what is taken away at the beginning and the end of its words ("space",
-"lines" or nothing)."""
+"""By role (`thinker`: an assistant with a thought; `thought`: that) and whether it is the last message: what is taken
+away at the beginning and the end of its words ("space", "lines" or nothing)."""
 
 
 def emit(table: Mapping[tuple[str, str], Sequence[Case]], trims: Trims, switch: bool | None) -> str:
@@ -50,12 +50,13 @@ def emit(table: Mapping[tuple[str, str], Sequence[Case]], trims: Trims, switch: 
         switch: whether thinking can be switched off (None: asking for that is refused).
     """
     roles = {"system": "system", "empty": "system", "user": "user", "assistant": "assistant"}
+    thought = _shown(trims.get(("thought", True)) or trims.get(("thought", False), _AS_IT_IS), ".Thinking")
     blocks = []
     for kind, role in roles.items():
         befores = {before: cases for (before, now), cases in table.items() if now == kind}
         if befores:
             words = "" if kind == "empty" else _words(role, trims)
-            blocks.append(f'if eq $kind "{kind}"}}}}{_by_speaker(befores)}{words}{{{{')
+            blocks.append(f'if eq $kind "{kind}"}}}}{_by_speaker(befores, thought)}{words}{{{{')
     ends = {before: cases for (before, now), cases in table.items() if now == "end"}
     off = "$off := and $.IsThinkSet (not $.Think)"
     head = "" if switch is False else f"{{{{{off}\n}}}}" + (f"{{{{if $off}}}}{REFUSE}{{{{end\n}}}}" * (switch is None))
@@ -63,35 +64,35 @@ def emit(table: Mapping[tuple[str, str], Sequence[Case]], trims: Trims, switch: 
             "{{$end = $i}}{{end\n}}{{range $i, $m := .Messages}}{{$kind := .Role}}"
             '{{if and (eq $kind "system") (not .Content)}}{{$kind = "empty"}}{{end\n}}{{'
             + "\nelse ".join(blocks) + f"\nelse}}}}{REFUSE}{{{{end}}}}{{{{$before = $kind}}}}{{{{end\n}}}}"
-            f'{{{{if not (eq $before "assistant")}}}}{_by_speaker(ends)}{{{{end}}}}')
+            f'{{{{if not (eq $before "assistant")}}}}{_by_speaker(ends, thought)}{{{{end}}}}')
 
 
-def _by_speaker(befores: Mapping[str, Sequence[Case]]) -> str:
+def _by_speaker(befores: Mapping[str, Sequence[Case]], thought: str) -> str:
     """One text after another speaker than another; those who lead to the same are asked for together."""
     same: dict[str, list[str]] = {}
     for before, cases in befores.items():
-        same.setdefault(_by_case(cases), []).append(f'"{before}"')
+        same.setdefault(_by_case(cases, thought), []).append(f'"{before}"')
     tests = "else ".join(f"if eq $before {' '.join(speakers)}\n}}}}{text}{{{{" for text, speakers in same.items())
     return f"{{{{{tests}else}}}}{REFUSE}{{{{end\n}}}}"
 
 
-def _by_case(cases: Sequence[Case]) -> str:
+def _by_case(cases: Sequence[Case], thought: str) -> str:
     if len(cases) == 1:
-        return _piece(cases[0].piece)
+        return _piece(cases[0].piece, thought)
     feature = next(name for name in FEATURES if any(name in case.when for case in cases))
     yes, no = ([Case({name: value for name, value in case.when.items() if name != feature}, case.piece)
                 for case in cases if case.when.get(feature, wanted) == wanted] for wanted in (True, False))
     if not yes or not no:
-        return _by_case(yes or no)
-    return f"{{{{if {FEATURES[feature]}}}}}{_by_case(yes)}{{{{else}}}}{_by_case(no)}{{{{end}}}}"
+        return _by_case(yes or no, thought)
+    return _either(FEATURES[feature], _by_case(yes, thought), _by_case(no, thought))
 
 
-def _piece(piece: Piece) -> str:
+def _piece(piece: Piece, thought: str) -> str:
     if piece.between is None:
         return text_of(piece.before)
     opened = re.search(r"(?:<[^<>]*>|\S+)\s*\Z", piece.before)
     at = opened.start() if opened else len(piece.before)
-    return (f"{text_of(piece.before[:at])}{{{{if .Thinking}}}}{text_of(piece.before[at:])}{{{{.Thinking}}}}"
+    return (f"{text_of(piece.before[:at])}{{{{if .Thinking}}}}{text_of(piece.before[at:])}{thought}"
             f"{text_of(piece.between)}{{{{end}}}}")
 
 
@@ -125,15 +126,24 @@ _SETS = {"space": _WHITE, "lines": "\n"}
 
 
 def _words(role: str, trims: Trims) -> str:
-    last, earlier = (_shown(trims.get((role, wanted), (None, None))) for wanted in (True, False))
-    if last == earlier or role != "assistant":
-        return earlier
-    return f"{{{{if eq $i $end}}}}{last}{{{{else}}}}{earlier}{{{{end}}}}"
+    """`.Content`, as this role's words are written; an answer's may depend on where it stands and on its thought."""
+    if role != "assistant":
+        return _shown(trims.get((role, False), _AS_IT_IS))
+    plain, thoughtful = (_either("eq $i $end", *(_shown(trims.get((kind, last), _AS_IT_IS)) for last in (True, False)))
+                         for kind in ("assistant", "thinker"))
+    return _either(".Thinking", thoughtful, plain)
 
 
-def _shown(trim: tuple[str | None, str | None]) -> str:
+def _either(test: str, yes: str, no: str) -> str:
+    return yes if yes == no else f"{{{{if {test}}}}}{yes}{{{{else}}}}{no}{{{{end}}}}"
+
+
+_AS_IT_IS = (None, None)
+
+
+def _shown(trim: tuple[str | None, str | None], what: str = ".Content") -> str:
     name = _helper(*trim)
-    return f'{{{{template "{name}" .Content}}}}' if name else "{{.Content}}"
+    return f'{{{{template "{name}" {what}}}}}' if name else f"{{{{{what}}}}}"
 
 
 def _helper(left: str | None, right: str | None) -> str:
@@ -161,5 +171,6 @@ def _cutting(of: str, name: str, then: str, from_end: bool = False) -> str:
         if letters:
             part, rest = (f"slice . (len (slice . {size}))", f"slice . 0 (len (slice . {size}))") if from_end else \
                 (f"slice . 0 {size}", f"slice . {size}")
-            tests.append(f'if and (ge (len .) {size}) (eq ({part}) {letters})\n}}}}{{{{template "{name}" ({rest})}}}}{{{{')
+            again = f'{{{{template "{name}" ({rest})}}}}'
+            tests.append(f"if and (ge (len .) {size}) (eq ({part}) {letters})\n}}}}{again}{{{{")
     return "{{" + "else ".join(tests) + f"else}}}}{then}{{{{end}}}}"

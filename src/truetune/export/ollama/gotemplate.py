@@ -85,9 +85,9 @@ class If(NamedTuple):
 
 
 class Range(NamedTuple):
-    """`{{ range $index, $item := value }} … {{ end }}`; either variable may be absent."""
+    """`{{ range $number, $item := value }} … {{ end }}`; either variable may be absent."""
 
-    index: str | None
+    number: str | None
     item: str | None
     value: Expression
     body: tuple[Node, ...]
@@ -400,7 +400,7 @@ class _Rendering:
             raise GoError("range over something that is no list")
         for index, item in enumerate(items):
             self._step()
-            named = {node.index: index, node.item: item}
+            named = {node.number: index, node.item: item}
             yield _Block(node.body, item, _Scope({name: value for name, value in named.items() if name}, scope))
 
     def _step(self) -> None:

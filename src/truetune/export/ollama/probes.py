@@ -31,8 +31,8 @@ GROUPS = (
     Group(None, ("U", "UAU", "UAUAU", "UAUAUAU")),
     Group(Both("system messages", "系统消息"), ("SU", "SUAU", "SUAUAU")),
     Group(Both("a system message without text", "空的系统消息"), ("EU", "EUAU")),
-    Group(Both("an answer that is begun (the last message is the assistant's)", "续写回答（最后一条消息来自 assistant）"),
-          ("UA", "UAUA")),
+    Group(Both("an answer that is begun (the last message is the assistant's)",
+               "续写回答（最后一条消息来自 assistant）"), ("UA", "UAUA")),
     Group(Both("an answer that is begun, behind a system message", "有系统消息时续写回答"), ("SUA", "SUAUA")),
     Group(Both("thoughts of earlier answers (the field `thinking`)", "历史回答中的思考（thinking 字段）"),
           ("UHU", "UHUHU", "UHUAU")),
@@ -110,23 +110,28 @@ TRIMMED_RIGHT = {" \n": None, " ": "lines", "": "space"}
 
 
 def trimmed(render: Render, talk: str, letter: str, think: bool | None) -> tuple[str | None, str | None] | None:
-    """What the template takes away at the beginning and the end of what `letter` says in `talk`. None: it does
-    something else with it."""
-    words = [_word("w", number) for number in range(len(talk))]
-    padded = [f"{PAD_LEFT}{word}{PAD_RIGHT}" if turn == letter else word
-              for turn, word in zip(talk, words, strict=True)]
-    plain = written(render, talk, words, lambda number: "", think)
-    text = written(render, talk, padded, lambda number: "", think)
-    if plain is None or text is None:
-        return None
+    """What the template takes away at the beginning and the end of what `letter` says in `talk` (T: of what is
+    thought). None: it does something else with it."""
+
+    def asked(left: str, right: str) -> str | None:
+        words = [f"{left}{_word('w', number)}{right}" if turn == letter else _word("w", number)
+                 for number, turn in enumerate(talk)]
+        return written(render, talk, words, lambda number: f"{left}Zqt{right}" if letter == "T" else "Zqt", think)
+
+    text, begun = asked(PAD_LEFT, PAD_RIGHT), talk[-1] == letter
     for left, from_left in TRIMMED_LEFT.items():
         for right, from_right in TRIMMED_RIGHT.items():
-            expected = plain
-            for word, turn in zip(words, talk, strict=True):
-                expected = expected.replace(word, f"{left}{word}{right}") if turn == letter else expected
-            if expected == text:
+            if text is not None and _padded(asked("", ""), talk, letter, left, "" if begun else right) == text:
                 return from_left, from_right
     return None
+
+
+def _padded(text: str | None, talk: str, letter: str, left: str, right: str) -> str | None:
+    """`text` with something around every word that `letter` says."""
+    words = ["Zqt"] if letter == "T" else [_word("w", number) for number, turn in enumerate(talk) if turn == letter]
+    for word in words:
+        text = text and text.replace(word, f"{left}{word}{right}")
+    return text
 
 
 # ── What the proof says in them ──────────────────────────────────────────────────────────────────────────────────────

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from truetune.rules.api import is_public
 from truetune.serve.api.gauges import Gauges
-from truetune.serve.api.key import is_local, own_host, same_key
+from truetune.serve.api.key import own_host, same_key
 from truetune.serve.api.refusal import Refused
 
 Scope = MutableMapping[str, Any]
@@ -48,7 +49,7 @@ class Door:
 
     def __init__(self, app: App, limits: Limits, gauges: Gauges):
         self._app, self._limits, self._gauges = app, limits, gauges
-        self._local = is_local(limits.host)
+        self._local = not is_public(limits.host)
         self.stopping, self.inside = False, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,10 +57,8 @@ class Door:
             return await self._app(scope, receive, send)
         sending = _Sending(send)
         try:
-            self._admit(scope)
-            body = await self._body(scope, receive)
+            body = await self._admit(scope, receive)
         except Refused as refused:
-            await _drain(receive, self._limits.body)
             await sending.refuse(refused)
         except _Left:
             self._gauges.dropped.inc()
@@ -72,7 +71,20 @@ class Door:
         path = scope["path"] if scope["path"] in _PATHS else "other"
         self._gauges.requests.labels(path, sending.status or "none").inc()
 
-    def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope, receive: Receive) -> bytes:
+        """The body of a request that may come in.
+
+        Raises:
+            Refused: it may not. _Left: the client has gone.
+        """
+        try:
+            self._require_allowed(scope)
+        except Refused:
+            await _drain(receive, self._limits.body)
+            raise
+        return await self._body(scope, receive)
+
+    def _require_allowed(self, scope: Scope) -> None:
         """Raises:
         Refused: another host was meant, the server stops, or the key is not the right one.
         """
@@ -106,6 +118,8 @@ class Door:
         except TimeoutError:
             raise Refused(408, f"The body did not come within {self._limits.patience:.0f} s.", code="timeout") from None
         if size > most:
+            if more:
+                await _drain(receive, most)
             raise Refused(413, f"The body is larger than {most / 1e6:g} MB.", code="body_too_large")
         return b"".join(pieces)
 

@@ -10,11 +10,11 @@ import hmac
 import os
 import secrets
 import stat
-from ipaddress import ip_address
 from pathlib import Path
 
 from truetune.findings import Both, Say, problem
 from truetune.options import Config
+from truetune.rules.api import is_public
 
 FILE = "api_key"
 
@@ -72,16 +72,8 @@ def same_key(sent: str | None, key: str) -> bool:
     return kind.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), key.encode())
 
 
-def is_local(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def own_host(header: str, bound: str) -> bool:
     """Whether the Host header names this machine as a client on it would. A page in a browser whose name was made to
     point here (DNS rebinding) sends its own name."""
     name = header.rpartition(":")[0] if header.rpartition(":")[2].isdecimal() else header
-    return is_local(name) or name.lower() == bound.lower()
+    return not is_public(name) or name.lower() == bound.lower()

@@ -18,9 +18,9 @@ Made = TypeVar("Made")
 
 
 class Pump:
-    """Reads the answers of `generator`. places: how many it takes at once, running and waiting."""
+    """Reads the answers of `generator` (None: it is not asked). places: how many it takes at once."""
 
-    def __init__(self, generator: Generator, places: int, gauges: Gauges):
+    def __init__(self, generator: Generator | None, places: int, gauges: Gauges):
         self._generator, self._gauges = generator, gauges
         self._readers = ThreadPoolExecutor(places + 1, "answer")
         self._workers = ThreadPoolExecutor(4, "prompt")
@@ -61,6 +61,7 @@ class Pump:
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
         answers: list[Answer] = []
+        assert self._generator
         try:
             for request in requests:
                 answers.append(self._generator.generate(request))

@@ -52,9 +52,13 @@ def full(error: Full) -> Refused:
 
 
 _CLIENT = {"prompt-too-long": (400, "messages", "context_length_exceeded"),
-           "bad-json-schema": (400, "response_format", "invalid_schema"),
+           "empty-prompt": (400, "prompt", "invalid_value"),
+           "no-such-token": (400, "prompt", "invalid_value"),
+           "bad-schema": (400, "response_format", "invalid_schema"),
            "refused-by-template": (400, "messages", "refused_by_template"),
-           "unknown-adapter": (404, "model", "model_not_found")}
+           "no-such-adapter": (404, "model", "model_not_found"),
+           "no-llguidance": (501, "response_format", "no_schemas"),
+           "engine-closed": (503, None, "stopping")}
 """Problems of an engine that the client can mend: the status, the field and the code that tell it so."""
 
 

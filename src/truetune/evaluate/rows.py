@@ -1,0 +1,68 @@
+"""The rows that a model is measured on: those that the user names, rendered as they would be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from truetune.data.dataset import load_data
+from truetune.data.formats import recognise
+from truetune.data.messages import Kind
+from truetune.data.reading import STAGE_ROWS
+from truetune.data.renderer import Renderer
+from truetune.data.rows import Rows
+from truetune.data.sources import find_sources
+from truetune.findings import Both, Finding, Say, problem
+from truetune.options import Config
+from truetune.options.read import COMMAND_LINE
+
+_STAGES: Mapping[Kind, str] = {kind: stage for stage, kind in reversed(list(STAGE_ROWS.items()))}
+"""The first stage that learns from rows of a kind."""
+_LOOKED_AT = 100
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows by the name of what they measure, and what made them. findings: what was found on the way."""
+
+    config: Config
+    renderer: Renderer
+    held_out: dict[str, Rows]
+    findings: Sequence[Finding] = ()
+
+
+def settle_rows(config: Config) -> Config:
+    """`config` with the rows to measure on as `eval_dataset`, and the stage that reads rows like theirs.
+
+    `dataset` and `eval_dataset` both name them; of a run's own file, which has both, what is typed beside it goes
+    first, then `eval_dataset`. What a run held out (`val_size`) stays held out, by the same draw.
+    """
+    typed = {name for name in ("dataset", "eval_dataset") if config.origin(name) == COMMAND_LINE}
+    if "dataset" in typed and "eval_dataset" not in typed:
+        config = config.with_values("eval", eval_dataset=config.dataset, dataset=(), val_size=0)
+    elif config.eval_dataset or not config.val_size:
+        names = config.eval_dataset or config.dataset
+        config = config.with_values("eval", eval_dataset=names, dataset=(), val_size=0)
+    config = config.with_values("eval", eval_on_each_dataset=True, streaming=False)
+    return config if config.given("stage") else config.with_values("eval", stage=_stage(config))
+
+
+def _stage(config: Config) -> str:
+    """The stage that learns from rows like these: as their layout says, or as the first of them tell."""
+    source = find_sources(config.eval_dataset or config.dataset, config, "eval_dataset")[0]
+    first = [row.values for row, _ in zip(source.rows(), range(_LOOKED_AT), strict=False)]
+    layout = source.layout or recognise(first)
+    return _STAGES[layout.kind] if layout else config.stage
+
+
+def read_rows(config: Config, renderer: Renderer, say: Say) -> Asked:
+    """The rows of a settled configuration.
+
+    Raises:
+        Problem: they cannot be read, or there are none.
+    """
+    data = load_data(config, renderer, say)
+    if not sum(map(len, data.held_out.values())):
+        raise problem("no-rows", Both("there is no row to measure on.", "没有可用于评测的数据。"),
+                      option="eval_dataset")
+    return Asked(config, renderer, data.held_out, data.findings)

@@ -1,0 +1,221 @@
+"""`truetune export`, from top to bottom: merged model, quantised forms, GGUF, Ollama, the proof, the card, the hub.
+
+Everything is made in a hidden folder beside export_dir and gets its name at the end (`files.write_folder`), so a full
+disk or a kill leaves nothing half done. What the proof refuses is called `<export_dir>.failed`, and is never published.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from truetune.data.renderer import Renderer
+from truetune.data.template import make_renderer, settle_template
+from truetune.export.card import card_sections
+from truetune.export.merge import merge_device, write_model
+from truetune.export.room import require_room
+from truetune.files import write_folder
+from truetune.findings import WRONG_OPTIONS, Both, Say, problem, refuse
+from truetune.model.adapters import adapters_of, put_adapters, require_base, require_merging, virtual_of
+from truetune.model.base import load_base
+from truetune.model.find import find_model, load_tokenizer
+from truetune.options import Config
+from truetune.options.gguf_types import GGUF_TYPES
+from truetune.parity.gate import Served, prove
+from truetune.parity.report import Parity
+from truetune.parity.tame import require_tame
+from truetune.report import Terminal, write_card
+from truetune.serve.llamacpp import require_llamacpp
+
+_COARSE = 6
+"""Bits below which an importance matrix is worth its minutes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be exported, and that it can be.
+
+    Attributes:
+        base: the model's folder. adapters: in order. renderer: that of training.
+    """
+
+    config: Config
+    target: Path
+    base: Path
+    adapters: Sequence[Path]
+    renderer: Renderer
+
+    def wants(self, form: str) -> bool:
+        return form in self.config.export_format
+
+    @property
+    def gguf_types(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(self.config.export_gguf_type)) if self.wants("gguf") or self.wants("ollama") else ()
+
+    @property
+    def keeps_merged(self) -> bool:
+        """Whether the plain merged model is part of the export, and not only what other forms are made from."""
+        return self.wants("hf") and not self.config.export_quantization_bit
+
+    def fits(self, kind: str) -> bool:
+        """Whether a GGUF type is fitted to texts, where there are some."""
+        wanted = self.config.export_imatrix
+        return wanted if wanted is not None else GGUF_TYPES[kind].bits < _COARSE
+
+    def trained(self) -> torch.nn.Module:
+        """The adapter on its base, as it was trained, in float32."""
+        model = load_base(self.base, self.config.with_values("export", quantization_bit=None), torch.float32,
+                          merge_device(self.config))
+        whole = put_adapters(model, self.adapters, self.base).eval()
+        return virtual_of(whole) or model
+
+    def gguf(self, kind: str) -> str:
+        """The name of a GGUF file, as hubs and Ollama read the type from it."""
+        return f"{self.target.name}-{kind.upper()}.gguf"
+
+
+def export(config: Config, say: Say, terminal: Terminal | None = None) -> Path:
+    """Write what `export_format` asks for into `export_dir`, prove it, and push it where `export_hub_model_id` says.
+
+    Args:
+        terminal: where the table of the proof is shown.
+
+    Raises:
+        Problem: the folder is in use, something cannot be loaded or written (then nothing is left behind), or the proof
+            failed (then the export is in `<export_dir>.failed`).
+    """
+    start = time.perf_counter()
+    plan = make_plan(config, say)
+    found: list[Parity] = []
+
+    def fill(part: Path) -> Path:
+        found.append(_fill(part, plan, say))
+        return plan.target if found[0].status != "failed" else _failed(plan.target)
+
+    try:
+        written = write_folder(plan.target, fill)
+    except (OSError, SafetensorError) as error:
+        raise problem("export-unwritten", Both(f"{plan.target} could not be written: {error}",
+                                               f"{plan.target} 无法写入：{error}"), option="export_dir") from error
+    parity = found[0]
+    if terminal:
+        parity.show(terminal)
+    if parity.first:
+        raise problem("parity-failed", Both(
+            f"what would be served is not what was trained: {parity.first.words()}",
+            f"部署出来的不是训练出的模型：{parity.first.words().zh}"), option="export_dir", fix=Both(
+                f"The export is in {written}, with parity.json; nothing was published.",
+                f"导出内容在 {written}（含 parity.json）；没有发布任何东西。"))
+    _tell(plan, time.perf_counter() - start, say)
+    return plan.target
+
+
+def make_plan(config: Config, say: Say) -> Plan:
+    """What can be known before minutes are spent.
+
+    Raises:
+        Problem: see `export`.
+    """
+    assert config.model_name_or_path is not None and config.export_dir is not None  # rules have made sure
+    target = Path(config.export_dir)
+    if target.exists() and any(target.iterdir()):
+        raise problem("export-in-use", Both(f"{target} is not empty.", f"{target} 不是空的。"), option="export_dir",
+                      status=WRONG_OPTIONS, where=config.origin("export_dir"),
+                      fix=Both("Choose another folder, or empty it.", "请换一个文件夹，或清空它。"))
+    base, adapters = find_model(config.model_name_or_path, config, say), adapters_of(config)
+    for number, adapter in enumerate(adapters):
+        require_base(adapter, base, adapters[:number])
+        require_merging(adapter)
+    trained = next((adapter for adapter in reversed(adapters) if (adapter / "tokenizer.json").is_file()), base)
+    tokenizer = load_tokenizer(trained)
+    require_tame(str(tokenizer.chat_template or ""), tokenizer.special_tokens_map, str(trained))
+    refuse(settle_template(tokenizer, config))
+    plan = Plan(config, target, base, adapters, make_renderer(tokenizer, trained, config))
+    if plan.gguf_types:
+        _require_gguf(plan)
+    require_room(target, base, config, plan.gguf_types)
+    return plan
+
+
+def _require_gguf(plan: Plan) -> None:
+    """Raises:
+    Problem: a package is missing, or GGUF knows no such architecture.
+    """
+    if find_spec("gguf") is None:
+        raise problem("no-gguf", Both("the package that writes GGUF files is not installed.",
+                                      "没有安装写 GGUF 文件所需的包。"), option="export_format", fix="pip install gguf")
+    if plan.config.export_parity != "off" or any(GGUF_TYPES[kind].llamacpp for kind in plan.gguf_types):
+        require_llamacpp("export_format")
+    from truetune.export.gguf import require_convertible
+
+    require_convertible(plan.base)
+
+
+def _fill(part: Path, plan: Plan, say: Say) -> Parity:
+    """Everything that is asked for, in `part`, with its proof and its card."""
+    config, work = plan.config, part / ".work"
+    merged = part if plan.keeps_merged else work / "merged"
+    merged.mkdir(parents=True, exist_ok=True)
+    with timed(Both("merged model", "合并模型"), say):
+        write_model(config, merged, say)
+    rows = _calibration(plan, say)
+    ggufs = _write_ggufs(part, merged, plan, rows, say)
+    served = Served(merged, part if plan.keeps_merged else None, ggufs=ggufs)
+    parity = Parity()
+    if config.export_parity != "off":
+        with timed(Both("parity", "一致性检查"), say):
+            parity = prove(plan.renderer, served, say, trained=plan.trained if plan.adapters else None,
+                           device=merge_device(config), logits=config.export_parity == "full")
+    shutil.rmtree(work, ignore_errors=True)
+    parity.write(part)
+    write_card(part, plan.target.name, config, {}, card_sections(part, plan.target.name, parity))
+    return parity
+
+
+def _calibration(plan: Plan, say: Say) -> Sequence[np.ndarray]:
+    """Texts that quantisation is fitted to; none where nothing is fitted."""
+    return ()
+
+
+def _write_ggufs(part: Path, merged: Path, plan: Plan, rows: Sequence[np.ndarray], say: Say) -> dict[str, Path]:
+    """A file of each type that is wanted."""
+    if not plan.gguf_types:
+        return {}
+    from truetune.export.gguf import measure_importance, write_gguf
+
+    fitted = {kind for kind in plan.gguf_types if plan.fits(kind)} if rows else set()
+    importance = measure_importance(merged, rows, say) if fitted else None
+    files = {kind: part / plan.gguf(kind) for kind in plan.gguf_types}
+    for kind, file in files.items():
+        with timed(Both(f"GGUF {kind}", f"GGUF {kind}"), say):
+            write_gguf(merged, file, kind, importance=importance if kind in fitted else None, say=say,
+                       name=plan.target.name)
+    return files
+
+
+def _failed(target: Path) -> Path:
+    return target.with_name(f"{target.name}.failed")
+
+
+def _tell(plan: Plan, seconds: float, say: Say) -> None:
+    """What lies where, and the one command that runs it."""
+    target = plan.target
+    say(Both(f"exported to {target} in {seconds:.0f} s", f"已导出到 {target}，用时 {seconds:.0f} 秒"))
+
+
+@contextmanager
+def timed(what: Both, say: Say) -> Iterator[None]:
+    """One line when a stage is done, with its seconds."""
+    start = time.perf_counter()
+    yield
+    seconds = f"{time.perf_counter() - start:.0f}"
+    say(Both(f"{what}: {seconds} s", f"{what.zh}：{seconds} 秒"))
