@@ -66,6 +66,28 @@ def tiny(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the first 2,000 of its words only: what is answered is nonsense, and is there at once."""
+    from safetensors.torch import load_file, save_file
+
+    words, folder = 2000, tmp_path_factory.mktemp("small-model")
+    for file in tiny.glob("*.json*"):
+        written = json.loads(file.read_text(encoding="utf-8"))
+        if file.name == "config.json":
+            written["vocab_size"] = words
+        if file.name == "tokenizer.json":
+            known = {word: number for word, number in written["model"]["vocab"].items() if number < words}
+            merges = [pair if isinstance(pair, list) else pair.split(" ") for pair in written["model"]["merges"]]
+            written["model"] |= {"vocab": known, "merges": [pair for pair in merges if "".join(pair) in known]}
+        (folder / file.name).write_text(json.dumps(written), encoding="utf-8")
+    (folder / "chat_template.jinja").write_bytes((tiny / "chat_template.jinja").read_bytes())
+    weights = load_file(tiny / "model.safetensors")
+    save_file({name: weight[:words].clone() if weight.shape[0] == 49152 else weight
+               for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 Truetune = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

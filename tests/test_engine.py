@@ -56,8 +56,8 @@ def engine_of(model: Path, say: Callable[[Any], None] = lambda words: None, **mo
 
 
 @pytest.fixture(scope="module")
-def engine(tiny: Path) -> Iterator[Engine]:
-    with closing(engine_of(tiny, infer_batch=6)) as engine:
+def engine(small: Path) -> Iterator[Engine]:
+    with closing(engine_of(small, infer_batch=6)) as engine:
         yield engine
 
 
@@ -65,7 +65,8 @@ def engine(tiny: Path) -> Iterator[Engine]:
 def prompts(engine: Engine) -> list[list[int]]:
     """Of 1 to 400 tokens."""
     ids = engine.encode(WORDS * 40)
-    return [ids[:1], *(ids[start : start + length] for start, length in ((3, 5), (0, 40), (7, 41), (1, 130), (20, 400)))]
+    places = ((3, 5), (0, 40), (7, 41), (1, 130), (20, 400))
+    return [ids[:1], *(ids[start : start + length] for start, length in places)]
 
 
 def ids_of(answer: Answer) -> list[int]:
@@ -135,9 +136,9 @@ def test_who_leaves_frees_the_place(engine: Engine, prompts: list[list[int]]) ->
     wait(lambda: generator.running == 0)
 
 
-def test_memory_stays_flat(tiny: Path, prompts: list[list[int]]) -> None:
+def test_memory_stays_flat(small: Path, prompts: list[list[int]]) -> None:
     """Keys and values take what the longest answers take at once, however many there were."""
-    with closing(engine_of(tiny, infer_batch=4)) as engine:
+    with closing(engine_of(small, infer_batch=4)) as engine:
         generator = engine.generator
         assert isinstance(generator, Continuous)
         taken = []
@@ -177,8 +178,8 @@ def test_the_next_question_is_read_from_where_the_last_ended(engine: Engine) -> 
     assert again == plain(engine.model, prompt, ends=engine.renderer.stop_ids())
 
 
-def test_a_full_queue_says_when_to_come_back(tiny: Path, prompts: list[list[int]]) -> None:
-    with closing(engine_of(tiny, infer_batch=1, api_queue=2)) as engine:
+def test_a_full_queue_says_when_to_come_back(small: Path, prompts: list[list[int]]) -> None:
+    with closing(engine_of(small, infer_batch=1, api_queue=2)) as engine:
         taken = [engine.complete(prompts[1], replace(GREEDY, max_new_tokens=4000, ignore_eos=True)) for _ in range(3)]
         next(taken[0])
         with pytest.raises(Full) as full:
@@ -189,8 +190,8 @@ def test_a_full_queue_says_when_to_come_back(tiny: Path, prompts: list[list[int]
         assert len(next(taken[2]).tokens) >= 1
 
 
-def test_closing_ends_all(tiny: Path, prompts: list[list[int]]) -> None:
-    engine = engine_of(tiny, infer_batch=1)
+def test_closing_ends_all(small: Path, prompts: list[list[int]]) -> None:
+    engine = engine_of(small, infer_batch=1)
     answers = [engine.complete(prompts[1], replace(GREEDY, max_new_tokens=7000, ignore_eos=True)) for _ in range(3)]
     next(answers[0])
     engine.close()
@@ -209,8 +210,8 @@ def test_what_cannot_be_answered_is_refused_at_once(engine: Engine, prompt: list
         engine.complete(prompt, GREEDY, adapter)
 
 
-def test_an_answer_ends_where_there_is_no_more_room(tiny: Path, prompts: list[list[int]]) -> None:
-    with closing(engine_of(tiny, infer_maxlen=50)) as engine:
+def test_an_answer_ends_where_there_is_no_more_room(small: Path, prompts: list[list[int]]) -> None:
+    with closing(engine_of(small, infer_maxlen=50)) as engine:
         pieces = list(engine.complete(prompts[2], replace(GREEDY, max_new_tokens=100, ignore_eos=True)))
         assert pieces[-1].finish == "length"
         assert sum(len(piece.tokens) for piece in pieces) == 10
@@ -220,14 +221,14 @@ def test_an_answer_ends_where_there_is_no_more_room(tiny: Path, prompts: list[li
 # Adapters by name
 
 @pytest.fixture(scope="module")
-def adapters(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three LoRA adapters of the tiny model: two that change its answers, and a damaged one."""
+def adapters(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three LoRA adapters of the small model: two that change its answers, and a damaged one."""
     from peft import LoraConfig, get_peft_model
 
     made = {}
     for seed, name in enumerate(("one", "other", "damaged")):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_pretrained(tiny)
+        model = AutoModelForCausalLM.from_pretrained(small)
         tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"],
                                                  init_lora_weights=False))
         made[name] = tmp_path_factory.mktemp("adapters") / name
@@ -237,31 +238,31 @@ def adapters(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return made
 
 
-def test_adapters_by_name(tiny: Path, adapters: dict[str, Path], prompts: list[list[int]]) -> None:
+def test_adapters_by_name(small: Path, adapters: dict[str, Path], prompts: list[list[int]]) -> None:
     """Several adapters answer side by side, each as it does alone; without a name the model answers as it was loaded:
     the base, or with the adapter that was named first."""
     alone: dict[str | None, list[int]] = {}
     for name in (None, "one", "other"):
         more = {"adapter_name_or_path": adapters[name]} if name else {}
-        with closing(engine_of(tiny, **more)) as engine:
+        with closing(engine_of(small, **more)) as engine:
             alone[name] = ids_of(engine.complete(prompts[2], GREEDY))
     assert len(set(map(tuple, alone.values()))) == 3
     beside = json.dumps({name: str(adapters[name]) for name in ("one", "other")})
-    with closing(engine_of(tiny, infer_adapters=beside)) as engine:
+    with closing(engine_of(small, infer_adapters=beside)) as engine:
         assert list(engine.adapters) == ["one", "other"]
         crowd = [(name, engine.complete(prompts[2], GREEDY, name)) for _ in range(3) for name in alone]
         for name, answer in crowd:
             assert ids_of(answer) == alone[name], name
     beside = json.dumps({"other": str(adapters["other"])})
-    with closing(engine_of(tiny, adapter_name_or_path=adapters["one"], infer_adapters=beside)) as engine:
+    with closing(engine_of(small, adapter_name_or_path=adapters["one"], infer_adapters=beside)) as engine:
         assert [ids_of(engine.complete(prompts[2], GREEDY, name)) for name in (None, "other", None)] == [
             alone["one"], alone["other"], alone["one"]]
 
 
-def test_a_failing_request_hurts_nobody_else(tiny: Path, adapters: dict[str, Path], prompts: list[list[int]]) -> None:
+def test_a_failing_request_hurts_nobody_else(small: Path, adapters: dict[str, Path], prompts: list[list[int]]) -> None:
     """A damaged adapter fails its own answers alone, also those that get its places afterwards are right."""
     beside = json.dumps({name: str(folder) for name, folder in adapters.items()})
-    with closing(engine_of(tiny, infer_adapters=beside, infer_batch=3)) as engine:
+    with closing(engine_of(small, infer_adapters=beside, infer_batch=3)) as engine:
         expected = ids_of(engine.complete(prompts[2], GREEDY))
         crowd = [engine.complete(prompts[2], GREEDY, name) for name in (None, "damaged", None, "damaged", None, None)]
         for name, answer in zip((None, "damaged", None, "damaged", None, None), crowd, strict=True):
@@ -272,7 +273,7 @@ def test_a_failing_request_hurts_nobody_else(tiny: Path, adapters: dict[str, Pat
                 assert ids_of(answer) == expected
 
 
-def test_an_adapter_of_another_base_is_refused(bundled: Path, tiny: Path, adapters: dict[str, Path], tmp_path: Path):
+def test_an_adapter_of_another_base_is_refused(bundled: Path, small: Path, adapters: dict[str, Path], tmp_path: Path):
     from truetune.model.load import fingerprint
 
     for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -280,14 +281,14 @@ def test_an_adapter_of_another_base_is_refused(bundled: Path, tiny: Path, adapte
     manifest = {"base_model": "other", "base_fingerprint": fingerprint(bundled), "merged": {}}
     (tmp_path / "truetune.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(Problem, match="was trained on other"):
-        engine_of(tiny, infer_adapters=json.dumps({"one": str(tmp_path)}))
+        engine_of(small, infer_adapters=json.dumps({"one": str(tmp_path)}))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Families
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 49152, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": 2000, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 12, "max_position_embeddings": 512, "initializer_range": 0.2,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 FAMILIES = {
@@ -303,13 +304,13 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_families_answer_as_in_transformers(family: str, tiny: Path, tmp_path: Path, prompts: list[list[int]]) -> None:
+def test_families_answer_as_in_transformers(family: str, small: Path, tmp_path: Path, prompts: list[list[int]]) -> None:
     """Windows, squashed scores, experts, heads that turn in part: all share their steps. A model with layers that carry
     a state from token to token does not: it says so, and answers one by one, as rightly."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(FAMILIES[family])
     model.save_pretrained(tmp_path)
-    load_tokenizer(tiny).save_pretrained(tmp_path)
+    load_tokenizer(small).save_pretrained(tmp_path)
     told: list[str] = []
     with closing(engine_of(tmp_path, lambda words: told.append(str(words)))) as engine:
         together = isinstance(engine.generator, Continuous)
@@ -322,15 +323,15 @@ def test_families_answer_as_in_transformers(family: str, tiny: Path, tmp_path: P
         assert len(set(map(tuple, said))) > 1
 
 
-def test_virtual_tokens_are_answered_one_by_one(tiny: Path, tmp_path: Path, prompts: list[list[int]]) -> None:
+def test_virtual_tokens_are_answered_one_by_one(small: Path, tmp_path: Path, prompts: list[list[int]]) -> None:
     """An adapter of virtual tokens stands before every row, which only PEFT's own forward pass does."""
     from peft import PromptTuningConfig, TaskType, get_peft_model
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(tiny)
+    model = AutoModelForCausalLM.from_pretrained(small)
     tuned = get_peft_model(model, PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=5))
     tuned.save_pretrained(tmp_path)
-    with closing(engine_of(tiny, adapter_name_or_path=tmp_path)) as engine:
+    with closing(engine_of(small, adapter_name_or_path=tmp_path)) as engine:
         assert isinstance(engine.generator, Single)
         crowd = [engine.complete(prompt, replace(GREEDY, ignore_eos=True)) for prompt in prompts[1:3]]
         assert [ids_of(answer) for answer in crowd] == [plain(tuned.eval(), prompt) for prompt in prompts[1:3]]
@@ -416,21 +417,22 @@ def test_log_probabilities_are_the_models_own(engine: Engine, prompts: list[list
         assert token.text == engine.tokenizer.decode([token.id])
 
 
-def test_defaults_are_those_saved_with_the_model(tiny: Path, tmp_path: Path) -> None:
+def test_defaults_are_those_saved_with_the_model(small: Path, tmp_path: Path) -> None:
     """An option that somebody gave, else generation_config.json beside the model, else the option's own default."""
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20}', encoding="utf-8")
-    config, _ = read_config(options(model_name_or_path=tiny, top_k=3, generation_seed=5))
+    config, _ = read_config(options(model_name_or_path=small, top_k=3, generation_seed=5))
     assert defaults_of(config, tmp_path) == Sampling(1024, 0.6, top_p=0.7, top_k=3, seed=5)
-    greedy, _ = read_config(options(model_name_or_path=tiny, do_sample=False))
+    greedy, _ = read_config(options(model_name_or_path=small, do_sample=False))
     assert defaults_of(greedy, tmp_path).temperature == 0
     (tmp_path / "generation_config.json").write_text('{"do_sample": false}', encoding="utf-8")
-    assert defaults_of(read_config(options(model_name_or_path=tiny))[0], tmp_path).temperature == 0
-    warm, _ = read_config(options(model_name_or_path=tiny, temperature=0.5))
+    assert defaults_of(read_config(options(model_name_or_path=small))[0], tmp_path).temperature == 0
+    warm, _ = read_config(options(model_name_or_path=small, temperature=0.5))
     assert defaults_of(warm, tmp_path).temperature == 0.5
 
 
 SCHEMA = {"type": "object", "additionalProperties": False, "required": ["name", "size"],
-          "properties": {"name": {"enum": ["fox", "dog", "狐狸"]}, "size": {"type": "integer", "maximum": 99, "minimum": 0},
+          "properties": {"name": {"enum": ["fox", "dog", "狐狸"]},
+                         "size": {"type": "integer", "maximum": 99, "minimum": 0},
                          "tags": {"type": "array", "items": {"type": "boolean"}, "maxItems": 3}}}
 
 

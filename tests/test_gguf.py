@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from truetune.export.gguf import write_gguf
@@ -56,6 +58,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 PROMPT = "The quick brown fox: 12345 jumps.\n  def f(x): return x ** 2  # 你好, мир 🚀 and so on, and so on"
 
 
+@pytest.fixture(scope="module")
+def words(tokenizer: Any) -> Any:
+    """SmolLM2's tokenizer with the 1,500 tokens that come first: llama.cpp then starts in no time."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = {text: number for text, number in backend["model"]["vocab"].items() if number < 1500}
+    merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in backend["model"]["merges"]]
+    backend["model"] |= {"vocab": kept, "merges": [pair for pair in merges if "".join(pair) in kept]}
+    small = copy.deepcopy(tokenizer)
+    small._tokenizer = Tokenizer.from_str(json.dumps(backend))
+    return small
+
+
 def random_model(family: str, values: dict[str, Any], tokens: int) -> PreTrainedModel:
     """A model of that class with weights that matter: its log-probabilities differ by many nats."""
     name = f"{family}TextConfig" if family == "Gemma3" else f"{family}Config"
@@ -86,14 +100,15 @@ def nothing(words: Any) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_llamacpp_computes_the_same(family: str, tokenizer: Any, tmp_path: Path) -> None:
+def test_llamacpp_computes_the_same(family: str, words: Any, tmp_path: Path) -> None:
     """Each family, with random weights: the same ids, and the same log-probability for every next token."""
-    model = random_model(*FAMILIES[family], len(tokenizer))
-    write_gguf(saved(model, tokenizer, tmp_path / "hf"), tmp_path / "m.gguf", "f32", say=nothing)
-    ids = tokenizer(PROMPT).input_ids
+    model = random_model(*FAMILIES[family], len(words))
+    write_gguf(saved(model, words, tmp_path / "hf"), tmp_path / "m.gguf", "f32", say=nothing)
+    ids = words(PROMPT).input_ids
     with LlamaCpp(tmp_path / "m.gguf", context=256, exact=True) as server:
         assert server.tokenize(PROMPT) == ids
         for length in (5, len(ids)):
             ours, theirs = logprobs(model, ids[:length]), server.next_logprobs(ids[:length])
-            assert ours.max() - ours.min() > 5
+            assert ours.max() - ours.min() > 8
             print(family, length, np.abs(ours - theirs).max(), ours.max()-ours.min())
+            assert np.abs(ours - theirs).max() < (5e-3 if "gemma" in family else 1e-4)

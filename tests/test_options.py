@@ -42,6 +42,7 @@ DIFFERENT_ON_PURPOSE = {  # name: (there, here, why)
     "include_num_input_tokens_seen": ("no", True, "tokens are always counted"),
     "metric_for_best_model": (None, "eval_loss", "the evaluation loss is what is compared"),
     "greater_is_better": (None, False, "a lower loss is better"),
+    "batch_size": (4, None, "unset: as many questions as fit, since they share their examples"),
 }
 OURS = {
     "on_bad_row": "error", "overlong": "drop", "identity_name": None, "identity_author": None, "loss_weights": {},
@@ -59,8 +60,9 @@ OURS = {
     "adalora_deltaT": 1, "adalora_orth_reg_weight": 0.5, "num_virtual_tokens": 20,
     "prompt_tuning_init_text": None, "prefix_projection": False, "encoder_hidden_size": None, "bottleneck_size": 64,
     "bottleneck_target": ("attention", "mlp"), "num_expand": 8,
+    "infer_endpoint": None, "infer_api_key": None, "infer_adapters": {}, "infer_batch": 8, "infer_maxlen": None,
     "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "generation_seed": None,
-    "rope_factor": None, "attention_dropout": None, "activation_offload": False,
+    "rope_factor": None, "attention_dropout": None, "activation_offload": False, "eval_in_chat": None,
 }
 EMPTY = (None, (), {}, "")
 """What is nothing there and here: a comma string is a tuple here, and a mapping is never None."""

@@ -401,8 +401,22 @@ def _export(arguments: list[str], chinese: bool) -> int:
     _show([finding for finding in findings if finding.severity != "info"], terminal)
     from truetune.export import export
 
-    export(config, terminal.say)
+    export(config, terminal.say, terminal)
     return OK
+
+
+def _parity(arguments: list[str], chinese: bool) -> int:
+    words = [word for word in arguments if word != "--json"]
+    if len(words) < 2 or any(word.startswith("-") for word in words[:2]):
+        raise problem("two-needed", Both("two places to compare are needed.", "需要两个比较对象。"), option="parity",
+                      status=WRONG_OPTIONS, fix=Both(
+                          "truetune parity A B, each a run, a model's folder, a .gguf file, a Modelfile or an address.",
+                          "用法：truetune parity A B，各为运行文件夹、模型文件夹、.gguf 文件、Modelfile 或地址。"))
+    from truetune.options.read import read_config
+    from truetune.parity.pair import parity
+
+    as_json = "--json" in arguments
+    return parity(words[0], words[1], read_config(words[2:])[0], _terminal(chinese, stderr=as_json), as_json)
 
 
 def _eval(arguments: list[str], chinese: bool) -> int:
@@ -557,8 +571,17 @@ VERBS = Verbs("Fine-tune language models", "微调语言模型", {
                        ("num_expand=8", "how many; it has to divide the number of layers",
                         "插入多少个，必须能整除层数"),
                        ("output_dir=D", "where the larger model is written", "扩展后的模型写到哪里"))),
-    "export": Verb(_export, "merge an adapter into its model, for serving", "把适配器合并进模型，用于部署",
+    "export": Verb(_export, "write a model for serving (hf, GGUF, Ollama), proven to be the one that was trained",
+                   "导出用于部署的模型（hf、GGUF、Ollama），并证明它就是训练出的模型",
                    ("Model", "Quantization", "Hub", "Export")),
+    "parity": Verb(_parity, "whether two places serve the same model: names what differs first (exit status 1)",
+                   "两处部署的是不是同一个模型：指出第一处差别（有差别时退出码为 1）", own=(
+                       ("A B", "each a run, a model's folder, a .gguf file, a Modelfile or an address (http://…)",
+                        "各为运行文件夹、模型文件夹、.gguf 文件、Modelfile 或地址（http://…）"),
+                       ("--json", "as JSON", "以 JSON 输出"),
+                       ("--api_key=…", "token that an address wants", "地址需要的 token"),
+                       ("key=value …", "options for a model's folder, such as template=…",
+                        "模型文件夹的选项，例如 template=…"))),
     "explain": Verb(_explain, "what an option or a word of the log means, which way to turn it, what it costs",
                     "解释一个选项或日志字段：做什么、往哪边调、代价是什么", own=(
                         ("NAME …", "options by any of their names, words of the log (loss, grad_norm), groups",

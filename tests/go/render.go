@@ -2,7 +2,7 @@
 // prepared as Ollama prepares them (template/template.go and server/routes.go of https://github.com/ollama/ollama, as
 // facts; nothing of it is copied).
 //
-// It reads one JSON object a line and answers each with one: the text, or Go's error, and the words around a thought.
+// It reads JSON objects and answers each with one in a line: the text, or Go's error, and the words around a thought.
 package main
 
 import (

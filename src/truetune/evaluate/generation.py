@@ -27,7 +27,7 @@ def measure_answers(config: Config, say: Say) -> Result:
     refuse(package_findings(config))
     folder = new_folder(config)
     assert folder is not None  # a rule has made sure
-    config = settle_rows(config)
+    config, findings = settle_rows(config)
     measured = load_measured(config, say)
     require_template(measured.renderer.tokenizer, str(config.model_name_or_path))
     rows = read_rows(config, measured.renderer, say)
@@ -40,7 +40,8 @@ def measure_answers(config: Config, say: Say) -> Result:
         raise
     scores = {"task": "predict", "model": config.model_name_or_path, "adapters": list(config.adapter_name_or_path),
               **results}
-    return Result(scores, _table({name: results[f"predict_{name}"] for name in NAMES}), rows.findings)
+    return Result(scores, _table({name: results[f"predict_{name}"] for name in NAMES}),
+                  [*findings, *rows.findings])
 
 
 def compare_file(config: Config, say: Say) -> Result:

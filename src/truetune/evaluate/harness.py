@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig, StopStringCriteria
@@ -26,9 +27,6 @@ from truetune.findings import WRONG_OPTIONS, Both, Say, problem
 from truetune.objectives.objective import Wants
 from truetune.options import Config
 from truetune.serve.generate import complete
-
-if TYPE_CHECKING:
-    from lm_eval.api.model import TemplateLM
 
 _WINDOW = 4096
 """Longest row where the model says none: a text that goes on is read in windows."""
@@ -53,12 +51,9 @@ def run_harness(config: Config, say: Say) -> Result:
     if find_spec("lm_eval") is None:
         raise problem("packages-missing", Both("lm_eval is not installed.", "没有安装 lm_eval。"), option="task",
                       where=config.origin("task"), status=WRONG_OPTIONS, fix="pip install lm-eval")
-    from lm_eval.evaluator import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it tells at length what is told here
     own = Path(config.task_dir)
-    manager = TaskManager(include_path=str(own) if own.is_dir() else None)
+    manager = import_module("lm_eval.tasks").TaskManager(include_path=str(own) if own.is_dir() else None)
     names = [name.strip() for name in config.task.partition(":")[2].split(",") if name.strip()]
     _require_known(names, manager.all_tasks, own)
     measured = load_measured(config, say, shares=True)
@@ -67,7 +62,7 @@ def run_harness(config: Config, say: Say) -> Result:
     say(Both(f"lm-evaluation-harness: {', '.join(names)}, asked {way}",
              f"lm-evaluation-harness：{'、'.join(names)}，{way.zh}"))
     try:
-        found: Any = simple_evaluate(
+        found: Any = import_module("lm_eval.evaluator").simple_evaluate(
             _as_harness_model(measured, config, say), tasks=list(names), task_manager=manager, limit=config.max_samples,
             num_fewshot=config.n_shot if config.given("n_shot") else None, apply_chat_template=in_chat,
             log_samples=False, bootstrap_iters=1000, random_seed=config.seed, numpy_random_seed=config.seed,
@@ -114,23 +109,21 @@ def _table(scores: Mapping[str, Any]) -> list[Column]:
 # ---------------------------------------------------------------------------------------------- what the harness asks
 
 
-def _as_harness_model(measured: Measured, config: Config, say: Say) -> TemplateLM:
+def _as_harness_model(measured: Measured, config: Config, say: Say) -> Any:
     """`measured` as a model of the harness, whose base class is only there where the package is."""
-    from lm_eval.api.model import TemplateLM
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-
+    base, utils = import_module("lm_eval.api.model").TemplateLM, import_module("lm_eval.utils")
     tokenizer, opening = measured.renderer.tokenizer, measured.renderer.opening_ids()
     longest = _WINDOW if measured.longest == ENDLESS else measured.longest
-    first = opening[0] if opening else measured.renderer.stop_ids()[0]
+    begin: Any = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
-    class Ours(TemplateLM):
+    class Ours(base):
         """Log-probabilities of the policy, answers of the model itself."""
 
         tokenizer_name = str(config.model_name_or_path)
 
         @property
         def eot_token_id(self) -> int:
-            return first
+            return begin
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
             ids = tokenizer.encode(string, add_special_tokens=False)
@@ -144,22 +137,22 @@ def _as_harness_model(measured: Measured, config: Config, say: Say) -> TemplateL
 
         def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
             pairs = [(context, continuation) for _, context, continuation in requests]
-            return [tuple(chance) for chance in chances(measured, pairs, longest, say)]
+            return [(chance.logp, chance.greedy) for chance in chances(measured, pairs, longest, say)]
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
             sums = []
             for request in requests:
                 ids = tokenizer.encode(request.args[0], add_special_tokens=False)
-                windows = map(make_disjoint_window, get_rolling_token_windows(ids, first, longest, 1))
+                windows = map(utils.make_disjoint_window, utils.get_rolling_token_windows(ids, begin, longest, 1))
                 sums.append(sum(chance.logp for chance in chances(measured, list(windows), longest, say)))
             return sums
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
             return list(written(measured, [request.args for request in requests], self.tok_encode, longest))
 
-    harness_model = Ours()
-    harness_model.tokenizer = tokenizer  # pyright: ignore[reportAttributeAccessIssue]
-    return harness_model
+    ours: Any = Ours()
+    ours.tokenizer = tokenizer
+    return ours
 
 
 def chances(measured: Measured, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], longest: int,

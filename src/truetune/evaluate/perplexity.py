@@ -49,7 +49,8 @@ def measure_perplexity(config: Config, say: Say) -> Result:
     Raises:
         Problem: the rows or the model cannot be read.
     """
-    config = _documents_alone(settle_rows(config))
+    config, findings = settle_rows(config)
+    config = _documents_alone(config)
     measured = load_measured(config, say)
     if config.stage != "pt":
         require_template(measured.renderer.tokenizer, str(config.model_name_or_path))
@@ -73,7 +74,7 @@ def measure_perplexity(config: Config, say: Say) -> Result:
               "stage": config.stage, **numbers(whole), "sets": sets, "seconds": round(seconds, 3),
               "tokens_per_second": round(float(whole.tokens.sum()) / seconds, 1)}
     files = {"ppl.json": [math.exp(min(loss, 700)) for loss in _each(whole)], "perplexity.json": scores}
-    return Result(scores, _table(scores), rows.findings, files)
+    return Result(scores, _table(scores), [*findings, *rows.findings], files)
 
 
 def surprise(measured: Measured, rows: Sequence[Rendered], most: int | None = None) -> Surprise:

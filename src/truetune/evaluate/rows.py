@@ -31,20 +31,31 @@ class Asked:
     findings: Sequence[Finding] = ()
 
 
-def settle_rows(config: Config) -> Config:
-    """`config` with the rows to measure on as `eval_dataset`, and the stage that reads rows like theirs.
+def settle_rows(config: Config) -> tuple[Config, list[Finding]]:
+    """`config` with the rows to measure on as `eval_dataset`, and the stage that reads rows like theirs; and a warning
+    where they are those that a run learned from.
 
     `dataset` and `eval_dataset` both name them; of a run's own file, which has both, what is typed beside it goes
     first, then `eval_dataset`. What a run held out (`val_size`) stays held out, by the same draw.
     """
+    findings: list[Finding] = []
     typed = {name for name in ("dataset", "eval_dataset") if config.origin(name) == COMMAND_LINE}
     if "dataset" in typed and "eval_dataset" not in typed:
         config = config.with_values("eval", eval_dataset=config.dataset, dataset=(), val_size=0)
     elif config.eval_dataset or not config.val_size:
         names = config.eval_dataset or config.dataset
+        if not config.eval_dataset and config.output_dir:  # its own file was given, with nothing held out
+            findings = [_learned(config)]
         config = config.with_values("eval", eval_dataset=names, dataset=(), val_size=0)
     config = config.with_values("eval", eval_on_each_dataset=True, streaming=False)
-    return config if config.given("stage") else config.with_values("eval", stage=_stage(config))
+    return (config if config.given("stage") else config.with_values("eval", stage=_stage(config))), findings
+
+
+def _learned(config: Config) -> Finding:
+    return Finding("learned-rows", "warn", Both(
+        "these are the rows that the run learned from, so this tells how well they are remembered.",
+        "这些正是训练用过的数据，测到的是模型记住了多少。"), option="dataset", where=config.origin("dataset"),
+        fix=Both("Name others: dataset=held-out.json.", "请指定别的数据：dataset=held-out.json。"))
 
 
 def _stage(config: Config) -> str:

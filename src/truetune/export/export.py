@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,14 +21,18 @@ from safetensors import SafetensorError
 
 from truetune.data.renderer import Renderer
 from truetune.data.template import make_renderer, settle_template
+from truetune.export.adapter import write_adapter_alone
+from truetune.export.calibration import calibration_rows
 from truetune.export.card import card_sections
 from truetune.export.merge import merge_device, write_model
+from truetune.export.quantized import require_quantizer, write_quantized
 from truetune.export.room import require_room
 from truetune.files import write_folder
-from truetune.findings import WRONG_OPTIONS, Both, Say, problem, refuse
+from truetune.findings import WRONG_OPTIONS, Both, Say, Words, problem, refuse
 from truetune.model.adapters import adapters_of, put_adapters, require_base, require_merging, virtual_of
 from truetune.model.base import load_base
-from truetune.model.find import find_model, load_tokenizer
+from truetune.model.find import find_model, load_model_config, load_tokenizer
+from truetune.model.load import load_model
 from truetune.options import Config
 from truetune.options.gguf_types import GGUF_TYPES
 from truetune.parity.gate import Served, prove
@@ -71,12 +76,17 @@ class Plan:
         wanted = self.config.export_imatrix
         return wanted if wanted is not None else GGUF_TYPES[kind].bits < _COARSE
 
-    def trained(self) -> torch.nn.Module:
-        """The adapter on its base, as it was trained, in float32."""
+    def trained(self, adapters: Sequence[Path]) -> torch.nn.Module:
+        """Adapters on their base, in float32."""
         model = load_base(self.base, self.config.with_values("export", quantization_bit=None), torch.float32,
                           merge_device(self.config))
-        whole = put_adapters(model, self.adapters, self.base).eval()
+        whole = put_adapters(model, adapters, self.base).eval()
         return virtual_of(whole) or model
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether anything is fitted to texts."""
+        return bool(self.config.export_quantization_bit) or any(map(self.fits, self.gguf_types))
 
     def gguf(self, kind: str) -> str:
         """The name of a GGUF file, as hubs and Ollama read the type from it."""
@@ -134,7 +144,8 @@ def make_plan(config: Config, say: Say) -> Plan:
     base, adapters = find_model(config.model_name_or_path, config, say), adapters_of(config)
     for number, adapter in enumerate(adapters):
         require_base(adapter, base, adapters[:number])
-        require_merging(adapter)
+        if not config.export_adapter_only:
+            require_merging(adapter)
     trained = next((adapter for adapter in reversed(adapters) if (adapter / "tokenizer.json").is_file()), base)
     tokenizer = load_tokenizer(trained)
     require_tame(str(tokenizer.chat_template or ""), tokenizer.special_tokens_map, str(trained))
@@ -142,6 +153,8 @@ def make_plan(config: Config, say: Say) -> Plan:
     plan = Plan(config, target, base, adapters, make_renderer(tokenizer, trained, config))
     if plan.gguf_types:
         _require_gguf(plan)
+    if config.export_quantization_bit:
+        require_quantizer()
     require_room(target, base, config, plan.gguf_types)
     return plan
 
@@ -162,28 +175,55 @@ def _require_gguf(plan: Plan) -> None:
 
 def _fill(part: Path, plan: Plan, say: Say) -> Parity:
     """Everything that is asked for, in `part`, with its proof and its card."""
-    config, work = plan.config, part / ".work"
-    merged = part if plan.keeps_merged else work / "merged"
-    merged.mkdir(parents=True, exist_ok=True)
-    with timed(Both("merged model", "合并模型"), say):
-        write_model(config, merged, say)
-    rows = _calibration(plan, say)
-    ggufs = _write_ggufs(part, merged, plan, rows, say)
-    served = Served(merged, part if plan.keeps_merged else None, ggufs=ggufs)
+    work, say = part / ".work", _as_named(say, part, plan.target)
+    served = _write_alone(part, plan, say) if plan.config.export_adapter_only else \
+        _write_forms(part, work, plan, say)
     parity = Parity()
-    if config.export_parity != "off":
+    if plan.config.export_parity != "off":
         with timed(Both("parity", "一致性检查"), say):
-            parity = prove(plan.renderer, served, say, trained=plan.trained if plan.adapters else None,
-                           device=merge_device(config), logits=config.export_parity == "full")
+            parity = prove(plan.renderer, served, say, partial(plan.trained, plan.adapters) if plan.adapters else None,
+                           logits=plan.config.export_parity == "full")
     shutil.rmtree(work, ignore_errors=True)
     parity.write(part)
-    write_card(part, plan.target.name, config, {}, card_sections(part, plan.target.name, parity))
+    write_card(part, plan.target.name, plan.config, {}, card_sections(part, plan.target.name, parity))
     return parity
 
 
-def _calibration(plan: Plan, say: Say) -> Sequence[np.ndarray]:
-    """Texts that quantisation is fitted to; none where nothing is fitted."""
-    return ()
+def _write_forms(part: Path, work: Path, plan: Plan, say: Say) -> Served:
+    """The merged model, and what is made from it. Where only that is wanted, it is made in `work`, which will be
+    deleted."""
+    config, merged = plan.config, part if plan.keeps_merged else work / "merged"
+    merged.mkdir(parents=True, exist_ok=True)
+    with timed(Both("merged", "合并"), say):
+        write_model(config, merged, say)
+    rows = calibration_rows(config, plan.renderer, say) if plan.needs_rows else []
+    quantized = None
+    if plan.wants("hf") and config.export_quantization_bit:
+        with timed(Both(f"quantised to {config.export_quantization_bit} bits",
+                        f"量化到 {config.export_quantization_bit} 比特"), say):
+            write_quantized(merged, part, config, rows, say)
+        quantized = part, float(config.export_quantization_bit)
+    ggufs = _write_ggufs(part, merged, plan, rows, say)
+    ollama = None
+    if plan.wants("ollama"):
+        from truetune.export.ollama import write_modelfile
+
+        kind = plan.gguf_types[-1]
+        ollama = write_modelfile(part, ggufs[kind].name, merged, config, say), kind
+    saved = part if plan.wants("hf") else None
+    return Served(partial(load_model, merged, torch.float32, merge_device(config)), _bits(merged), saved, quantized,
+                  ggufs, ollama)
+
+
+def _write_alone(part: Path, plan: Plan, say: Say) -> Served:
+    """The adapter by itself. It serves what was trained if it still does so on its base."""
+    write_adapter_alone(plan.config, part, say)
+    return Served(partial(plan.trained, [part]), 32, part)
+
+
+def _bits(folder: Path) -> float:
+    """Of the weights of a model."""
+    return 8 * (load_model_config(folder).dtype or torch.float32).itemsize
 
 
 def _write_ggufs(part: Path, merged: Path, plan: Plan, rows: Sequence[np.ndarray], say: Say) -> dict[str, Path]:
@@ -196,10 +236,20 @@ def _write_ggufs(part: Path, merged: Path, plan: Plan, rows: Sequence[np.ndarray
     importance = measure_importance(merged, rows, say) if fitted else None
     files = {kind: part / plan.gguf(kind) for kind in plan.gguf_types}
     for kind, file in files.items():
-        with timed(Both(f"GGUF {kind}", f"GGUF {kind}"), say):
-            write_gguf(merged, file, kind, importance=importance if kind in fitted else None, say=say,
-                       name=plan.target.name)
+        write_gguf(merged, file, kind, importance=importance if kind in fitted else None, name=plan.target.name,
+                   say=say)
     return files
+
+
+def _as_named(say: Say, part: Path, target: Path) -> Say:
+    """`say`, with files called as they will be."""
+
+    def named(words: Words) -> None:
+        here, there = part.name, target.name
+        say(words.replace(here, there) if isinstance(words, str) else
+            Both(*(half.replace(here, there) for half in words)))
+
+    return named
 
 
 def _failed(target: Path) -> Path:

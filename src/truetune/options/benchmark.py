@@ -9,12 +9,13 @@ from pydantic import Field
 from truetune.options.schema import Advice, Group, Text
 
 TaskKind = Literal["choices", "perplexity", "predict", "bleu_rouge", "lm_eval"]
-_NAMED: tuple[TaskKind, ...] = ("perplexity", "predict", "bleu_rouge", "lm_eval")
+_NAMED: dict[str, TaskKind] = {"perplexity": "perplexity", "predict": "predict", "bleu_rouge": "bleu_rouge",
+                               "lm_eval": "lm_eval"}
 
 
 def task_kind(task: str) -> TaskKind:
     """What a `task` asks for: one of the words before its colon, or a set of questions."""
-    return next((kind for kind in _NAMED if task.partition(":")[0] == kind), "choices")
+    return _NAMED.get(task.partition(":")[0], "choices")
 
 
 class BenchmarkOptions(Group):

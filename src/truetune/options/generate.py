@@ -78,6 +78,8 @@ class GenerateOptions(Group):
         free_on_resume=True)] = 0.0
     generation_seed: Annotated[int | None, Field(ge=0), Text(
         "The same seed gives the same words.", "种子相同，回答就相同。", level="expert",
+        higher=("other words, no better and no worse", "换一种回答，不更好也不更差"),
+        lower=("other words, no better and no worse", "换一种回答，不更好也不更差"),
         unset=("another answer every time", "每次回答都不同"), free_on_resume=True)] = None
     num_beams: Annotated[int, Field(gt=0), Text(
         "Answers followed side by side, of which the likeliest is given.", "并行搜索多少个候选，取概率最高的。",

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from typing import Any, Literal
+from unicodedata import is_normalized
 
 from truetune.findings import Both, Words, spoken
-from truetune.parity.layers import Layer, Refused, Trained
+from truetune.parity.layers import Layer, Refused, Truth
 from truetune.parity.probes import PROBES, Probe, injection
 
 Verdict = Literal["same", "different", "refused", "limit"]
 """refused: training refuses the conversation, so there is nothing that a place could have to be the same as. limit: it
 differs as every server of that kind does, for a reason that no export can change; said, not judged."""
+Limit = Literal["typed", "unlearned", "lacking", "composed"]
+"""typed: special tokens in what a user types become such. unlearned: it answers what training refuses. lacking: it
+refuses what it has no words for, and says so. composed: it does not compose letters as this tokenizer does."""
 Kind = Literal["template", "tokens", "bos", "stops", "sampling", "logits", "refusal"]
 
 
@@ -62,11 +66,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Row:
-    """What a place makes of one probe. tokens: how many, where it makes some."""
+    """What a place makes of one probe. tokens: how many, where it makes some. limit: which one. note: why it is
+    refused."""
 
     probe: str
     verdict: Verdict
     tokens: int = 0
+    limit: Limit | None = None
     note: Words = ""
     difference: Difference | None = None
 
@@ -85,11 +91,12 @@ class Compared:
     ends: bool | None = None
     more_ends: tuple[Token, ...] = ()
     wrong_ends: Difference | None = None
+    wrong_sampling: Difference | None = None
 
     @property
     def differences(self) -> list[Difference]:
-        found = [row.difference for row in self.rows if row.difference]
-        return [*found, self.wrong_ends] if self.wrong_ends else found
+        return [found for found in (*(row.difference for row in self.rows), self.wrong_ends, self.wrong_sampling)
+                if found]
 
     @property
     def same(self) -> bool:
@@ -99,20 +106,20 @@ class Compared:
         return sum(row.verdict == verdict for row in self.rows)
 
 
-def compare(trained: Trained, layers: Iterable[Layer]) -> list[Compared]:
-    """What each of `layers` makes of the probes, beside what the model was trained with."""
+def compare(trained: Truth, layers: Iterable[Layer]) -> list[Compared]:
+    """What each of `layers` makes of the probes, beside what the model was trained with, or the first of two places."""
     probes = [*PROBES, *([injection(trained.specials)] if trained.specials else [])]
     wanted = {probe.name: _asked(trained, probe) for probe in probes}
     return [_compared(trained, layer, probes, wanted) for layer in layers]
 
 
-def _compared(trained: Trained, layer: Layer, probes: Sequence[Probe],
+def _compared(trained: Truth, layer: Layer, probes: Sequence[Probe],
               wanted: Mapping[str, list[int] | Refused]) -> Compared:
     rows = tuple(_row(trained, layer, probe, wanted[probe.name]) for probe in probes)
-    found = layer.stops()
-    if found is None:
+    wished, found = trained.stops(), layer.stops()
+    if wished is None or found is None:
         return Compared(layer.name, rows)
-    lost, more = trained.stops() - found, found - trained.stops()
+    lost, more = wished - found, found - wished
     early = more & trained.inside_answers()
     wrong = None
     if lost or early:
@@ -125,31 +132,31 @@ def _compared(trained: Trained, layer: Layer, probes: Sequence[Probe],
     return Compared(layer.name, rows, wrong is None, tuple(Token(id, trained.text([id])) for id in sorted(more)), wrong)
 
 
-def _row(trained: Trained, layer: Layer, probe: Probe, wanted: list[int] | Refused) -> Row:
+def _row(trained: Truth, layer: Layer, probe: Probe, wanted: list[int] | Refused) -> Row:
     if isinstance(wanted, Refused) and probe.knows:
         return Row(probe.name, "refused", note=wanted.reason)  # nothing is switched by a word that nobody reads
     found = _asked(layer, probe)
     if isinstance(wanted, Refused):
-        return _refused(probe, layer, wanted, found)
+        return _refused(probe, wanted, found)
     if isinstance(found, Refused):
+        if layer.may_lack:
+            return Row(probe.name, "limit", limit="lacking", note=found.reason)
         reason = found.reason
         cause = Both(f"it refuses what training takes: {reason}", f"它拒绝了训练时接受的对话：{spoken(reason, True)}")
         return Row(probe.name, "different", difference=Difference("refusal", layer.name, cause, probe.name))
     difference = first_difference(trained, layer, probe.name, wanted, found, trained.bos)
-    if difference and probe.injected and found == _parsed(trained, wanted):
-        return Row(probe.name, "limit", len(found), Both(
-            f"{len(wanted) - len(found)} tokens of text have become special tokens", "输入的文字被当成了特殊 token"))
+    if difference and probe.injected and found == trained.parsed(wanted):
+        return Row(probe.name, "limit", len(found), "typed")
+    if difference and trained.composes and not is_normalized("NFC", probe.last):
+        return Row(probe.name, "limit", len(found), "composed")
     return Row(probe.name, "different" if difference else "same", len(found), difference=difference)
 
 
-def _refused(probe: Probe, layer: Layer, wanted: Refused, found: list[int] | Refused) -> Row:
+def _refused(probe: Probe, wanted: Refused, found: list[int] | Refused) -> Row:
     """A conversation that nothing was trained with. Some places answer it nevertheless, in words of their own."""
     if isinstance(found, Refused):
         return Row(probe.name, "refused", note=wanted.reason)
-    said, said_zh = str(wanted.reason), spoken(wanted.reason, True)
-    return Row(probe.name, "limit", len(found), Both(
-        f"training refuses it ({said}); {layer.name} answers it nevertheless",
-        f"训练时不接受（{said_zh}），而 {layer.name} 仍会回答"))
+    return Row(probe.name, "limit", len(found), "unlearned", wanted.reason)
 
 
 def first_difference(first: Layer, second: Layer, probe: str, wanted: Sequence[int], found: Sequence[int],
@@ -192,9 +199,3 @@ def _asked(layer: Layer, probe: Probe) -> list[int] | Refused:
         return layer.prompt(probe)
     except Refused as refused:
         return refused
-
-
-def _parsed(trained: Trained, ids: Sequence[int]) -> list[int]:
-    """`ids` as a place makes them that is given text: what looks like a special token is one."""
-    tokenizer: Any = trained.renderer.tokenizer
-    return tokenizer(trained.text(ids), add_special_tokens=False)["input_ids"]

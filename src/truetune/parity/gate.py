@@ -17,12 +17,12 @@ import torch
 
 from truetune.data.renderer import Renderer
 from truetune.findings import Both, Say
-from truetune.model.find import load_model_config
 from truetune.model.load import load_model
 from truetune.options.gguf_types import GGUF_TYPES
-from truetune.parity.compare import Compared, compare
+from truetune.parity.compare import compare
 from truetune.parity.layers import Form, Gguf, Layer, Ollama, Saved, Trained
 from truetune.parity.logits import Distance, Passage, bound_of, distance, gguf_logprobs, model_logprobs, passages
+from truetune.parity.probes import PROBES
 from truetune.parity.report import Parity
 from truetune.serve.llamacpp import LlamaCpp
 
@@ -36,12 +36,13 @@ class Served:
     """What an export holds.
 
     Attributes:
-        merged: the plain model that all other forms were made from. saved: a folder whose tokenizer servers will read.
-        quantized: a folder with quantised weights, and its bits. ggufs: files by their type. ollama: the Modelfile and
-        the type of its file.
+        load: the model that was written, in float32: all other forms are made from it. bits: of its weights as written.
+        saved: a folder whose tokenizer servers will read. quantized: a folder with quantised weights, and their bits.
+        ggufs: files by their type. ollama: the Modelfile, and the type of its file.
     """
 
-    merged: Path
+    load: Callable[[], Any]
+    bits: float
     saved: Path | None = None
     quantized: tuple[Path, float] | None = None
     ggufs: Mapping[str, Path] = field(default_factory=dict)
@@ -49,51 +50,44 @@ class Served:
 
 
 def prove(renderer: Renderer, served: Served, say: Say, trained: Callable[[], Any] | None = None,
-          device: torch.device | None = None, logits: bool = True) -> Parity:
-    """What was found, whatever it is.
+          logits: bool = True) -> Parity:
+    """What was found, whatever it is. One model is in memory at a time.
 
     Args:
-        trained: loads the adapter on its base, where there is one; float32.
-        logits: compare probabilities too.
+        trained: loads the adapter on its base, where there is one; float32. logits: compare probabilities too.
     """
-    asked, device = passages(renderer) if logits else [], device or torch.device("cpu")
-    distances: list[Distance] = []
-    wanted: np.ndarray | None = None
-    if logits:
-        wanted, found = _merged(served, asked, trained, device)
-        distances += found
-        if served.quantized:
-            folder, width = served.quantized
-            model = load_model(folder, "auto", device)
-            distances.append(distance("hf quantised", model_logprobs(model, asked), "merged", wanted, bound_of(width)))
-            del model
     truth = Trained(renderer)
-    layers: list[Compared] = []
-    if served.saved:
-        layers += compare(truth, [Saved(served.saved)])
+    asked = passages(truth)
+    wanted, distances = _whole(served, asked, trained) if logits and asked else (None, [])
+    layers = compare(truth, [Saved(served.saved)]) if served.saved else []
     for kind, file in served.ggufs.items():
         with LlamaCpp(file, context=_CONTEXT) as engine:
-            served_by: list[Layer] = [Gguf(engine, f"llama.cpp {kind}")]
+            places: list[Layer] = [Gguf(engine, f"llama.cpp {kind}")]
             if served.ollama and served.ollama[1] == kind:
-                served_by.append(Ollama(served.ollama[0], engine, f"ollama {kind}"))
-            layers += compare(truth, served_by)
+                places.append(Ollama(served.ollama[0], engine, f"ollama {kind}"))
+            layers += compare(truth, places)
             if wanted is not None:
-                found = gguf_logprobs(engine, asked)
                 bound = bound_of(GGUF_TYPES[kind].bits)
-                distances.append(distance(f"llama.cpp {kind}", found, "merged", wanted, bound))
-    say(Both(f"compared {len(layers)} places" + (f" on {len(wanted)} positions" if wanted is not None else ""),
-             f"比较了 {len(layers)} 处" + (f"、{len(wanted)} 个位置" if wanted is not None else "")))
+                distances.append(distance(f"llama.cpp {kind}", gguf_logprobs(engine, asked), WHOLE, wanted, bound))
+    positions = len(distances) and distances[0].positions
+    say(Both(f"compared {len(layers)} places on {len(PROBES)} conversations and {positions} positions",
+             f"比较了 {len(layers)} 处：{len(PROBES)} 段对话、{positions} 个位置"))
     return Parity(tuple(layers), tuple(distances))
 
 
-def _merged(served: Served, asked: list[Passage], trained: Callable[[], Any] | None,
-            device: torch.device) -> tuple[np.ndarray, list[Distance]]:
-    """The merged model's log-probabilities (P, V), which other forms are held to, and its distance from the adapter on
-    its base. One model is in memory at a time."""
+WHOLE, TRAINED = "hf", "trained"
+"""What a model in transformers is called in tables: as it was written, and as it was trained."""
+
+
+def _whole(served: Served, asked: list[Passage],
+           trained: Callable[[], Any] | None) -> tuple[np.ndarray, list[Distance]]:
+    """The log-probabilities (P, V) of the model that was written, to which other forms are held; how far it is from the
+    adapter on its base, and what is quantised from it."""
     before = model_logprobs(trained(), asked) if trained else None
-    model = load_model(served.merged, torch.float32, device)
-    width = 8 * (load_model_config(served.merged).dtype or torch.float32).itemsize
-    merged = model_logprobs(model, asked)
-    if before is None:
-        return merged, []
-    return merged, [distance("merged", merged, "adapter on base", before, bound_of(width))]
+    whole = model_logprobs(served.load(), asked)
+    found = [distance(WHOLE, whole, TRAINED, before, bound_of(served.bits))] if before is not None else []
+    if served.quantized:
+        folder, bits = served.quantized
+        coded = model_logprobs(load_model(folder, "auto", torch.device("cpu")), asked)
+        found.append(distance(f"hf {bits:g} bits", coded, WHOLE, whole, bound_of(bits)))
+    return whole, found

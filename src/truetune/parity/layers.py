@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from truetune.data.renderer import Renderer
 from truetune.data.template import generation_stops
 from truetune.findings import Both, Problem, Words
 from truetune.parity.probes import Probe
-from truetune.serve.llamacpp import LlamaCpp
+from truetune.serve.llamacpp import LlamaServer
 
 
 class Refused(Exception):
@@ -39,6 +38,11 @@ class Layer(Protocol):
     @property
     def name(self) -> str:
         """For people, in both languages alike."""
+        ...
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether it refuses, with words, what its form has no way to write: then nothing wrong is served."""
         ...
 
     def prompt(self, probe: Probe) -> list[int]:
@@ -58,6 +62,33 @@ class Layer(Protocol):
         ...
 
 
+class Truth(Layer, Protocol):
+    """A place that others are held to."""
+
+    @property
+    def bos(self) -> int | None:
+        """The beginning-of-text token, where it is known."""
+        ...
+
+    @property
+    def composes(self) -> bool:
+        """Whether letters and their accents become one letter before anything else: "e" and U+0301 as "é"."""
+        ...
+
+    @property
+    def specials(self) -> Sequence[str]:
+        """Special tokens, those that end an answer first: what somebody would type to break out."""
+        ...
+
+    def parsed(self, ids: Sequence[int]) -> list[int]:
+        """`ids` as a place makes them that is given text: what looks like a special token is one."""
+        ...
+
+    def inside_answers(self) -> frozenset[int]:
+        """Ids that stand in an answer before its end: text, a call, a thought. Nothing may end there."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trained:
     """The renderer that a model was trained with. Training refuses what its template would leave out unseen (tools,
@@ -65,6 +96,7 @@ class Trained:
 
     renderer: Renderer
     name: str = "training"
+    may_lack: bool = False
 
     def prompt(self, probe: Probe) -> list[int]:
         template = str(self.renderer.tokenizer.chat_template or "")
@@ -85,19 +117,28 @@ class Trained:
     def text(self, ids: Sequence[int]) -> str:
         return _decoded(self.renderer.tokenizer, ids)
 
-    @cached_property
+    @property
     def bos(self) -> int | None:
-        return self.renderer.tokenizer.bos_token_id
+        token: Any = self.renderer.tokenizer.bos_token_id
+        return token
 
-    @cached_property
+    @property
+    def composes(self) -> bool:
+        apart, whole = (self.renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+                        for text in ("e\u0301", "é"))
+        return apart == whole
+
+    @property
     def specials(self) -> list[str]:
-        """Special tokens, those that end an answer first: what somebody would type to break out."""
         tokens = self.renderer.tokenizer.added_tokens_decoder
         ends = [tokens[stop].content for stop in self.renderer.stop_ids() if stop in tokens]
         return [*ends, *(token.content for token in tokens.values() if token.special and token.content not in ends)]
 
+    def parsed(self, ids: Sequence[int]) -> list[int]:
+        tokenizer: Any = self.renderer.tokenizer
+        return tokenizer(self.text(ids), add_special_tokens=False)["input_ids"]
+
     def inside_answers(self) -> frozenset[int]:
-        """Ids that stand in an answer before its end: text, a call, a thought. Nothing may end there."""
         talks = (
             (Message("user", "Hi"), Message("assistant", "Hello, 你好 1+1=2.\n\n```\nx\n```")),
             (Message("user", "Hi"), Message("assistant", "Yes.", reasoning="I think so.")),
@@ -117,7 +158,7 @@ class Saved:
     def __init__(self, folder: Path, name: str = "transformers"):
         from transformers import AutoTokenizer
 
-        self.folder, self.name = folder, name
+        self.folder, self.name, self.may_lack = folder, name, False
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
     def prompt(self, probe: Probe) -> list[int]:
@@ -137,12 +178,43 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class First:
+    """The first of two places neither of which was trained with: the other has to do as it does."""
+
+    layer: Layer
+    bos: int | None = None
+    composes: bool = False
+    specials: Sequence[str] = ("<|im_end|>", "</s>", "<|eot_id|>")
+    may_lack: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    def prompt(self, probe: Probe) -> list[int]:
+        return self.layer.prompt(probe)
+
+    def stops(self) -> frozenset[int] | None:
+        return self.layer.stops()
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.layer.text(ids)
+
+    def parsed(self, ids: Sequence[int]) -> list[int]:
+        return list(ids)
+
+    def inside_answers(self) -> frozenset[int]:
+        return frozenset()
+
+
+@dataclass(frozen=True)
 class Gguf:
     """A GGUF file in llama.cpp. Its server renders the file's template, takes away a beginning-of-text token that the
     template wrote and the file asks for as well, and tokenises the text with what the file puts before every text."""
 
-    engine: LlamaCpp
+    engine: LlamaServer
     name: str = "llama.cpp"
+    may_lack: bool = False
 
     def prompt(self, probe: Probe) -> list[int]:
         try:
@@ -150,11 +222,6 @@ class Gguf:
         except Problem as error:
             raise Refused(error.findings[0].message) from None
         return self.engine.tokenize(text, opening=True)
-
-    def counted(self, probe: Probe) -> int:
-        """How many tokens the chat endpoint itself says that it has read."""
-        asked = {"messages": arguments_as_text(probe.messages), "max_tokens": 1, "cache_prompt": False}
-        return self.engine.ask("/v1/chat/completions", asked)["usage"]["prompt_tokens"]
 
     def stops(self) -> frozenset[int]:
         return frozenset(self.engine.ends())
@@ -173,11 +240,15 @@ class Ollama:
     """
 
     form: Form
-    engine: LlamaCpp
+    engine: LlamaServer
     name: str = "ollama"
+    may_lack: bool = True
 
     def prompt(self, probe: Probe) -> list[int]:
-        text = self.form.prompt(probe.messages, probe.tools, probe.values.get("enable_thinking"))
+        try:
+            text = self.form.prompt(probe.messages, probe.tools, probe.values.get("enable_thinking"))
+        except Problem as error:
+            raise Refused(error.findings[0].message) from None
         return self.engine.tokenize(text, opening=True)
 
     def stops(self) -> frozenset[int]:

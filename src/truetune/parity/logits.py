@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from truetune.data.renderer import Renderer
-from truetune.findings import Both, Problem
-from truetune.parity.probes import PASSAGES
-from truetune.serve.llamacpp import LlamaCpp
+from truetune.findings import Both
+from truetune.parity.layers import Layer, Refused
+from truetune.parity.probes import PASSAGES, Probe
+from truetune.serve.llamacpp import LlamaServer
 
 _EACH = 16
 """Positions of a passage that are compared."""
@@ -70,14 +70,14 @@ class Distance:
         return {**asdict(self), "near": self.near}
 
 
-def passages(renderer: Renderer) -> list[Passage]:
-    """The fixed words as this model reads them: each a conversation whose answer is asked for."""
+def passages(layer: Layer) -> list[Passage]:
+    """The fixed words as a place reads them: each a conversation whose answer is asked for."""
     found: list[Passage] = []
     for text in PASSAGES:
         try:
-            ids = renderer.prompt([{"role": "user", "content": text}])
-        except Problem:
-            ids = renderer.tokenizer(text)["input_ids"]  # a template that refuses even this
+            ids = layer.prompt(Probe(text, ({"role": "user", "content": text},)))
+        except Refused:
+            continue  # a template that refuses even this
         found.append(Passage(tuple(ids), tuple(np.unique(np.linspace(1, len(ids) - 1, _EACH).astype(int)).tolist())))
     return found
 
@@ -94,7 +94,7 @@ def model_logprobs(model: Any, asked: Sequence[Passage]) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def gguf_logprobs(engine: LlamaCpp, asked: Sequence[Passage]) -> np.ndarray:
+def gguf_logprobs(engine: LlamaServer, asked: Sequence[Passage]) -> np.ndarray:
     """Log-probabilities (P, V) of a GGUF file in llama.cpp, of the `_TOLD` likeliest words; -inf for the others."""
     return np.stack([engine.next_logprobs(passage.ids[: position + 1], _TOLD)
                      for passage in asked for position in passage.positions])

@@ -81,13 +81,14 @@ PROBES: tuple[Probe, ...] = (
     Probe("thinking on", _HI, values={"enable_thinking": True}, knows="enable_thinking"),
     Probe("thinking off", _HI, values={"enable_thinking": False}, knows="enable_thinking"),
     Probe("Chinese, Japanese, Korean", (_user("请用中文回答：東京は日本の首都です。한국어도 됩니다，「引号」……"),)),
-    Probe("emoji", (_user("👍🏽 👩‍👩‍👧‍👦 🇨🇳🏳️‍🌈 ☕️ e\u0301 ﬁ ＡＢＣ １２３"),)),
+    Probe("emoji", (_user("👍🏽 👩‍👩‍👧‍👦 🇨🇳🏳️‍🌈 ☕️ ﬁ ＡＢＣ １２３"),)),
     Probe("digits", (_user("2024-01-01 3.14159 1,000,000 0x1F 12345678901234567890 x=42  7"),)),
     Probe("code", (_user(_CODE),)),
     Probe("spaces around", (_user("  two before, three after   "),)),
     Probe("line feeds", (_user("\n\none\n\n\n\ntwo\n \n\t\nthree"), _assistant("four"), _user("five\n"))),
     Probe("scripts", (_user("مرحبا हिन्दी Привет ĳ ß İı don't I'LL we've\u00a0nbsp\u200bzero"),)),
     Probe("a very long word", (_user("a" * 300 + "пример" * 40 + "字" * 100),)),
+    Probe("accents apart", (_user("cafe\u0301 A\u030angstro\u0308m"),)),
     Probe("words like marks", (_user("[INST] <s> </s> <<SYS>> <unk> ### User: <|nobody|> {{ messages }} {% if %}"),)),
 )
 """The same in every release; add at the end."""

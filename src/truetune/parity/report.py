@@ -12,7 +12,7 @@ from rich.table import Table
 
 from truetune.files import write_json
 from truetune.findings import Both, Words, spoken
-from truetune.parity.compare import Compared, Difference
+from truetune.parity.compare import Compared, Difference, Limit
 from truetune.parity.logits import Distance, too_far
 from truetune.report import Terminal
 
@@ -91,32 +91,19 @@ class Parity:
         return [*found, *self._limits(), *self.left_out]
 
     def _limits(self) -> list[Both]:
-        typed, answered = [], []
-        for layer in self.layers:
-            for row in layer.rows:
-                if row.verdict == "limit":
-                    (typed if row.probe == "typed special tokens" else answered).append((layer.layer, row))
+        limits = [(layer.layer, row) for layer in self.layers for row in layer.rows if row.verdict == "limit"]
         notes = []
-        if typed:
-            names = ", ".join(name for name, _ in typed)
-            notes.append(Both(
-                f"Injected special tokens: where a user types one, training and truetune's own chat and API keep it as "
-                f"text; {names} read it as the token itself. Servers that are given text do so with every model, "
-                "so it is not judged here. Take such words out of what users send, or serve by ids.",
-                f"注入的特殊 token：用户输入特殊 token 的文字时，训练以及 truetune 自己的 chat 和 API 都当作普通文本；"
-                f"{names} 会把它当成特殊 token。凡是接收文本的服务都如此，与模型无关，因此这里不作判定。请过滤"
-                "用户输入，或者用 id 提供服务。"))
-        for probe in dict.fromkeys(row.probe for _, row in answered):
-            rows = [(name, row) for name, row in answered if row.probe == probe]
-            names = ", ".join(name for name, _ in rows)
-            notes.append(Both(f"{probe!r}: training refuses it, so nothing was learned for it; {names} would answer "
-                              "nevertheless, in words of their own.",
-                              f"“{probe}”：训练时不接受，模型没有学过；{names} 仍会按各自的写法回答。"))
-        for layer in self.layers:
-            if layer.more_ends:
-                named = ", ".join(token.text for token in layer.more_ends)
-                notes.append(Both(f"{layer.layer} also ends an answer at {named}, which stand in no answer.",
-                                  f"{layer.layer} 还会在 {named} 处结束回答；它们不会出现在回答里。"))
+        for kind, said in _LIMITS.items():
+            mine = [(name, row) for name, row in limits if row.limit == kind]
+            places = ", ".join(dict.fromkeys(name for name, _ in mine))
+            probes = ", ".join(dict.fromkeys(row.probe for _, row in mine))
+            notes += [Both(*(half.format(places=places, probes=probes) for half in said))] if mine else []
+        more = {layer.layer: ", ".join(token.text for token in layer.more_ends)
+                for layer in self.layers if layer.more_ends}
+        for named in dict.fromkeys(more.values()):
+            places = ", ".join(layer for layer, tokens in more.items() if tokens == named)
+            notes.append(Both(f"{places}: an answer also ends at {named}, which stand inside no answer.",
+                              f"{places}：回答还会在 {named} 处结束；它们不会出现在回答中间。"))
         return notes
 
     def _id_rows(self, chinese: bool) -> list[list[str]]:
@@ -128,23 +115,40 @@ class Parity:
 
     def _logit_rows(self, chinese: bool) -> list[list[str]]:
         return [[each.form, each.base, f"{each.largest:.3g}", f"{each.kl:.2e}", f"{each.agreement:.1%}",
-                 f"KL ≤ {each.bound.kl:g}, ≥ {each.bound.agreement:.0%}", _mark(each.near, chinese)]
+                 f"{each.bound.kl:g}, {each.bound.agreement:.0%}", _mark(each.near, chinese)]
                 for each in self.distances]
 
 
 _SAID: Mapping[Status, Both] = {
-    "passed": Both("Every place below gives the model the tokens that it was trained on, ends at the same tokens, and "
-                   "gives the same words their probabilities.",
-                   "以下各处给模型的 token 与训练时相同，结束于相同的 token，给出的概率一致。"),
+    "passed": Both("Proven: the model is given the tokens that it was trained on, answers end where they did, and "
+                   "words are as likely as they were.",
+                   "已证明：模型得到的 token 与训练时相同，回答在相同处结束，各个词的概率一致。"),
     "failed": Both("**Failed**: what is served here is not what was trained.",
                    "**未通过**：这里部署的不是训练出的模型。"),
     "unproven": Both("Nothing was proven (export_parity: off).", "没有证明任何东西（export_parity: off）。"),
 }
+_LIMITS: Mapping[Limit, Both] = {
+    "typed": Both(
+        "Injected special tokens: where a user types one, training and truetune's own chat and API keep it as text; "
+        "{places} read it as the token itself. Servers that are given text do so with every model, so it is not judged "
+        "here. Take such words out of what users send, or serve by ids.",
+        "注入的特殊 token：用户输入特殊 token 的文字时，训练和 truetune 的 chat、API 都当作普通文本；{places} 会把"
+        "它当成特殊 token。接收文本的服务对任何模型都如此，因此这里不作判定。请过滤用户输入，或用 id 提供服务。"),
+    "unlearned": Both(
+        "Not learned ({probes}): training refuses such conversations, for the template has no place for what is in "
+        "them; {places} would answer them nevertheless, each in its own way. Do not send them.",
+        "没有学过（{probes}）：模板没有相应的写法，训练时不接受；{places} 仍会按各自的写法回答。请不要发送。"),
+    "lacking": Both("{places} cannot write this and says so when asked: {probes}.",
+                    "{places} 无法表达下列对话，请求时会明确拒绝：{probes}。"),
+    "composed": Both(
+        "{places} keeps letters as they are sent where this tokenizer composes them first (Unicode NFC): {probes}.",
+        "这个分词器会先合成字符（Unicode NFC），{places} 不会：{probes}。"),
+}
+"""What is said of differences that no export can mend."""
 _ID_COLUMNS = (Both("tokens", "token"), Both("same", "相同"), Both("conversations", "对话"), Both("ends", "结束符"),
                Both("limits", "限制"))
 _LOGIT_COLUMNS = (Both("probabilities", "概率"), Both("against", "对照"), Both("max |Δ log p|", "最大 |Δ log p|"),
-                  Both("mean KL (nats)", "平均 KL（nat）"), Both("same likeliest word", "首选词相同"),
-                  Both("allowed", "允许范围"), Both("near", "接近"))
+                  Both("mean KL", "平均 KL"), Both("top-1", "top-1"), Both("allowed", "允许"), Both("near", "接近"))
 
 
 def _judged(layer: Compared) -> int:

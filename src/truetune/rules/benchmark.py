@@ -32,8 +32,9 @@ RULES: tuple[Rule, ...] = (
     Rule("predict-nowhere", "save_dir", lambda c: _of(c, "predict") and not c.save_dir, "error",
          Both("the answers are written to a folder, and none is named.", "回答要写进文件夹，但没有指定。"),
          Both("Give save_dir, such as saves/my-answers.", "请设置 save_dir，例如 saves/my-answers。"), _EVAL),
-    Rule("tasks-unnamed", "task", lambda c: _of(c, "bleu_rouge", "lm_eval") and not c.task.partition(":")[2].strip(),
-         "error", Both("{task} names nothing behind its colon.", "{task} 的冒号后面没有内容。"),
+    Rule("task-unnamed", "task",
+         lambda c: _of(c, "bleu_rouge", "lm_eval") and not (c.task or "").partition(":")[2].strip(), "error",
+         Both("{task} names nothing behind its colon.", "{task} 的冒号后面没有内容。"),
          Both("Write bleu_rouge:generated_predictions.jsonl or lm_eval:hellaswag.",
               "请写成 bleu_rouge:generated_predictions.jsonl 或 lm_eval:hellaswag。"), _EVAL),
 )

@@ -100,8 +100,4 @@ RULES: tuple[Rule, ...] = (
          Both("stage {stage} has nothing to predict; only sft and rm do.",
               "stage 为 {stage} 时没有预测，只有 sft 和 rm 有。"),
          Both("Leave it out.", "请去掉。"), cure=lambda c: {"do_predict": False}),
-    Rule("calibration-missing", "export_quantization_bit",
-         lambda c: bool(c.export_quantization_bit) and not c.export_quantization_dataset, "error",
-         Both("quantising needs texts to calibrate on.", "量化需要校准文本。"),
-         Both("Give export_quantization_dataset.", "请设置 export_quantization_dataset。"), ("export",)),
 )

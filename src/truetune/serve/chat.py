@@ -1,5 +1,5 @@
-"""`truetune chat`: a conversation in the terminal, and on request everything that is behind an answer: the prompt as the
-model read it, its ids, and how likely each word was."""
+"""`truetune chat`: a conversation in the terminal, and on request what is behind an answer: the prompt as the model
+read it, its ids, and how likely each word was."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 from rich.text import Text
 
 from truetune.files import write_text
-from truetune.findings import Both, Problem, problem, spoken
+from truetune.findings import Both, Problem, problem, refuse, spoken
 from truetune.options import Config
+from truetune.options.read import read_config
 from truetune.report import Terminal, print_findings, visible
 from truetune.serve.api.calls import AnswerReader, Speech, shown, speech_of
 from truetune.serve.engine import Engine, load_engine
-from truetune.serve.request import Sampling, Token
+from truetune.serve.request import Token
 
 _FENCE = '"""'
 _TOP = 3
@@ -209,21 +210,21 @@ class Talk:
                       f"适配器：{self._adapter or '加载时的'}（可用：{others}）"))
 
     def set(self, rest: str) -> None:
-        for pair in rest.replace(",", " ").split():
-            name, equals, value = pair.partition("=")
-            if name in _SWITCHES:
-                self._values[name] = _value(name, value, bool)
-            elif name in _SETTINGS and equals:
-                wanted = _value(name, value, _SETTINGS[name])
-                if not _allowed(name, wanted):
-                    raise _not_taken(name, value)
-                self.sampling = replace(self.sampling, **{name: wanted})
-            else:
-                raise problem("unknown-setting", Both("is nothing that can be set.", "不能设置。"), option=pair, fix=Both(
-                    f"/set NAME=VALUE, of {', '.join([*_SETTINGS, *_SWITCHES])}.",
-                    f"用法：/set 名字=值，可设置 {'、'.join([*_SETTINGS, *_SWITCHES])}。"))
-        values = {name: getattr(self.sampling, name) for name in _SETTINGS} | self._values
-        self.say("  ".join(f"{name}={value}" for name, value in values.items()))
+        """`temperature=0.7 top_k=20`: options, read and refused as on the command line."""
+        pairs = rest.replace(",", " ").split()
+        strange = [pair for pair in pairs if pair.partition("=")[0] not in (*_SETTINGS, *_SWITCHES)]
+        if strange:
+            names = [*_SETTINGS, *_SWITCHES]
+            raise problem("unknown-setting", Both("is nothing that can be set.", "不能设置。"), option=strange[0],
+                          fix=Both(f"/set NAME=VALUE, of {', '.join(names)}.",
+                                   f"用法：/set 名字=值，可设置 {'、'.join(names)}。"))
+        config, findings = read_config([f"--{pair}" for pair in pairs])
+        refuse(findings)
+        given = {name: getattr(config, name) for name in (*_SETTINGS, *_SWITCHES) if config.given(name)}
+        self.sampling = replace(self.sampling, **{_SETTINGS[name]: given[name] for name in given if name in _SETTINGS})
+        self._values |= {name: given[name] for name in given if name in _SWITCHES}
+        now = {name: getattr(self.sampling, field) for name, field in _SETTINGS.items()} | self._values
+        self.say("  ".join(f"{name}={value}" for name, value in now.items()))
 
     def raw(self, rest: str) -> None:
         """The prompt as the model read it, and the answer."""
@@ -274,37 +275,13 @@ def _shown(text: str) -> str:
     return visible(text).replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
 
 
-def _value(name: str, text: str, kind: type) -> Any:
-    if kind is bool:
-        truth = {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
-        if truth is None:
-            raise _not_taken(name, text)
-        return truth
-    try:
-        return None if text == "none" and name == "seed" else kind(text)
-    except ValueError:
-        raise _not_taken(name, text) from None
-
-
-def _not_taken(name: str, text: str) -> Problem:
-    return problem("bad-value", Both(f"{text!r:.40} is not a value it takes.", f"不接受 {text!r:.40}。"), option=name)
-
-
-_SETTINGS: Mapping[str, type] = {
-    one.name: {"int": int, "float": float, "int | None": int}[str(one.type)] for one in fields(Sampling)
-    if str(one.type) in ("int", "float", "int | None") and one.name != "top_logprobs"}
-"""What of `Sampling` can be set, with its type."""
+_SETTINGS: Mapping[str, str] = {
+    "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty", "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty", "max_new_tokens": "max_new_tokens", "generation_seed": "seed"}
+"""Options of which words are drawn, and what `Sampling` calls them."""
 _SWITCHES = ("enable_thinking",)
-"""What the template is told."""
-
-
-def _allowed(name: str, value: Any) -> bool:
-    """Whether a setting may have this value."""
-    if name in ("top_p",):
-        return 0 < value <= 1
-    if name in ("max_new_tokens", "repetition_penalty"):
-        return value > 0
-    return name in ("presence_penalty", "frequency_penalty") or value is None or value >= 0
+"""Options that the template is told of."""
 
 
 @dataclass(frozen=True)
@@ -325,11 +302,13 @@ _COMMANDS: Mapping[str, Command] = {
                                                    "用这个适配器回答；none 恢复加载时的模型")),
     "/set": Command(Talk.set, "temperature=0.7", Both("how words are drawn; alone: how they are now",
                                                       "设置取词方式；不带参数则显示当前值")),
-    "/raw": Command(Talk.raw, "", Both("the last prompt and answer as the model read them", "模型实际读到的上一次提示和回答")),
+    "/raw": Command(Talk.raw, "", Both("the last prompt and answer as the model read them",
+                                       "模型实际读到的上一次提示和回答")),
     "/ids": Command(Talk.ids, "", Both("the same as token ids", "同上，以 token id 显示")),
     "/probs": Command(Talk.probs, "", Both("how likely each word of the last answer was, and what else was",
                                            "上一次回答中每个词的概率，以及其他候选")),
-    "/stats": Command(Talk.stats, "", Both("tell the speed after answers, or no more", "在回答后显示速度，再次输入则关闭")),
+    "/stats": Command(Talk.stats, "", Both("tell the speed after answers, or no more",
+                                           "在回答后显示速度，再次输入则关闭")),
     "/save": Command(Talk.save, "FILE", Both("write the conversation as JSON that can be trained on",
                                              "把对话写成可用于训练的 JSON")),
     '"""': Command(Talk.help, "", Both("begins and ends a question of several lines", "多行输入的开始和结束")),

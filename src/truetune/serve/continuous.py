@@ -39,8 +39,8 @@ _PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 
 @dataclass(eq=False)
 class Row:
-    """A place's answer. ids: of the prompt and the answer. computed: how many of them the place knows. job: None once it
-    has ended, and is only kept."""
+    """A place's answer. ids: of the prompt and the answer. computed: how many of them the place knows. job: None once
+    it has ended, and is only kept."""
 
     job: Job | None
     ids: list[int]
@@ -96,7 +96,8 @@ class Rows:
         if self.wardrobe.virtual:
             return Both("virtual tokens stand before every row", "每行之前都有虚拟 token")
         if kinds:
-            return Both(f"it has layers of the kind {', '.join(sorted(kinds))}", f"它有 {'、'.join(sorted(kinds))} 类型的层")
+            named = ", ".join(sorted(kinds))
+            return Both(f"it has layers of the kind {named}", f"它有 {named} 类型的层")
         if stretched_from(self._causal.config) is not None:
             return Both("its positions depend on the length of the row", "它的位置编码取决于行的长度")
         if not self._causal.is_backend_compatible():

@@ -24,6 +24,7 @@ from truetune.model.precision import pick_device
 from truetune.options import Config
 from truetune.serve.continuous import Continuous, Rows
 from truetune.serve.desk import Limits
+from truetune.serve.outside import find_source, remote_of, tokenizer_of
 from truetune.serve.request import Answer, Generator, Request, Sampling
 from truetune.serve.sampling import Schemas
 from truetune.serve.single import Single
@@ -116,18 +117,29 @@ def load_engine(config: Config, say: Say) -> Engine:
         Problem: the model or an adapter cannot be loaded, or an adapter belongs to another base.
     """
     assert config.model_name_or_path is not None  # a rule has made sure
+    if config.infer_backend != "huggingface":
+        source = find_source(config, say)
+        tokenizer, trained = tokenizer_of(source, config)
+        renderer = _renderer(tokenizer, trained, config, say)
+        return Engine(name_of(config), renderer, remote_of(source, renderer, config, say),
+                      defaults_of(config, trained))
     base = find_model(config.model_name_or_path, config, say)
     tokenizer, trained = load_tokenizer(base), base
     wardrobe = Wardrobe.of(load_base(base, config, inference_dtype(config, base), pick_device(config)), base, config)
     for adapter in adapters_of(config):
         if (adapter / "tokenizer.json").is_file():
             tokenizer, trained = load_tokenizer(adapter), adapter
-    for finding in refuse(settle_template(tokenizer, config)):
-        say(Both(finding.line(), finding.line(chinese=True)))
-    require_template(tokenizer, config.model_name_or_path)
-    renderer = make_renderer(tokenizer, trained, config)
+    renderer = _renderer(tokenizer, trained, config, say)
     generator = _in_this_process(wardrobe, renderer, config, say)
     return Engine(name_of(config), renderer, generator, defaults_of(config, trained), wardrobe.outer, wardrobe)
+
+
+def _renderer(tokenizer: PreTrainedTokenizerBase, trained: Path, config: Config, say: Say) -> Renderer:
+    """What makes prompts as those that the model in `trained` has learned from."""
+    for finding in refuse(settle_template(tokenizer, config)):
+        say(Both(finding.line(), finding.line(chinese=True)))
+    require_template(tokenizer, str(config.model_name_or_path))
+    return make_renderer(tokenizer, trained, config)
 
 
 def _in_this_process(wardrobe: Wardrobe, renderer: Renderer, config: Config, say: Say) -> Generator:
@@ -137,7 +149,8 @@ def _in_this_process(wardrobe: Wardrobe, renderer: Renderer, config: Config, say
     limits = Limits(config.infer_batch, config.api_queue, config.infer_maxlen or
                     min(_LONGEST, settings.to_dict().get("max_position_embeddings") or _LONGEST))
     schemas = Schemas(tokenizer, ends)  # pyright: ignore[reportArgumentType]  (load_tokenizer gives fast ones only)
-    size = wardrobe.causal.get_input_embeddings().num_embeddings  # pyright: ignore[reportAttributeAccessIssue]
+    words: Any = wardrobe.causal.get_input_embeddings()
+    size = words.num_embeddings
     rows, vocabulary = Rows(wardrobe), Vocabulary(tokenizer)
     if why := rows.unfit():
         say(Both(f"answers are written one at a time: {why}.", f"逐个生成回答：{why.zh}。"))

@@ -30,37 +30,15 @@ _TIMEOUT = 600.0
 """Seconds that one call may take: reading a long prompt on a slow machine."""
 
 
-class LlamaCpp:
-    """A GGUF file as llama.cpp serves it.
+class LlamaServer:
+    """A llama.cpp server that runs somewhere.
 
     Attributes:
         address: of its HTTP API (`/v1/…` as OpenAI's, `/completion`, `/tokenize`, …). key: the bearer token it wants.
     """
 
-    def __init__(self, gguf: Path, *, context: int = 4096, parallel: int = 1, adapters: Sequence[Path] = (),
-                 embeddings: bool = False, exact: bool = False):
-        """context: tokens of one conversation. parallel: how many are answered at once. adapters: LoRA as GGUF files;
-        none is on until a request says so. exact: keep keys and values in float32 and not in float16, to compare.
-
-        Raises:
-            Problem: xllamacpp is not installed, or llama.cpp cannot read the file (its own last words are told).
-        """
-        require_llamacpp("model_name_or_path")
-        self.key = secrets.token_urlsafe(24)
-        settings = {"model": str(gguf), "context": context * parallel, "parallel": parallel, "key": self.key,
-                    "adapters": [str(adapter) for adapter in adapters], "embeddings": embeddings, "exact": exact}
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  (closed with it)
-        self._process = subprocess.Popen([sys.executable, "-m", "truetune.serve.llamacpp"], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8")
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(settings) + "\n")
-        self._process.stdin.flush()
-        self.address = self._process.stdout.readline().strip()
-        if not self.address:
-            self._process.wait()
-            raise problem("llamacpp-failed", Both(f"llama.cpp cannot serve {gguf}: {self._last_words()}",
-                                                  f"llama.cpp 无法加载 {gguf}：{self._last_words()}"),
-                          option="model_name_or_path")
+    def __init__(self, address: str, key: str = ""):
+        self.address, self.key = address, key
 
     def tokenize(self, text: str, *, opening: bool = False) -> list[int]:
         """The ids of a text in which special tokens are special. opening: with what the file puts before every text."""
@@ -77,9 +55,11 @@ class LlamaCpp:
         """Log-probabilities (V,) of the token after `ids`, float32; -inf for all but the `most` likeliest, if given: a
         whole vocabulary as JSON takes ten times as long as a thousand words."""
         size = self.properties()["vocabulary"]
+        # "a" is made to come, whatever is likeliest: of a token that ends the answer, or is a part of a character,
+        # llama.cpp tells nothing. What it tells are the probabilities before that.
         answer = self.ask("/completion", {"prompt": list(ids), "n_predict": 1, "n_probs": most or size,
-                                          "temperature": 0, "cache_prompt": True,
-                                          "ignore_eos": True})  # else nothing is told where it would end at once
+                                          "temperature": 0, "cache_prompt": True, "ignore_eos": True,
+                                          "logit_bias": [[self.tokenize("a")[-1], 1e6]]})
         found = np.full(size, -np.inf, dtype=np.float32)
         for token in answer["completion_probabilities"][0]["top_logprobs"]:
             found[token["id"]] = token["logprob"]
@@ -119,8 +99,41 @@ class LlamaCpp:
             raise problem("llamacpp-refused", Both(f"llama.cpp answers {error.code}: {said:.300}",
                                                    f"llama.cpp 应答 {error.code}：{said:.300}")) from None
         except OSError as error:
-            raise problem("llamacpp-failed", Both(f"llama.cpp has ended: {self._last_words() or error}",
-                                                  f"llama.cpp 已退出：{self._last_words() or error}")) from None
+            raise self._gone(error) from None
+
+    def _gone(self, error: OSError) -> Exception:
+        """What is said where nobody answers."""
+        return problem("llamacpp-failed", Both(f"nobody answers at {self.address}: {error}",
+                                               f"{self.address} 没有应答：{error}"))
+
+
+class LlamaCpp(LlamaServer):
+    """A GGUF file as llama.cpp serves it."""
+
+    def __init__(self, gguf: Path, *, context: int = 4096, parallel: int = 1, adapters: Sequence[Path] = (),
+                 embeddings: bool = False, exact: bool = False):
+        """context: tokens of one conversation. parallel: how many are answered at once. adapters: LoRA as GGUF files;
+        none is on until a request says so. exact: keep keys and values in float32 and not in float16, to compare.
+
+        Raises:
+            Problem: xllamacpp is not installed, or llama.cpp cannot read the file (its own last words are told).
+        """
+        require_llamacpp("model_name_or_path")
+        super().__init__("", secrets.token_urlsafe(24))
+        settings = {"model": str(gguf), "context": context * parallel, "parallel": parallel, "key": self.key,
+                    "adapters": [str(adapter) for adapter in adapters], "embeddings": embeddings, "exact": exact}
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  (closed with it)
+        self._process = subprocess.Popen([sys.executable, "-m", "truetune.serve.llamacpp"], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8")
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(settings) + "\n")
+        self._process.stdin.flush()
+        self.address = self._process.stdout.readline().strip()
+        if not self.address:
+            self._process.wait()
+            raise problem("llamacpp-failed", Both(f"llama.cpp cannot serve {gguf}: {self._last_words()}",
+                                                  f"llama.cpp 无法加载 {gguf}：{self._last_words()}"),
+                          option="model_name_or_path")
 
     def close(self) -> None:
         assert self._process.stdin and self._process.stdout
@@ -139,6 +152,10 @@ class LlamaCpp:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
+
+    def _gone(self, error: OSError) -> Exception:
+        words = self._last_words() or error
+        return problem("llamacpp-failed", Both(f"llama.cpp has ended: {words}", f"llama.cpp 已退出：{words}"))
 
     def _last_words(self) -> str:
         """The last line that tells of an error."""

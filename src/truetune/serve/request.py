@@ -49,7 +49,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt and how it is to be answered. adapter: the name of one that the engine has; None: the model as loaded."""
+    """A prompt and how it is to be answered. adapter: the name of one that the engine has; None: the model as it was
+    loaded."""
 
     prompt: Sequence[int]
     sampling: Sampling
@@ -73,8 +74,8 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer: whole characters, without special tokens and without stop texts. finish: with the last piece,
-    why it ended."""
+    """A part of an answer: whole characters, without special tokens and without stop texts. tokens: those read for it,
+    the one that ended the answer left out. finish: with the last piece, why it ended."""
 
     text: str
     tokens: tuple[Token, ...] = field(default=())

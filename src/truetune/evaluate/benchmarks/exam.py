@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from truetune.evaluate.benchmarks.answer import letter_chances
 from truetune.evaluate.benchmarks.ask import (
     WORDINGS,
+    Asked,
     Letters,
     Write,
     ask,
@@ -19,7 +21,7 @@ from truetune.evaluate.benchmarks.ask import (
     turns_of,
 )
 from truetune.evaluate.benchmarks.files import Exam, load_exam
-from truetune.evaluate.benchmarks.marks import doubts, given_letters, log_lines, marks_of, scores_of
+from truetune.evaluate.benchmarks.marks import Marks, doubts, given_letters, log_lines, marks_of, scores_of
 from truetune.evaluate.load import IN_CHAT, PLAIN, Measured, asks_in_chat, load_measured
 from truetune.evaluate.result import Column, Result, per_cent
 from truetune.findings import Both, Say
@@ -40,34 +42,44 @@ def take_exam(config: Config, say: Say) -> Result:
     measured = load_measured(_asking(config), say, shares=True)
     write, way = _way(measured, config)
     letters = _letters(exam, write, config)
-    began, told, marks, asked, done = time.perf_counter(), time.monotonic(), [], [], 0
-    count = sum(len(subject.questions) for subject in exam.subjects)
-    tokenizer = measured.renderer.tokenizer
-    said = {letter: repr(tokenizer.decode([token])) for letter, token in zip("ABCDEFGHIJ", letters.ids, strict=False)}
+    tokenizer, count = measured.renderer.tokenizer, sum(len(subject.questions) for subject in exam.subjects)
+    tokens = dict(zip(ascii_uppercase, letters.ids, strict=False))
+    said = [repr(tokenizer.decode([token])) for token in tokens.values()]
     say(Both(f"{count:,} questions of {len(exam.subjects)} subjects, asked {way}; the letters are the tokens "
-             f"{', '.join(said.values())}",
-             f"{len(exam.subjects)} 个学科，{count:,} 道题，{way.zh}；代表字母的 token 为 {'、'.join(said.values())}"))
-    for subject in exam.subjects:
-        rows = ask(subject, letters, write, WORDINGS[config.lang], measured.longest)
-        if not marks:
-            measured.policy.verify(sorted(rows.rows, key=len)[:2], say)
-        marks.append(marks_of(subject, letter_chances(measured.policy, rows.rows, letters, config.batch_size)))
-        asked.append(rows)
-        done += len(rows.rows)
-        if time.monotonic() - told > _TOLD_EVERY:
-            told, rate = time.monotonic(), done / (time.perf_counter() - began)
-            say(Both(f"{done:,} of {count:,} questions, {rate:,.0f} a second",
-                     f"已答 {done:,} / {count:,} 题，每秒 {rate:,.0f} 题"))
-    seconds = time.perf_counter() - began
+             f"{', '.join(said)}",
+             f"{len(exam.subjects)} 个学科，{count:,} 道题，{way.zh}；代表字母的 token 为 {'、'.join(said)}"))
+    began = time.perf_counter()
+    asked, marks = _sit(exam, measured, write, letters, config, say)
+    seconds, scores = time.perf_counter() - began, scores_of(exam, marks, asked)
+    for letter, each in scores["letters"].items():
+        each |= {"token": tokens[letter], "text": tokenizer.decode([tokens[letter]])}
     scores = {
-        "model": config.model_name_or_path, "adapters": list(config.adapter_name_or_path),
-        **scores_of(exam, marks, asked),
-        "asked": way.en, "lang": config.lang, "n_shot": config.n_shot, "seconds": round(seconds, 3),
+        "model": config.model_name_or_path, "adapters": list(config.adapter_name_or_path), **scores, "asked": way.en,
+        "lang": config.lang, "n_shot": config.n_shot, "seconds": round(seconds, 3),
         "questions_per_second": round(count / seconds, 2)}
-    for letter, token in zip(scores["letters"], letters.ids, strict=False):
-        scores["letters"][letter] |= {"token": token, "text": tokenizer.decode([token])}
     files = {"results.json": given_letters(exam, marks), "results.log": log_lines(scores), "scores.json": scores}
     return Result(scores, _table(scores), doubts(scores), files)
+
+
+def _sit(exam: Exam, measured: Measured, write: Write, letters: Letters, config: Config,
+         say: Say) -> tuple[list[Asked], list[Marks]]:
+    """Every subject's questions as rows, and what is made of them, a subject at a time."""
+    asked: list[Asked] = []
+    marks: list[Marks] = []
+    count, began = sum(len(subject.questions) for subject in exam.subjects), time.perf_counter()
+    told = began
+    for subject in exam.subjects:
+        asked.append(ask(subject, letters, write, WORDINGS[config.lang], measured.longest))
+        rows = asked[-1].rows
+        if not marks:
+            measured.policy.verify(sorted(rows, key=len)[:2], say)
+        marks.append(marks_of(subject, letter_chances(measured.policy, rows, letters, config.batch_size)))
+        now, done = time.perf_counter(), sum(len(each.given) for each in marks)
+        if now - told > _TOLD_EVERY:
+            told, rate = now, done / (now - began)
+            say(Both(f"{done:,} of {count:,} questions, {rate:,.1f} a second",
+                     f"已答 {done:,} / {count:,} 题，每秒 {rate:,.1f} 题"))
+    return asked, marks
 
 
 def _asking(config: Config) -> Config:

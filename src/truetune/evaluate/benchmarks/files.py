@@ -101,6 +101,8 @@ def load_exam(task: str, task_dir: Path, shots: int, most: int | None = None) ->
                       option="task", status=WRONG_OPTIONS)
     part = next((part for part in _SHOWN if part in parts and part != asked), None) if shots else None
     questions, shown = _read_all(parts[asked], name), _read_all(parts[part], name) if part else {}
+    if not questions:
+        raise _nothing(task, [found])
     named = {**known_subjects(name), **_mapping(found)}
     return Exam(name, asked, tuple(
         Subject(key, *named.get(key, Named(key.replace("_", " "))), tuple(some[:most]),
@@ -217,12 +219,17 @@ def _mapping(found: Path) -> dict[str, Named]:
                 for key, value in told.items()}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise problem("bad-mapping", Both(f"is no mapping of subjects: {error!r}.", f"不是学科对照表：{error!r}。"),
-                      where=str(file), fix='{"law": {"name": "law", "category": "Humanities"}, …}') from None
+                      where=str(file),
+                      fix=Both('It holds {"law": {"name": "law", "category": "Humanities"}, …}.',
+                               '内容应为 {"law": {"name": "law", "category": "Humanities"}, …}。')) from None
 
 
 def _nothing(task: str, looked: Sequence[Path]) -> Problem:
     """Nothing to ask: where it was looked for, and what it would look like."""
-    listed = ", ".join(map(str, looked))
+    endings: dict[str, list[str]] = {}  # "evaluation/mmlu (folder, .zip, .csv)": one for all endings
+    for place in looked:
+        endings.setdefault(str(place.with_suffix("")), []).append(place.suffix or "folder")
+    listed = ", ".join(stem if some == ["folder"] else f"{stem} ({', '.join(some)})" for stem, some in endings.items())
     example = f"{looked[0]}/test/<subject>_test.csv" if looked[0].suffix not in (*_KINDS, ".zip") else str(looked[0])
     return problem(
         "no-questions", Both(f"no questions are found for {task!r}. Looked at: {listed}.",

@@ -6,7 +6,8 @@ tokenizer in and `proof` shows that it gives the same ids. `importance` measures
 a LoRA by itself.
 """
 
+from truetune.export.gguf.adapter import write_gguf_adapter
 from truetune.export.gguf.importance import Importance, measure_importance
 from truetune.export.gguf.write import require_convertible, write_gguf
 
-__all__ = ["Importance", "measure_importance", "require_convertible", "write_gguf"]
+__all__ = ["Importance", "measure_importance", "require_convertible", "write_gguf", "write_gguf_adapter"]

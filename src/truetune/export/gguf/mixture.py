@@ -29,8 +29,8 @@ FALLBACKS = {
     **dict.fromkeys((Q.IQ1_S, Q.IQ1_M, Q.IQ2_XXS, Q.IQ2_XS, Q.IQ2_S, Q.IQ3_XXS, Q.IQ3_S, Q.IQ4_XS), Q.IQ4_NL),
     Q.Q2_K: Q.Q4_0, Q.Q3_K: Q.Q4_0, Q.Q4_K: Q.Q5_0, Q.Q5_K: Q.Q5_1, Q.Q6_K: Q.Q8_0,
 }
-"""What takes the place of a type whose blocks are 256 weights where a row is not a multiple of that (SmolLM2-135M: 576);
-their blocks are 32."""
+"""What takes the place of a type whose blocks are 256 weights where a row is not a multiple of that (SmolLM2-135M has
+rows of 576); their blocks are 32."""
 
 
 @dataclass(frozen=True)

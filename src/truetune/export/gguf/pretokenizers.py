@@ -64,8 +64,8 @@ def pretokenizer_name(backend: Mapping[str, Any]) -> str:
         raise problem("gguf-pretokenizer",
                       Both(f"llama.cpp is not known to split texts as this tokenizer does: {told}",
                            f"llama.cpp 没有与该分词器相同的预切分方式：{told}"), option="model_name_or_path",
-                      fix=Both(f"Known: {', '.join(sorted(_NAMES.values()))}. A wrong one would serve other tokens than "
-                               "were trained.",
+                      fix=Both(f"Known: {', '.join(sorted(_NAMES.values()))}. A wrong one would serve other tokens "
+                               "than were trained.",
                                f"已知：{'、'.join(sorted(_NAMES.values()))}。用错会使部署时的 token 与训练时不同。"))
     return name
 

@@ -6,6 +6,7 @@ float32. Blocks come in the order of the rows and never span two experts, so eac
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -115,7 +116,7 @@ def _gguf_name(names: gguf.TensorNameMap, plain: str) -> str:
     name = names.get_name(plain, try_suffixes=(".weight", ".bias"))
     if name is None:
         raise problem("gguf-tensor", Both(f"the model has a tensor {plain} that this GGUF architecture has not.",
-                                          f"模型里的张量 {plain} 在该 GGUF 架构中不存在。"), option="model_name_or_path")
+                                          f"该 GGUF 架构没有模型里的张量 {plain}。"), option="model_name_or_path")
     return name
 
 
@@ -139,7 +140,8 @@ def _matrix(weights: Weights, name: str, gguf_name: str, shape: tuple[int, ...],
     """change: what is done to whole groups of so many rows."""
     group, alter = change or (1, lambda rows: rows)
     if len(shape) < 2 or shape[0] == 1:
-        return Tensor(gguf_name, (shape[-1],), [Block(1, 0, lambda: alter(weights.read(name).reshape(-1)).reshape(1, -1))])
+        flat = Block(1, 0, lambda: alter(weights.read(name).reshape(-1)).reshape(1, -1))
+        return Tensor(gguf_name, (math.prod(shape),), [flat])
     height, columns = shape
     step = max(group, _BLOCK // columns // group * group)
 

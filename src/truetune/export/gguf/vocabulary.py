@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,32 +32,40 @@ ENDS = frozenset((
 """Tokens that end an answer in llama.cpp because of their text (src/llama-vocab.cpp, `special_eog_ids`)."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Vocabulary:
     """What the file says of its tokenizer.
 
     Attributes:
+        backend: the tokenizer itself, as tokenizer.json.
         kind: llama.cpp's: gpt2, llama or t5. pre: how a text is split first.
         tokens, types: by id. scores: of kinds llama and t5. merges: of kind gpt2.
-        special: the part a token plays (bos, eos, eot, eom, pad, unk) -> id.
-        add_bos, add_eos: what llama.cpp puts around a text. add_space: whether a text begins with a space of its own.
-        template: the chat template, or several by name.
+        special: the part a token plays (bos, eos, eot, eom, pad, unk) and its id.
+        add_bos, add_eos: what llama.cpp puts around a text.
+        space: where a text gets a space of its own: see `_space`.
+        templates: chat templates and their names (`default` is the one that is used).
+        strips: spaces after special tokens are dropped, as Phi-3 does.
     """
 
+    backend: str
     kind: str
     pre: str
-    tokens: list[str]
-    types: list[TokenType]
-    scores: list[float] = field(default_factory=list)
-    merges: list[str] = field(default_factory=list)
-    special: dict[str, int] = field(default_factory=dict)
-    add_bos: bool = False
-    add_eos: bool = False
-    add_space: bool = False
-    template: str | Sequence[Mapping[str, str]] | None = None
+    tokens: tuple[str, ...]
+    types: tuple[TokenType, ...]
+    scores: tuple[float, ...]
+    merges: tuple[str, ...]
+    special: tuple[tuple[str, int], ...]
+    add_bos: bool
+    add_eos: bool
+    space: str
+    templates: tuple[tuple[str, str], ...]
+    strips: bool
 
-    def write(self, writer: GGUFWriter) -> None:
-        """Into the header of a file."""
+    def write(self, writer: GGUFWriter, name: str) -> None:
+        """Into the header of a file. name: of the model. By that alone llama.cpp decides whether spaces are stripped
+        (and does not load a file whose name is Phi-3's and whose tokens are not)."""
+        plain = re.sub("(?i)phi-?3", "phi 3", name)
+        writer.add_name(f"phi-3 {plain}" if self.strips else plain)
         writer.add_tokenizer_model(self.kind)
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)
@@ -66,14 +74,14 @@ class Vocabulary:
             writer.add_token_scores(self.scores)
         if self.merges:
             writer.add_token_merges(self.merges)
-        for part, token in self.special.items():
+        for part, token in self.special:
             writer.add_uint32(_KEYS[part], token)
         writer.add_add_bos_token(self.add_bos)
         writer.add_add_eos_token(self.add_eos)
         if self.kind != "gpt2":
-            writer.add_add_space_prefix(self.add_space)
-        if self.template:
-            writer.add_chat_template(self.template)
+            writer.add_add_space_prefix(self.space in ("each", "each without one"))
+        if self.templates:
+            writer.add_chat_template([{"name": name, "template": text} for name, text in self.templates])
 
 
 _KEYS = {part: f"tokenizer.ggml.{name}_token_id" for part, name in
@@ -86,18 +94,22 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     Raises:
         Problem: llama.cpp has no such tokenizer, or not enough ways to end an answer.
     """
-    tokenizer = load_tokenizer(folder)
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    model = backend["model"]
-    tokens, types = _tokens(backend, rows)
-    vocabulary = _KINDS[_kind_of(backend)](backend, tokens, types)
-    vocabulary.special = _special(folder, tokenizer, tokens)
-    if (unk := model.get("unk_id", tokens.index(model["unk_token"]) if model.get("unk_token") else None)) is not None:
-        vocabulary.special["unk"] = unk
-        types[unk] = TokenType.UNKNOWN
-    vocabulary.template = _template(tokenizer)
-    vocabulary.add_bos, vocabulary.add_eos = _around(tokenizer)
-    return vocabulary
+    tokenizer: Any = load_tokenizer(folder)
+    text = tokenizer.backend_tokenizer.to_str()
+    backend = json.loads(text)
+    kind, (tokens, types) = _kind_of(backend), _tokens(backend, rows)
+    special, model = _special(folder, tokenizer, tokens), backend["model"]
+    unknown = model.get("unk_id", tokens.index(model["unk_token"]) if model.get("unk_token") else None)
+    if unknown is not None:
+        special["unk"], types[unknown] = unknown, TokenType.UNKNOWN
+    add_bos, add_eos = _around(tokenizer)
+    return Vocabulary(
+        backend=text, kind=kind, pre=pretokenizer_name(backend) if kind == "gpt2" else "default",
+        tokens=tuple(tokens), types=tuple(types), scores=tuple(_SCORES[kind](model, tokens)),
+        merges=tuple(f"{left} {right}" for left, right in _pairs(model)) if kind == "gpt2" else (),
+        special=tuple(special.items()), add_bos=add_bos, add_eos=add_eos, space=_space(backend),
+        templates=_templates(tokenizer),
+        strips=any(token["rstrip"] for token in backend["added_tokens"]) and "</s>" in tokens)
 
 
 def _kind_of(backend: Mapping[str, Any]) -> str:
@@ -148,39 +160,41 @@ def _escapes(backend: Mapping[str, Any]) -> bool:
 
 
 def _pairs(model: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    halves = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
+    return [(left, right) for left, right in halves]
 
 
-def _byte_level(backend: Mapping[str, Any], tokens: list[str], types: list[TokenType]) -> Vocabulary:
-    return Vocabulary("gpt2", pretokenizer_name(backend), tokens, types,
-                      merges=[f"{left} {right}" for left, right in _pairs(backend["model"])])
+def _no_scores(model: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
+    return []
 
 
-def _spaced(backend: Mapping[str, Any], tokens: list[str], types: list[TokenType]) -> Vocabulary:
+def _scores_of_merges(model: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
     """llama.cpp merges two neighbours into the token of the highest score; the earlier a token's merge stands in the
     list, the higher. What no merge makes is never made."""
     rank: dict[str, int] = {}
-    for number, (left, right) in enumerate(_pairs(backend["model"])):
+    for number, (left, right) in enumerate(_pairs(model)):
         rank.setdefault(left + right, number)
-    never = -1e9
-    scores = [-float(rank[text]) if text in rank else never for text in tokens]
-    return Vocabulary("llama", "default", tokens, types, scores, add_space=_adds_space(backend))
+    return [-float(rank[text]) if text in rank else -1e9 for text in tokens]
 
 
-def _unigram(backend: Mapping[str, Any], tokens: list[str], types: list[TokenType]) -> Vocabulary:
-    known = [score for _, score in backend["model"]["vocab"]]
-    return Vocabulary("t5", "default", tokens, types, [*known, *[-1000.0] * (len(tokens) - len(known))],
-                      add_space=_adds_space(backend))
+def _scores_of_pieces(model: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
+    known = [score for _, score in model["vocab"]]
+    return [*known, *[-1000.0] * (len(tokens) - len(known))]
 
 
-_KINDS = {"gpt2": _byte_level, "llama": _spaced, "t5": _unigram}
+_SCORES = {"gpt2": _no_scores, "llama": _scores_of_merges, "t5": _scores_of_pieces}
 
 
-def _adds_space(backend: Mapping[str, Any]) -> bool:
-    """Whether a text gets a space before it: by a normaliser that prepends one, or by Metaspace at every beginning.
-    ("first" only counts for texts that do not begin with a special token, which chats do.)"""
+def _space(backend: Mapping[str, Any]) -> str:
+    """Where a space is put before a text. `each`: before each part between special tokens, as llama.cpp does it; `each
+    without one`: not where there is one already; `first`: only before a text that begins without a special token, which
+    chats do not; `never`.
+    """
     told = json.dumps([backend["normalizer"], backend["pre_tokenizer"]])
-    return '"Prepend"' in told or '"prepend_scheme": "always"' in told
+    scheme = re.search(r'"prepend_scheme": "(\w+)"', told)
+    if '"Prepend"' in told:
+        return "each"
+    return {"always": "each without one", "first": "first"}.get(scheme[1], "never") if scheme else "never"
 
 
 def _special(folder: Path, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> dict[str, int]:
@@ -202,7 +216,7 @@ def _special(folder: Path, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[
         names = ", ".join(repr(tokens[end]) for end in unnamed)
         raise problem("gguf-stops", Both(f"llama.cpp has two places for tokens that end an answer besides eos, and "
                                          f"this model has {len(unnamed)}: {names}",
-                                         f"除 eos 外，llama.cpp 只有两个位置放结束 token，而该模型有 {len(unnamed)} 个："
+                                         f"除 eos 外，llama.cpp 只能再放两个结束 token，而该模型有 {len(unnamed)} 个："
                                          f"{names}"), option="model_name_or_path",
                       fix=Both("Take some out of eos_token_id in generation_config.json.",
                                "请从 generation_config.json 的 eos_token_id 中去掉一些。"))
@@ -220,11 +234,10 @@ def _ends(folder: Path) -> list[int]:
     return []
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> str | list[Mapping[str, str]] | None:
-    template: Any = tokenizer.chat_template
-    if isinstance(template, dict):
-        return [{"name": name, "template": text} for name, text in template.items()]
-    return template
+def _templates(tokenizer: Any) -> tuple[tuple[str, str], ...]:
+    template = tokenizer.chat_template
+    named = template if isinstance(template, dict) else {"default": template} if template else {}
+    return tuple(named.items())
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter
+from gguf import GGML_QUANT_VERSION, MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter
 
 from truetune.export.gguf.architectures import (
     Architecture,
@@ -56,12 +56,12 @@ def write_gguf(source: Path, target: Path, kind: str, *, importance: Importance 
         tensors = [*_factors(config), *gguf_tensors(weights, family, config)]
         rows = next(tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight")
         vocabulary = read_vocabulary(source, rows)
-        prove(vocabulary, load_tokenizer(source), say)
+        prove(vocabulary, say)
         model = _shape(config, tensors, importance)
         types = [tensor_type(tensor.name, tensor.shape, kind, model) for tensor in tensors]
 
         def fill(part: Path) -> None:
-            writer = GGUFWriter(part, _arch(family))
+            writer = GGUFWriter(part, MODEL_ARCH_NAMES[family.arch])
             _header(writer, name or target.stem, kind, config, family, vocabulary)
             for tensor, of in zip(tensors, types, strict=True):
                 writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), _bytes(tensor, of), of)
@@ -115,22 +115,15 @@ def write_gguf_file(target: Path, fill: Any) -> None:
                       option="export_dir") from error
 
 
-def _arch(family: Architecture) -> str:
-    from gguf import MODEL_ARCH_NAMES
-
-    return MODEL_ARCH_NAMES[family.arch]
-
-
 def _header(writer: GGUFWriter, name: str, kind: str, config: Any, family: Architecture,
             vocabulary: Vocabulary) -> None:
     writer.add_type("model")
-    writer.add_name(name)
     writer.add_file_type(GGUF_TYPES[kind].number)
     writer.add_quantization_version(GGML_QUANT_VERSION)
     basic_facts(writer, config)
     for add in family.facts:
         add(writer, config)
-    vocabulary.write(writer)
+    vocabulary.write(writer, name)
 
 
 def _factors(config: Any) -> Iterator[Tensor]:
@@ -161,7 +154,7 @@ def _write(writer: GGUFWriter, tensors: Sequence[Tensor], types: Sequence[GGMLQu
     file = writer.fout[0]
     try:
         writer.write_padding(file, file.tell())
-        with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for tensor, kind in zip(tensors, types, strict=True):
                 pack = partial(_pack, tensor, kind, importance)
                 for packed in pool.map(pack, tensor.blocks):
@@ -186,5 +179,6 @@ def _pack(tensor: Tensor, kind: GGMLQuantizationType, importance: Importance | N
 def _not_a_number(name: str, kind: GGMLQuantizationType) -> Problem:
     return problem("gguf-weights", Both(f"{name} has weights that are no finite number in {kind.name.lower()}.",
                                         f"{name} 里有权重在 {kind.name.lower()} 下不是有限数。"),
-                   option="export_gguf_type", fix=Both("The training may have diverged; bf16 and f32 hold large weights.",
-                                                       "训练可能已发散；bf16 和 f32 能表示很大的权重。"))
+                   option="export_gguf_type", fix=Both(
+                       "The training may have diverged; bf16 and f32 hold large weights.",
+                       "训练可能已发散；bf16 和 f32 能表示很大的权重。"))

@@ -10,9 +10,9 @@ answers with an error rather than with a model that was asked in a way it was no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, combinations, cycle, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from truetune.export.ollama.emit import FEATURES, Case, Piece, Trims, emit
 from truetune.export.ollama.gotemplate import GoError, GoTemplate, parse
@@ -30,7 +30,7 @@ from truetune.export.ollama.probes import (
     trimmed,
     written,
 )
-from truetune.findings import Both, problem
+from truetune.findings import Both, Problem, problem
 
 _SHOWN = 40
 """Characters of a difference that are told."""
@@ -84,36 +84,48 @@ def derive(render: Render, bos: str, opening: bool, family: str = "") -> Derived
     same = {think: _switches(render, think) for think in (True, False)}
     plan, left_out = _Plan((), same[True], not same[False]), []
     for group in GROUPS:
-        reason = Both("", "")
-        for attempt in _attempts(plan, group):
-            try:
-                _proven(render, attempt, [*GROUPS[0].talks, *group.talks], family)
-            except _Unequal as unequal:
-                reason = unequal.reason
-                continue
-            if attempt.off is None and plan.off is not None:
-                left_out.append(Both("`think: false` (switching thinking off)", "think: false（关闭思考）"))
-            plan = attempt
-            break
-        else:
-            if not group.what:
-                raise problem("no-ollama-template", Both(
-                    f"the trained chat template cannot be written for Ollama: {reason}.",
-                    f"训练所用的对话模板无法写成 Ollama 的模板：{reason.zh}。"), option="export_format")
+        wider, reason = _wider(render, plan, group, family)
+        if wider is None and not group.what:
+            raise _impossible(reason)
+        if wider and wider.off is None and plan.off is not None:
+            left_out.append(Both(f"`think: false` (switching thinking off): {reason}",
+                                 f"think: false（关闭思考）：{reason.zh}"))
+        if wider is None and group.what:
             left_out.append(Both(f"{group.what}: {reason}", f"{group.what.zh}：{reason.zh}"))
-    template = _proven(render, plan, plan.talks, family)
-    thinks = {None, *((False,) * (plan.off is not None)), *((True,) * (template.thought_marks() != ("", "")))}
+        plan = wider or plan
+    try:
+        template = _proven(render, plan, plan.talks, family)
+    except _Unequal as unequal:
+        raise _impossible(unequal.reason) from None
+    thinks = {None, *((False,) * (plan.off is not None)), *((True,) * all(template.thought_marks()))}
     return Derived(template, (*left_out, *_loosely(render, template, plan, family)), frozenset(thinks))
 
 
-def _attempts(plan: _Plan, group: Group) -> list[_Plan]:
-    """The plan with one more group; if need be, without the switch."""
-    further = plan._replace(groups=(*plan.groups, group))
-    return [further, *([further._replace(off=None)] if plan.off and not group.what else [])]
+def _wider(render: Render, plan: _Plan, group: Group, family: str) -> tuple[_Plan | None, Both]:
+    """The plan with one more group (if need be without the switch), or None; and what was in the way."""
+    group, reason = group.known_to(plan.talks), Both("", "")
+    wider = plan._replace(groups=(*plan.groups, group))
+    for attempt in (wider, *([wider._replace(off=None)] if plan.off and not group.what else [])):
+        try:
+            _proven(render, attempt, group.talks, family, times=1)
+            return attempt, reason
+        except _Unequal as unequal:
+            reason = unequal.reason
+    return None, reason
+
+
+def _impossible(reason: Both) -> Problem:
+    return problem("no-ollama-template", Both(
+        f"the trained chat template cannot be written for Ollama: {reason}.",
+        f"训练所用的对话模板无法写成 Ollama 的模板：{reason.zh}。"), option="export_format",
+        fix=Both("Export gguf: llama.cpp renders the trained template itself.",
+                 "请导出 gguf：llama.cpp 会直接使用训练时的模板。"))
 
 
 def _without(bos: str, render: Render) -> Render:
-    def without(messages, generation, think):
+    """`render`, without the token that the runner writes by itself."""
+
+    def without(messages: Sequence[Mapping[str, Any]], generation: bool, think: bool | None) -> str | None:
         text = render(messages, generation, think)
         return text and text.removeprefix(bos)
 
@@ -126,8 +138,8 @@ def _switches(render: Render, think: bool) -> bool:
                for group in GROUPS for talk in group.talks)
 
 
-def _proven(render: Render, plan: _Plan, talks: Sequence[str], family: str) -> GoTemplate:
-    """The template for `plan`, proven on `talks`.
+def _proven(render: Render, plan: _Plan, talks: Sequence[str], family: str, times: int = 2) -> GoTemplate:
+    """The template for `plan`, proven on `talks`, each said in so many ways.
 
     Raises:
         _Unequal: it cannot be, or does not write the same; where first.
@@ -137,9 +149,9 @@ def _proven(render: Render, plan: _Plan, talks: Sequence[str], family: str) -> G
         raise _Unequal(Both("Ollama would then also offer `think: true`, which this template writes otherwise than "
                             "it was trained", "否则 Ollama 会提供 think: true，而模板在此时的写法与训练时不同"))
     trims = _trims(render, plan)
-    template = parse(emit(table, trims, plan.off))
+    template = parse(emit(table, trims, plan.off, _unheard(plan)))
     for think in plan.states:
-        for talk, words in _spoken(talks, WORDS):
+        for talk, words in _spoken(talks, WORDS, times):
             difference = _difference(render, template, talk, words, think, family)
             if difference:
                 raise _Unequal(difference)
@@ -186,6 +198,16 @@ def _simplest(cases: Sequence[Case]) -> list[Case]:
                         f"同一位置有时写 {one[-_SHOWN:]!r}，有时写 {other[-_SHOWN:]!r}"))
 
 
+def _unheard(plan: _Plan) -> list[str]:
+    """What is left out of answers, as Go asks for it: where it stands there, the template must fail."""
+    known = {
+        "eq $i $end": any(talk.endswith("A") for talk in plan.talks),
+        "and .Thinking (eq $i $end)": any(talk.endswith("H") for talk in plan.talks),
+        "and .Thinking (not (eq $i $end))": any("H" in talk[:-1] for talk in plan.talks),
+    }
+    return [test for test, is_known in known.items() if not is_known]
+
+
 def _trims(render: Render, plan: _Plan) -> Trims:
     """What the template takes away around words; where that is not seen, nothing is taken away (`_loosely` tells)."""
     places = {("user", False): ("UAU", "U"), ("assistant", False): ("UAU", "A"), ("system", False): ("SU", "S"),
@@ -197,11 +219,11 @@ def _trims(render: Render, plan: _Plan) -> Trims:
     return {place: (trim[0], None if place in cut else trim[1]) for place, trim in found.items() if trim}
 
 
-def _spoken(talks: Sequence[str], pool: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def _spoken(talks: Sequence[str], pool: Sequence[str], times: int = 2) -> Iterator[tuple[str, list[str]]]:
     """Every conversation, several times, with other words each time. What is begun ends with a word of its own, behind
     which the text can be cut."""
     for number, talk in enumerate(talks):
-        for start in range(0, len(pool), 2):
+        for start in range(0, len(pool), -(-len(pool) // times)):
             words = list(islice(cycle(pool), start + number, start + number + len(talk)))
             if talk[-1] in "AH":
                 words[-1] += " Zqend"

@@ -42,12 +42,14 @@ Trims = Mapping[tuple[str, bool], tuple[str | None, str | None]]
 away at the beginning and the end of its words ("space", "lines" or nothing)."""
 
 
-def emit(table: Mapping[tuple[str, str], Sequence[Case]], trims: Trims, switch: bool | None) -> str:
+def emit(table: Mapping[tuple[str, str], Sequence[Case]], trims: Trims, switch: bool | None,
+         unheard: Sequence[str] = ()) -> str:
     """The Go template.
 
     Args:
         table: who spoke before ("" at the beginning) and who speaks ("end": the model is asked) to what stands between.
-        switch: whether thinking can be switched off (None: asking for that is refused).
+        switch: whether thinking can be switched off (None: asking for that is refused). unheard: what is refused of an
+            answer, as Go asks for it.
     """
     roles = {"system": "system", "empty": "system", "user": "user", "assistant": "assistant"}
     thought = _shown(trims.get(("thought", True)) or trims.get(("thought", False), _AS_IT_IS), ".Thinking")
@@ -62,8 +64,9 @@ def emit(table: Mapping[tuple[str, str], Sequence[Case]], trims: Trims, switch: 
     head = "" if switch is False else f"{{{{{off}\n}}}}" + (f"{{{{if $off}}}}{REFUSE}{{{{end\n}}}}" * (switch is None))
     return (f'{_helpers(trims)}{head}{{{{$before := ""}}}}{{{{$end := 0}}}}{{{{range $i, $m := .Messages}}}}'
             "{{$end = $i}}{{end\n}}{{range $i, $m := .Messages}}{{$kind := .Role}}"
-            '{{if and (eq $kind "system") (not .Content)}}{{$kind = "empty"}}{{end\n}}{{'
-            + "\nelse ".join(blocks) + f"\nelse}}}}{REFUSE}{{{{end}}}}{{{{$before = $kind}}}}{{{{end\n}}}}"
+            '{{if and (eq $kind "system") (not .Content)}}{{$kind = "empty"}}{{end\n}}'
+            + "".join(f'{{{{if and (eq $kind "assistant") ({test})}}}}{REFUSE}{{{{end\n}}}}' for test in unheard)
+            + "{{" + "\nelse ".join(blocks) + f"\nelse}}}}{REFUSE}{{{{end}}}}{{{{$before = $kind}}}}{{{{end\n}}}}"
             f'{{{{if not (eq $before "assistant")}}}}{_by_speaker(ends, thought)}{{{{end}}}}')
 
 
@@ -96,7 +99,8 @@ def _piece(piece: Piece, thought: str) -> str:
             f"{text_of(piece.between)}{{{{end}}}}")
 
 
-_UNSAFE = re.compile(r"\{\{+|\{\Z|\"{2,}")
+_UNSAFE = re.compile(r"\{|\"{2,}")
+"""A brace may come to stand before those of an action."""
 
 
 def text_of(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 _MOST_CHARACTERS, _DEEPEST = 1 << 20, 200
 """Of a template's source, and of blocks and brackets in each other."""
-_MOST_STEPS, _MOST_BYTES, _MOST_CALLS = 3_000_000, 1 << 26, 100_000
+_MOST_STEPS, _MOST_BYTES, _MOST_CALLS = 1_000_000, 1 << 26, 100_000
 """Of one rendering. Go itself stops at 100,000 templates that call each other, so that is the same here."""
 
 

@@ -21,23 +21,30 @@ ROLES = {"S": "system", "E": "system", "U": "user", "A": "assistant", "H": "assi
 
 
 class Group(NamedTuple):
-    """Conversations that a form can do without. what: the words for what is then left out."""
+    """Conversations that a form can do without. what: the words for what is then left out. adds: letters that no group
+    before has; a conversation with a letter that is left out is not asked for."""
 
     what: Both | None
     talks: tuple[str, ...]
+    adds: str = ""
+
+    def known_to(self, talks: Sequence[str]) -> Group:
+        """The group without the conversations whose letters do not stand in `talks`."""
+        letters = {*"".join(talks), *self.adds, *"UA"}
+        return self._replace(talks=tuple(talk for talk in self.talks if letters.issuperset(talk)))
 
 
 GROUPS = (
     Group(None, ("U", "UAU", "UAUAU", "UAUAUAU")),
-    Group(Both("system messages", "系统消息"), ("SU", "SUAU", "SUAUAU")),
-    Group(Both("a system message without text", "空的系统消息"), ("EU", "EUAU")),
+    Group(Both("system messages", "系统消息"), ("SU", "SUAU", "SUAUAU"), "S"),
+    Group(Both("a system message without text", "空的系统消息"), ("EU", "EUAU"), "E"),
     Group(Both("an answer that is begun (the last message is the assistant's)",
-               "续写回答（最后一条消息来自 assistant）"), ("UA", "UAUA")),
-    Group(Both("an answer that is begun, behind a system message", "有系统消息时续写回答"), ("SUA", "SUAUA")),
+               "续写回答（最后一条消息来自 assistant）"), ("UA", "UAUA", "SUA", "SUAUA", "EUA")),
     Group(Both("thoughts of earlier answers (the field `thinking`)", "历史回答中的思考（thinking 字段）"),
-          ("UHU", "UHUHU", "UHUAU")),
-    Group(Both("the thought of an answer that is begun", "续写回答中的思考"), ("UH", "UAUH", "UHUH", "UHUA")),
-    Group(Both("conversations that the assistant opens", "由 assistant 开头的对话"), ("AU", "AUAU", "SAU")),
+          ("UHU", "UHUHU", "UHUAU", "SUHU"), "H"),
+    Group(Both("the thought of an answer that is begun", "续写回答中的思考"), ("UH", "UAUH", "UHUH", "UHUA", "SUH"),
+          "H"),
+    Group(Both("conversations that the assistant opens", "由 assistant 开头的对话"), ("AU", "AUAU", "SAU", "HUAU")),
 )
 """The first is what every form must know."""
 
@@ -118,7 +125,7 @@ def trimmed(render: Render, talk: str, letter: str, think: bool | None) -> tuple
                  for number, turn in enumerate(talk)]
         return written(render, talk, words, lambda number: f"{left}Zqt{right}" if letter == "T" else "Zqt", think)
 
-    text, begun = asked(PAD_LEFT, PAD_RIGHT), talk[-1] == letter
+    text, begun = asked(PAD_LEFT, PAD_RIGHT), talk[-1] == letter != "U"
     for left, from_left in TRIMMED_LEFT.items():
         for right, from_right in TRIMMED_RIGHT.items():
             if text is not None and _padded(asked("", ""), talk, letter, left, "" if begun else right) == text:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
-
 from truetune.data.messages import BadRow
 from truetune.data.template import make_renderer
 from truetune.data.texts import Writer
 from truetune.export.ollama.derive import derive
 from truetune.export.ollama.form import OllamaForm, Value
+from truetune.export.ollama.header import Header, header_of
 from truetune.export.ollama.modelfile import form_of_text, read_text, stops_safely, text_of_form
 from truetune.export.ollama.probes import Render
 from truetune.files import write_text
@@ -44,7 +43,9 @@ def write_modelfile(folder: Path, gguf: str, source: Path, config: Config, say: 
     tokenizer = load_tokenizer(source)
     renderer = make_renderer(tokenizer, source, config)
     settings = _json(source / "config.json")
-    opening, family = _of_gguf(folder / gguf) or (bool(renderer.opening_ids()), str(settings.get("model_type", "")))
+    file = folder / gguf
+    opening, family = header_of(file) if file.is_file() else \
+        Header(bool(renderer.opening_ids()), str(settings.get("model_type", "")))
     template = str(tokenizer.chat_template or "")
     _require_dateless(tokenizer, template)
     render = _render_by(Writer(tokenizer, False))
@@ -59,7 +60,7 @@ def write_modelfile(folder: Path, gguf: str, source: Path, config: Config, say: 
     if form_of_text((folder / NAME).read_text(encoding="utf-8"), opening, family) != form:
         raise problem("unwritable-modelfile", Both("the Modelfile does not read as it was written.",
                                                    "写出的 Modelfile 读回来不一致。"), option="export_format")
-    _tell(form, folder, say)
+    _tell(form, Path(config.export_dir or folder), say)
     return form
 
 
@@ -70,9 +71,8 @@ def read_modelfile(path: Path) -> OllamaForm:
         Problem: it is no Modelfile of ours.
     """
     text = read_text(path)
-    form = form_of_text(text)
-    opening, family = _of_gguf(path.parent / form.weights) or (form.opening, form.family)
-    return form_of_text(text, opening, family)
+    file = path.parent / form_of_text(text).weights
+    return form_of_text(text, *header_of(file)) if file.is_file() else form_of_text(text)
 
 
 _COMMENTS = (Both("Written by truetune; TEMPLATE was derived from the trained chat template and proven equal.",
@@ -161,16 +161,6 @@ def _context(settings: Mapping[str, Any], config: Config) -> int:
 
 
 # ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _of_gguf(path: Path) -> tuple[bool, str] | None:
-    """Whether the runner puts the beginning-of-text token before every text (Ollama takes a file that does not say so
-    for one that wants it), and the architecture. None: there is no such file."""
-    if not path.is_file():
-        return None
-    fields = GGUFReader(path).fields
-    adds, family = fields.get("tokenizer.ggml.add_bos_token"), fields.get("general.architecture")
-    return bool(adds.contents()) if adds else True, str(family.contents()) if family else ""
 
 
 def _json(path: Path) -> dict[str, Any]:

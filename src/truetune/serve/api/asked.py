@@ -6,6 +6,7 @@ header (`unknown_fields`); those without which the answer would be another one a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ DEEPEST = 64
 MOST_ANSWERS = 128
 """Answers to one request (`n`, or several prompts)."""
 
+_HALF = re.compile("[\ud800-\udfff]")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Penalty = Annotated[Finite, Field(ge=-2, le=2)]
 
@@ -29,19 +31,23 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _shallow(cls, value: Any) -> Any:
+    def _sound(cls, value: Any) -> Any:
+        """Neither deep nor with half characters (`"\\ud800"`), which no tokenizer takes."""
         level = [value]
         for _ in range(DEEPEST):
             level = [item for node in level if isinstance(node, dict | list)
                      for item in (node.values() if isinstance(node, dict) else node)]
+            for text in level:
+                if isinstance(text, str) and not text.isascii() and _HALF.search(text):
+                    raise ValueError("text holds half of a character (a lone surrogate)")
             if not level:
                 return value
         raise ValueError(f"more than {DEEPEST} lists and objects within each other")
 
     def unknown_fields(self, within: str = "") -> Iterator[str]:
-        """Fields that have no effect, with their path; those that say nothing (null) are not worth a word."""
+        """Fields that have no effect, with their path; those that ask for nothing are not worth a word."""
         for name, value in (self.model_extra or {}).items():
-            if value is not None:
+            if value is not None and name not in _REFUSED:
                 yield f"{within}{name}"
         for name in type(self).model_fields:
             value = getattr(self, name)

@@ -110,6 +110,8 @@ class AnswerReader:
         self._inside = opened
         self._before = speech.thought is not None and not opened
         """Nothing but white space has come, so a thought may open."""
+        self._fresh = opened
+        """A thought or what follows it begins; line feeds that part them are neither's."""
         self._text = ""
         """Not told yet."""
         self._read = 0
@@ -125,9 +127,9 @@ class AnswerReader:
         parts: list[Part] = []
         if self._before:
             self._open(last)
-        if self._inside:
+        if self._inside and self._begun():
             parts += self._think(last)
-        if not (self._before or self._inside or self.done):
+        if not (self._before or self._inside or self.done) and self._begun():
             parts += self._say(last)
         return [part for part in parts if part != Part()]
 
@@ -136,20 +138,28 @@ class AnswerReader:
         assert self._speech.thought
         mark, begun = self._speech.thought[0], self._text.lstrip()
         if begun.startswith(mark):
-            self._text, self._inside, self._before = begun.removeprefix(mark).lstrip("\n"), True, False
+            self._text, self._before = begun.removeprefix(mark), False
+            self._inside = self._fresh = True
         elif last or not mark.startswith(begun):
             self._before = False
+
+    def _begun(self) -> bool:
+        """Whether more than line feeds has come of what is fresh."""
+        if self._fresh:
+            self._text = self._text.lstrip("\n")
+            self._fresh = not self._text
+        return not self._fresh
 
     def _think(self, last: bool) -> list[Part]:
         assert self._speech.thought
         mark = self._speech.thought[1]
         thought, closed, rest = self._text.partition(mark)
         if closed:
-            self._text, self._inside = rest.lstrip("\n"), False
+            self._text, self._inside, self._fresh = rest, False, True
             return [Part(thought=thought.rstrip("\n"))]
-        keep = 0 if last else max(_overlap(thought, mark), len(thought) - len(thought.rstrip("\n")))
-        self._text = thought[len(thought) - keep :] if keep else ""
-        return [Part(thought=thought[: len(thought) - keep])]
+        known = thought if last else thought[: len(thought) - _overlap(thought, mark)].rstrip("\n")
+        self._text = thought[len(known) :]
+        return [Part(thought=known)]
 
     def _say(self, last: bool) -> list[Part]:
         if self._opening is None:

@@ -18,16 +18,18 @@ class Gauges:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        here = {"registry": self.registry}
-        self.requests = Counter("truetune_requests", "Requests, by path and status", ("path", "status"), **here)
-        self.tokens_in = Counter("truetune_prompt_tokens", "Tokens of prompts", **here)
-        self.tokens_out = Counter("truetune_answer_tokens", "Tokens of answers", **here)
-        self.running = Gauge("truetune_running", "Answers that are being written", **here)
-        self.waiting = Gauge("truetune_waiting", "Answers that wait for a place or for their first token", **here)
-        self.dropped = Counter("truetune_disconnects", "Requests whose client left before the answer was whole", **here)
+        here = self.registry
+        self.requests = Counter("truetune_requests", "Requests, by path and status", ("path", "status"), registry=here)
+        self.tokens_in = Counter("truetune_prompt_tokens", "Tokens of prompts", registry=here)
+        self.tokens_out = Counter("truetune_answer_tokens", "Tokens of answers", registry=here)
+        self.running = Gauge("truetune_running", "Answers that are being written", registry=here)
+        self.waiting = Gauge("truetune_waiting", "Answers that wait for a place or for their first token",
+                             registry=here)
+        self.dropped = Counter("truetune_disconnects", "Requests whose client left before the answer was whole",
+                               registry=here)
         self.first_token = Histogram("truetune_first_token_seconds", "From the request to the first token",
-                                     buckets=_SECONDS, **here)
-        self.token = Histogram("truetune_token_seconds", "From one token to the next", buckets=_SECONDS, **here)
+                                     buckets=_SECONDS, registry=here)
+        self.token = Histogram("truetune_token_seconds", "From one token to the next", buckets=_SECONDS, registry=here)
 
     def page(self) -> bytes:
         """Everything, as Prometheus reads it."""

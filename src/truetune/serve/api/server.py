@@ -19,6 +19,7 @@ from truetune.serve.api.key import settle_key
 
 if TYPE_CHECKING:
     from truetune.serve.api.plan import Served
+    from truetune.serve.api.stopping import Server
 
 
 def serve(config: Config, say: Say) -> int:
@@ -82,7 +83,8 @@ def load(config: Config, say: Say) -> Served:
     return Served(names, engine)
 
 
-def _run(config: Config, served: Served, port: socket.socket, key: str, say: Say) -> int:
+def make_server(config: Config, served: Served, key: str, patience: float = 30.0) -> Server:
+    """A server of `served` that is not running yet. patience: seconds for a request's body to come."""
     from truetune.serve.api.app import make_app
     from truetune.serve.api.door import Door, Limits
     from truetune.serve.api.gauges import Gauges
@@ -91,15 +93,18 @@ def _run(config: Config, served: Served, port: socket.socket, key: str, say: Say
 
     gauges = Gauges()
     pump = Pump(served.engine and served.engine.generator, config.infer_batch + config.api_queue, gauges)
-    limits = Limits(key, config.api_host, int(config.api_max_body * 1e6), config.api_timeout)
-    door = Door(make_app(served, pump, gauges), limits, gauges)
-    server, address = Server(door), _address(config.api_host, port)
+    limits = Limits(key, config.api_host, int(config.api_max_body * 1e6), config.api_timeout, patience)
+    return Server(Door(make_app(served, pump, gauges), limits, gauges), pump)
+
+
+def _run(config: Config, served: Served, port: socket.socket, key: str, say: Say) -> int:
+    server, address = make_server(config, served, key), _address(config.api_host, port)
     port.listen(2048)
     say(Both(f"{', '.join(served.names)}: {address}/v1", f"{'、'.join(served.names)}：{address}/v1"))
     asyncio.run(server.serve(sockets=[port]))
     if served.engine:
         served.engine.close()
-    pump.close()
+    server.pump.close()
     say(Both("stopped", "已停止"))
     return INTERRUPTED if server.signal == signal.SIGINT else OK
 

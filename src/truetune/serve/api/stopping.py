@@ -8,6 +8,7 @@ from types import FrameType
 import uvicorn
 
 from truetune.serve.api.door import Door
+from truetune.serve.api.pump import Pump
 
 GRACE = 30.0
 """Seconds that running requests have when the server stops."""
@@ -18,13 +19,13 @@ class Server(uvicorn.Server):
     ends at once.
 
     Attributes:
-        signal: that has ended it.
+        signal: that has ended it. pump: to be closed after it.
     """
 
-    def __init__(self, door: Door):
+    def __init__(self, door: Door, pump: Pump):
         super().__init__(uvicorn.Config(door, lifespan="off", log_config=None, access_log=False, server_header=False,
                                         ws="none", timeout_graceful_shutdown=1))
-        self._door, self._until = door, 0.0
+        self.pump, self._door, self._until = pump, door, 0.0
         self.signal: int | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
