@@ -23,7 +23,6 @@ from truetune.evaluate.benchmarks.answer import letter_chances
 from truetune.evaluate.benchmarks.ask import WORDINGS, Letters, ask, find_letters, in_chat, turns_of
 from truetune.evaluate.benchmarks.files import Question, Subject
 from truetune.evaluate.load import Measured, load_measured
-from truetune.hush import hush_libraries
 from truetune.options.read import read_config
 
 _WORDS = ("river", "stone", "engine", "market", "window", "theory", "colour", "season", "bridge", "letter", "number")
@@ -36,7 +35,6 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=60, help="of a question, its choices apart; half to twice as many")
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
-    hush_libraries()
     config, _ = read_config(["--model_name_or_path=bundled/smollm2-135m-instruct", f"--infer_dtype={args.dtype}",
                              "--mask_history=true", "--use_cpu=true"])
     measured = load_measured(config, print, shares=True)

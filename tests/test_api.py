@@ -18,7 +18,7 @@ import sys
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
@@ -323,8 +323,8 @@ def test_several_answers_seeds_and_stops(api: Api) -> None:
     answer and is not part of it; so does the limit."""
     draw: dict[str, Any] = {"n": 3, "seed": 5, "temperature": 8.0, "top_p": 1, "max_tokens": 8}
     draw["extra_body"] = {"do_sample": True, "top_k": 40}
-    texts = [choice.message.content for choice in ask(api, "Say hello.", **draw).choices]
-    assert len(set(texts)) == 3 and [choice.message.content for choice in ask(api, "Say hello.", **draw).choices] == texts
+    texts, again = ([choice.message.content for choice in ask(api, "Say hello.", **draw).choices] for _ in range(2))
+    assert len(set(texts)) == 3 and again == texts
     together = ["", "", ""]
     for chunk in ask(api, "Say hello.", stream=True, **draw):
         for choice in chunk.choices:
@@ -462,7 +462,8 @@ def test_the_client_raises_its_own_errors(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [
-    b"", b"{", b"\xff\xfe{}", b"[]", b"null", b"[" * 100_000, b'{"messages":' + b"[" * 90 + b"]" * 90 + b"}",
+    b"", b"{", b"\xff\xfe{}", b"[]", b"null", b"[" * 100_000, 
+    b'{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "a": ' + b"[" * 90 + b"]" * 90 + b"}",
     b'{"messages": [{"role": "user", "content": "\xed\xa0\x80"}]}'])
 def test_malformed_bodies(api: Api, body: bytes) -> None:
     status, _, told = api.send("POST", "/v1/chat/completions", body)
@@ -550,7 +551,9 @@ def test_who_leaves_frees_the_place_and_who_waits_gets_it(narrow: Api, stream: b
         until(lambda: narrow.metric("truetune_waiting") == 0)
         assert narrow.metric("truetune_running") == 1
     until(lambda: narrow.metric("truetune_running") == 0)
-    assert ask(narrow, "Say hello.", model=next(iter(narrow.served.names))).choices[0].message.content == "Hello! 你好 🙂"
+    _, _, told = narrow.post("/v1/chat/completions", messages=HELLO)
+    assert told["choices"][0]["message"]["content"] == "Hello! 你好 🙂"
+    assert narrow.post("/v1/chat/completions", messages=HELLO, n=3)[2]["error"]["param"] == "n"  # there is never room
     assert narrow.metric("truetune_disconnects_total") >= 2
 
 
@@ -586,7 +589,7 @@ def test_bodies_are_limited(narrow: Api) -> None:
 def test_two_hundred_rude_clients_leave_nothing_behind(api: Api) -> None:
     """Malformed bodies, half requests, prompts that are too long, clients that leave at any moment: afterwards nothing
     is running or waiting, and the server answers as before."""
-    dice = random.Random(0)
+    dice, long = random.Random(0), json.dumps({"messages": [{"role": "user", "content": "a " * 3000}]}).encode()
     kinds = [
         lambda line: line.sendall(bytes(dice.randrange(256) for _ in range(dice.randrange(200)))),
         lambda line: line.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"),
@@ -594,17 +597,15 @@ def test_two_hundred_rude_clients_leave_nothing_behind(api: Api) -> None:
         lambda line: line.sendall(_request(json.dumps({"messages": HELLO}).encode())[: dice.randrange(40, 300)]),
         lambda line: line.sendall(_request(json.dumps({**ENDLESS, "n": dice.randrange(1, 4)}).encode())),
         lambda line: line.sendall(_request(json.dumps({**ENDLESS, "stream": False}).encode())),
-        lambda line: line.sendall(_request(json.dumps({"messages": [{"role": "user", "content": "a " * 3000}]}).encode())),
+        lambda line: line.sendall(_request(long)),
     ]
     for number in range(200):
         with socket.create_connection(("127.0.0.1", api.port), timeout=10) as line:
             kinds[number % len(kinds)](line)
             if dice.random() < 0.3:
                 line.settimeout(0.05)
-                try:
+                with suppress(OSError):
                     line.recv(100)
-                except OSError:
-                    pass
     until(lambda: api.metric("truetune_running") == api.metric("truetune_waiting") == 0, 20)
     assert ask(api, "Say hello.").choices[0].message.content == "Hello! 你好 🙂"
     tokens = api.metric("truetune_answer_tokens_total")
@@ -663,11 +664,9 @@ def test_a_reward_model_scores_and_does_not_answer(taught: Path, tmp_path: Path)
 
 def test_every_field_has_its_own_meaning() -> None:
     """LLaMA-Factory reads presence_penalty as the repetition penalty; here each is itself."""
-    body: dict[str, Any] = {"messages": HELLO, "presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.1,
-                            "min_p": 0.1, "top_k": -1, "seed": 3, "max_tokens": 5, "max_completion_tokens": 7}
-    assert ChatAsked.model_validate(body).sampling() == {
-        "presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.1, "min_p": 0.1, "top_k": 0, "seed": 3,
-        "max_new_tokens": 7}
+    each = {"presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.1, "min_p": 0.1, "seed": 3}
+    body: dict[str, Any] = {"messages": HELLO, **each, "top_k": -1, "max_tokens": 5, "max_completion_tokens": 7}
+    assert ChatAsked.model_validate(body).sampling() == {**each, "top_k": 0, "max_new_tokens": 7}
     assert ChatAsked.model_validate({"messages": HELLO, "do_sample": False, "temperature": 1}).sampling() == {
         "temperature": 0}
     assert ChatAsked.model_validate({"messages": HELLO, "logprobs": True}).sampling() == {"top_logprobs": 0}
@@ -697,8 +696,8 @@ def test_two_messages_of_a_user_in_a_row(tiny: Path) -> None:
     two = [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}]
     tokenizer = load_tokenizer(tiny)
     assert accepted(list(two), Renderer(tokenizer).prompt) == Renderer(tokenizer).prompt(two)
-    tokenizer.chat_template = ("{% for m in messages %}{% if loop.index0 % 2 == 0 and m.role != 'user' or loop.index0 % 2 "
-                               "and m.role != 'assistant' %}{{ raise_exception('turns!') }}{% endif %}"
+    tokenizer.chat_template = ("{% for m in messages %}{% if m.role != ['user', 'assistant'][loop.index0 % 2] %}"
+                               "{{ raise_exception('turns!') }}{% endif %}"
                                "<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}")
     strict = Renderer(tokenizer)
     assert accepted(list(two), strict.prompt) == strict.prompt([{"role": "user", "content": "One.\n\nTwo."}])
@@ -706,7 +705,8 @@ def test_two_messages_of_a_user_in_a_row(tiny: Path) -> None:
         accepted([{"role": "assistant", "content": "No."}], strict.prompt)
 
 
-@pytest.mark.parametrize("values", [{"messages": 1}, {"bos_token": "x"}, {"a": "<|im_end|>"}, {"a": [1]}, {"a": "x" * 65}])
+@pytest.mark.parametrize("values", [
+    {"messages": 1}, {"bos_token": "x"}, {"a": "<|im_end|>"}, {"a": [1]}, {"a": "x" * 65}])
 def test_templates_are_told_switches_and_nothing_else(values: dict[str, Any]) -> None:
     with pytest.raises(Refused):
         template_values(values, None, {"bos_token": "<s>"})

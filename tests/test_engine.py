@@ -210,6 +210,12 @@ def test_what_cannot_be_answered_is_refused_at_once(engine: Engine, prompt: list
         engine.complete(prompt, GREEDY, adapter)
 
 
+def test_more_questions_than_the_queue_takes_are_answered_in_turn(small: Path) -> None:
+    talks = [[{"role": "user", "content": f"Question {number}?"}] for number in range(7)]
+    with closing(engine_of(small, infer_batch=2, api_queue=1, do_sample=False, max_new_tokens=5)) as engine:
+        assert engine.answer(talks) == [text_of(engine.generate(talk)).strip() for talk in talks]
+
+
 def test_an_answer_ends_where_there_is_no_more_room(small: Path, prompts: list[list[int]]) -> None:
     with closing(engine_of(small, infer_maxlen=50)) as engine:
         pieces = list(engine.complete(prompts[2], replace(GREEDY, max_new_tokens=100, ignore_eos=True)))
@@ -220,19 +226,21 @@ def test_an_answer_ends_where_there_is_no_more_room(small: Path, prompts: list[l
 # ---------------------------------------------------------------------------------------------------------------------
 # Adapters by name
 
-@pytest.fixture(scope="module")
-def adapters(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three LoRA adapters of the small model: two that change its answers, and a damaged one."""
+def lora_of(model: Path, folder: Path, seed: int) -> Path:
+    """A LoRA adapter of random numbers, which changes every answer."""
     from peft import LoraConfig, get_peft_model
 
-    made = {}
-    for seed, name in enumerate(("one", "other", "damaged")):
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_pretrained(small)
-        tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"],
-                                                 init_lora_weights=False))
-        made[name] = tmp_path_factory.mktemp("adapters") / name
-        tuned.save_pretrained(made[name])
+    torch.manual_seed(seed)
+    settings = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), settings).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapters(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three adapters of the small model, the last of them damaged."""
+    folder = tmp_path_factory.mktemp("adapters")
+    made = {name: lora_of(small, folder / name, seed) for seed, name in enumerate(("one", "other", "damaged"))}
     file = made["damaged"] / "adapter_model.safetensors"
     save_file({name: torch.full_like(weight, math.nan) for name, weight in load_file(file).items()}, file)
     return made
@@ -260,17 +268,20 @@ def test_adapters_by_name(small: Path, adapters: dict[str, Path], prompts: list[
 
 
 def test_a_failing_request_hurts_nobody_else(small: Path, adapters: dict[str, Path], prompts: list[list[int]]) -> None:
-    """A damaged adapter fails its own answers alone, also those that get its places afterwards are right."""
+    """A damaged adapter fails its own answers alone. Those that get its places afterwards are right: nothing of it is
+    left there, behind their own tokens, beside longer answers."""
     beside = json.dumps({name: str(folder) for name, folder in adapters.items()})
     with closing(engine_of(small, infer_adapters=beside, infer_batch=3)) as engine:
-        expected = ids_of(engine.complete(prompts[2], GREEDY))
-        crowd = [engine.complete(prompts[2], GREEDY, name) for name in (None, "damaged", None, "damaged", None, None)]
-        for name, answer in zip((None, "damaged", None, "damaged", None, None), crowd, strict=True):
+        short, long = prompts[2], prompts[4]
+        expected = {len(prompt): ids_of(engine.complete(prompt, GREEDY)) for prompt in (short, long)}
+        asked = [(short, None), (long, "damaged"), (long, "damaged"), (short, None), (long, None), (short, None)]
+        crowd = [engine.complete(prompt, GREEDY, name) for prompt, name in asked]
+        for (prompt, name), answer in zip(asked, crowd, strict=True):
             if name:
                 with pytest.raises(Problem, match="not finite"):
                     list(answer)
             else:
-                assert ids_of(answer) == expected
+                assert ids_of(answer) == expected[len(prompt)]
 
 
 def test_an_adapter_of_another_base_is_refused(bundled: Path, small: Path, adapters: dict[str, Path], tmp_path: Path):
@@ -448,6 +459,17 @@ def test_a_schema_is_followed(engine: Engine, prompts: list[list[int]]) -> None:
     assert ids_of(free) == plain(engine.model, prompts[2], ends=engine.renderer.stop_ids())
     any_object = text_of(engine.complete(prompts[2], Sampling(12, temperature=1.0, seed=1, schema={})))
     assert any_object.startswith("{")
+
+
+def test_a_schema_that_comes_to_its_limits_fails_alone(engine: Engine, prompts: list[list[int]]) -> None:
+    """llguidance gives up on an answer; those beside it go on."""
+    expected = ids_of(engine.complete(prompts[2], GREEDY))
+    deep: Any = engine.complete(prompts[1], replace(GREEDY, schema=SCHEMA, max_new_tokens=200))
+    beside = engine.complete(prompts[2], GREEDY)
+    deep._job.drawing.allowed.take(10**6)  # a token that there is not: it stays in error
+    with pytest.raises(Problem, match="cannot be followed"):
+        list(deep)
+    assert ids_of(beside) == expected
 
 
 def test_a_schema_that_is_none_is_refused(engine: Engine) -> None:

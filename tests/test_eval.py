@@ -264,6 +264,11 @@ def test_a_template_that_writes_before_the_answer(measured: Any) -> None:
     assert letters.lead == 2
     row = ask(subject, letters, write, WORDINGS["en"], 8192).rows[0]
     assert row.ids[-3:-1].tolist() == [90, 91] and row.ids[-1] == letters.ids[2]
+    with pytest.raises(Problem, match=r"f:1\): its answer C is written in other tokens"):
+        ask(subject, letters._replace(lead=1), write, WORDINGS["en"], 8192)
+    with pytest.raises(Problem, match="writes two letters with the same token"):
+        find_letters(turns_of(subject, subject.questions[0], 0, WORDINGS["en"]), 4, lambda talks: [
+            one._replace(ids=one.ids[: one.first + 2]) for one in write(talks)])
 
 
 def test_examples_are_left_out_where_the_model_cannot_read_so_much(measured: Any) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import filecmp
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import options
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3MoeConfig
 
-from truetune.export import merge
+from truetune.export import merge, streamed
+from truetune.export.adapter import write_adapter_alone
 from truetune.export.shards import Kind, write_shards
 from truetune.export.streamed import plan_stream
+from truetune.findings import Problem
+from truetune.model.adapters import MANIFEST
 from truetune.model.find import load_model_config, load_tokenizer
+from truetune.model.load import fingerprint
 from truetune.model.value import FILE as VALUE_HEAD
+from truetune.options import Config
 from truetune.options.read import read_config
 
 _SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -49,11 +55,15 @@ def adapter_of(folder: Path, base: Path, seed: int = 0, **settings: Any) -> Path
     return folder
 
 
-def written(folder: Path, say: Any = lambda words: None, **values: object) -> Path:
+def config_of(**values: object) -> Config:
     config, findings = read_config(options(**values))
     assert not findings
+    return config
+
+
+def written(folder: Path, say: Any = lambda words: None, **values: object) -> Path:
     folder.mkdir(parents=True)
-    merge.write_model(config, folder, say)
+    merge.write_model(config_of(**values), folder, say)
     return folder
 
 
@@ -184,3 +194,71 @@ def test_what_goes_with_a_model(llama: Path, tmp_path: Path) -> None:
     greedy = generation("greedy", do_sample=False)
     assert greedy["do_sample"] is False and "top_p" not in greedy
     assert filecmp.cmp(tmp_path / "kept" / VALUE_HEAD, adapter / VALUE_HEAD, shallow=False)
+
+
+def test_an_adapter_alone(llama: Path, tmp_path: Path) -> None:
+    """Its weights as they are, its base by the name that was given, and what is needed to serve it; PEFT loads it."""
+    adapter = adapter_of(tmp_path / "adapter", llama)
+    (adapter / MANIFEST).write_text(json.dumps({"base_model": "x", "base_fingerprint": fingerprint(llama)}),
+                                    encoding="utf-8")
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    words = {"model_name_or_path": llama, "adapter_name_or_path": adapter}
+    write_adapter_alone(config_of(**words), folder, lambda words: None)
+    names = {file.name for file in folder.iterdir()}
+    assert names >= {"adapter_model.safetensors", "adapter_config.json", MANIFEST, "tokenizer.json",
+                     "generation_config.json", "chat_template.jinja"} and "model.safetensors" not in names
+    assert filecmp.cmp(folder / "adapter_model.safetensors", adapter / "adapter_model.safetensors", shallow=False)
+    assert json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"] == \
+        str(llama)
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), folder)
+
+
+def test_an_adapter_alone_is_refused(llama: Path, qwen: Path, tmp_path: Path) -> None:
+    """Several, none, another base's, a pickle, a file that is cut off: one clear line."""
+    adapter = adapter_of(tmp_path / "adapter", llama)
+    (adapter / MANIFEST).write_text(json.dumps({"base_model": "x", "base_fingerprint": fingerprint(llama)}),
+                                    encoding="utf-8")
+
+    def refused(expected: str, **words: object) -> None:
+        with pytest.raises(Problem, match=expected):
+            write_adapter_alone(config_of(**words), tmp_path, lambda words: None)
+
+    refused("2 adapters", model_name_or_path=llama, adapter_name_or_path=f"{adapter},{adapter}")
+    refused("no adapter is named", model_name_or_path=llama)
+    refused("other weights", model_name_or_path=qwen, adapter_name_or_path=adapter)
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused("cannot be read", model_name_or_path=llama, adapter_name_or_path=adapter)
+    weights.rename(adapter / "adapter_model.bin")
+    refused("pickle", model_name_or_path=llama, adapter_name_or_path=adapter)
+
+
+def test_damaged_weights_are_named(llama: Path, tmp_path: Path) -> None:
+    """A base that is cut off is a fault of the model, not of the disk that is written to."""
+    base = tmp_path / "base"
+    shutil.copytree(llama, base)
+    file = next(base.glob("model*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(Problem, match="cannot be read") as caught:
+        written(tmp_path / "done", model_name_or_path=base)
+    assert caught.value.findings[0].option == "model_name_or_path"
+
+
+def test_memory_is_a_matrix_and_not_the_model(qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one matrix is merged, no other of the model's has numbers, and none is left when the next one comes. What
+    was read is not written to: it lies in the file, and each page of it that is changed takes memory to the end."""
+    adapter, seen = adapter_of(tmp_path / "adapter", qwen), []
+
+    def merging(layer: Any, weight: torch.Tensor, device: torch.device) -> torch.Tensor:
+        before = weight.clone()
+        merged = merge_one(layer, weight, device)
+        assert torch.equal(weight, before) and not torch.equal(merged, before)
+        seen.append(layer)
+        assert all(each.get_base_layer().weight.is_meta and each.lora_A["default"].weight.is_meta for each in seen)
+        return merged
+
+    merge_one = streamed._merge
+    monkeypatch.setattr(streamed, "_merge", merging)
+    written(tmp_path / "done", model_name_or_path=qwen, adapter_name_or_path=adapter)
+    assert len(seen) == 14

@@ -37,9 +37,9 @@ from truetune.options.read import read_config
 BOS, EOS = "<s>", "</s>"
 HI = [{"role": "user", "content": "Hi"}]
 
-NAMES = ("chatml", "qwen", "llama3", "llama2", "mistral", "gemma", "gemma4", "glm4", "phi", "phi4", "deepseek3",
-         "cohere", "granite4", "hunyuan", "kimi_vl", "minimax1", "minimax2", "openchat", "seed_oss", "zephyr",
-         "bailing", "gpt_oss", "alpaca", "fewshot", "vicuna", "yuan", "intern2", "smollm2")
+NAMES = ("chatml", "qwen", "llama3", "llama2", "mistral", "gemma", "gemma4", "glm4", "phi", "deepseek3", "cohere",
+         "granite4", "hunyuan", "kimi_vl", "minimax1", "minimax2", "openchat", "seed_oss", "zephyr", "bailing",
+         "gpt_oss", "alpaca", "vicuna", "smollm2")
 """One name of every family, and some that end or open in their own way."""
 THINKING = ("qwen3", "deepseekr1", "glm4_moe", "mimo", "gemma4")
 
@@ -192,8 +192,8 @@ def test_what_changes_words_is_found() -> None:
 
 
 TRIMS = ("{% for m in messages %}<{{ m.role }}>{% if m.role == 'user' %}{{ m.content | trim }}"
-         "{% elif m.role == 'system' %}{{ m.content.strip('\\n') }}{% else %}{{ m.content.lstrip() }}{% endif %}<end>{% endfor %}"
-         "{% if add_generation_prompt %}<assistant>{% endif %}")
+         "{% elif m.role == 'system' %}{{ m.content.strip('\\n') }}{% else %}{{ m.content.lstrip() }}{% endif %}<end>"
+         "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}")
 
 
 def test_white_space_is_taken_away_as_trained(go: Callable[..., list[dict[str, Any]]]) -> None:
@@ -419,6 +419,19 @@ def test_dates_are_refused(bundled: Path, tmp_path: Path) -> None:
     with pytest.raises(Problem, match="today's date"):
         write_modelfile(tmp_path, "x.gguf", source, config(), lambda words: None)
     assert not (tmp_path / "Modelfile").exists()
+
+
+def test_a_system_text_that_every_chat_would_fail_at(bundled: Path, tmp_path: Path) -> None:
+    """default_system over a template that takes no system message."""
+    source = tmp_path / "model"
+    shutil.copytree(bundled, source, ignore=shutil.ignore_patterns("*.safetensors"))
+    (source / "chat_template.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}{% for m in messages %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>"
+        "assistant\n{% endif %}", "utf-8")
+    write_modelfile(tmp_path, "x.gguf", source, config(), lambda words: None)
+    with pytest.raises(Problem, match="its template fails"):
+        write_modelfile(tmp_path, "x.gguf", source, config(default_system="Be kind."), lambda words: None)
 
 
 @pytest.mark.parametrize("adds", [True, False, None])

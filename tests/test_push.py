@@ -14,7 +14,8 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
-from conftest import options
+from conftest import options, write_rows
+from test_train import run
 
 from truetune.export.push import Where, files_of, main, push, push_run, send
 from truetune.findings import Problem
@@ -25,8 +26,8 @@ _TOKEN = "hf_a_token_of_the_tests"
 
 @dataclass
 class Hub:
-    """What the server has got, and what it does wrong: the next answers to requests whose path holds a word. A number is
-    an HTTP status, 0 a connection that is dropped half way."""
+    """What the server has got, and what it does wrong: the next answers to requests whose path holds a word. A number
+    is an HTTP status, 0 a connection that is dropped half way."""
 
     address: str = ""
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -75,7 +76,12 @@ def handler_for(hub: Hub) -> type[BaseHTTPRequestHandler]:
             return body
 
         def do_GET(self) -> None:
-            if self.take() is not None:
+            if self.take() is None:
+                return
+            if "/v1/" in self.path:
+                known = "/".join(self.path.split("/")[-2:]) in hub.repos
+                self.answer({"Code": 200 if known else 404, "Success": known, "Data": {}}, 200 if known else 404)
+            else:
                 repo = self.path.split("?")[0].removeprefix("/api/models/").partition("/revision/")[0]
                 self.answer({"id": repo, "sha": "0" * 40}, 200 if repo in hub.repos else 404)
 
@@ -90,7 +96,9 @@ def handler_for(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if body is None:
                 return
             parts = self.path.split("?")[0].strip("/").split("/")
-            if parts == ["api", "repos", "create"]:
+            if parts[:2] == ["api", "v1"]:
+                self.answer({"Code": 200, "Success": True, "Data": self.modelscope(parts, json.loads(body))})
+            elif parts == ["api", "repos", "create"]:
                 self.create(json.loads(body))
             elif parts == ["api", "validate-yaml"]:
                 self.answer({"errors": [], "warnings": []})
@@ -110,13 +118,30 @@ def handler_for(hub: Hub) -> type[BaseHTTPRequestHandler]:
             elif "commit" in parts:
                 self.commit("/".join(parts[2:4]), parts[-1], body)
 
+        def modelscope(self, parts: list[str], asked: dict[str, Any]) -> dict[str, Any]:
+            """The same in ModelScope's words."""
+            if parts[-1] == "models":
+                repo = f"{asked['Path']}/{asked['Name']}"
+                hub.settings.update({} if repo in hub.repos else asked)  # one that exists stays what it is
+                hub.repos.setdefault(repo, [])
+            if parts[-1] == "batch":
+                return {"objects": [
+                    each if each["oid"] in hub.contents else
+                    {**each, "actions": {"upload": {"href": f"{hub.address}/put/{each['oid']}"}}}
+                    for each in asked["objects"]]}
+            if "commit" in parts:
+                hub.repos["/".join(parts[4:6])].append({
+                    each["path"]: base64.b64decode(each["content"]) if each["type"] == "normal" else
+                    hub.contents[each["sha256"]] for each in asked["actions"]})
+            return {}
+
         def create(self, asked: dict[str, Any]) -> None:
             repo = f"{asked['organization'] or 'me'}/{asked['name']}"
             known = repo in hub.repos
             hub.repos.setdefault(repo, [])
             hub.settings.update(asked)
-            self.answer({"url": f"{hub.address}/{repo}", "error": "You already created this model repo" if known else ""},
-                        409 if known else 200)
+            said = {"error": "You already created this model repo"} if known else {}
+            self.answer({"url": f"{hub.address}/{repo}", **said}, 409 if known else 200)
 
         def commit(self, repo: str, branch: str, body: bytes) -> None:
             files = {}
@@ -222,6 +247,29 @@ def test_a_refusal_is_told_at_once(hub: Hub, folder: Path, status: int, hint: st
     assert caught.value.status == 1 and f"HTTP {status}" in str(caught.value)
 
 
+def test_modelscope(hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                   capsys: pytest.CaptureFixture[str]) -> None:
+    """USE_MODELSCOPE_HUB: the same in ModelScope's own protocol, with its token; an error that passes is gone after
+    another try, and what was sent is not sent again."""
+    monkeypatch.setenv("USE_MODELSCOPE_HUB", "1")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.address)
+    monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", "")
+    with pytest.raises(Problem, match="modelscope login"):
+        sent(folder)
+    assert hub.asked == []
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", _TOKEN)
+    hub.planted["/commit/"] = [403] * 30
+    with pytest.raises(Problem, match="was not uploaded"):
+        sent(folder, private=True)
+    hub.planted.clear()
+    assert sent(folder) == f"{hub.address}/models/me/model"
+    assert hub.repos["me/model"] == [{name: (folder / name).read_bytes() for name in files_of(folder)}]
+    assert hub.times("PUT") == 2 and hub.settings["Visibility"] == 1  # so small a GGUF goes with the commit
+    assert hub.tokens == {f"Bearer {_TOKEN}"}
+    assert capsys.readouterr().out == ""
+
+
 def test_no_token(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Said before anything is asked of the hub."""
     monkeypatch.delenv("HF_TOKEN")
@@ -263,3 +311,18 @@ def test_the_command_that_sends_again(hub: Hub, folder: Path, capsys: pytest.Cap
     said = capsys.readouterr()
     assert f"uploaded: {hub.address}/me/again" in said.out and "write rights" in said.err
     assert [len(commit) for commit in hub.repos["me/again"]] == [8] and _TOKEN not in said.out + said.err
+
+
+def test_a_training_run_is_uploaded_at_its_end(hub: Hub, tiny: Path, tmp_path: Path) -> None:
+    """`push_to_hub: true`. A hub that refuses does not undo the run: it is recorded as finished, and one line says how
+    to send it again."""
+    data = write_rows(tmp_path / "rows.json", 4)
+    hub.planted["/preupload"] = [403]
+    with pytest.raises(Problem, match=r"push_to_hub: me/mine was not uploaded.*truetune\.export\.push"):
+        run(tmp_path / "run", tiny, data, max_steps=1, cutoff_len=128, push_to_hub=True, hub_model_id="me/mine")
+    assert json.loads((tmp_path / "run" / "state").read_text(encoding="utf-8"))["status"] == "finished"
+    assert hub.repos["me/mine"] == []
+    assert main([str(tmp_path / "run"), "me/mine"]) == 0
+    [commit] = hub.repos["me/mine"]
+    assert {"adapter_model.safetensors", "README.md", "tokenizer.json"} <= set(commit)
+    assert not {"config.yaml", "events.jsonl", "environment.json"} & set(commit)

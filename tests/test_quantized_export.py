@@ -12,20 +12,25 @@ import torch
 from compressed_tensors.quantization import QuantizationArgs
 from conftest import options, write_rows
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MixtralConfig, Qwen2Config
 
 from truetune.data.template import make_renderer
+from truetune.export.awq import protect
 from truetune.export.calibration import calibration_rows
 from truetune.export.gptq import DAMP, gptq
 from truetune.export.quantized import nearest, write_quantized
+from truetune.export.replay import Replay
 from truetune.findings import Problem
 from truetune.model.find import load_tokenizer
 from truetune.model.load import load_model
+from truetune.model.quantize import plain_layers
 from truetune.options import Config
 from truetune.options.read import read_config
 
 TEXT = ("The quick brown fox jumps over the lazy dog, and then it sleeps in the sun until evening. " * 3,
         "def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n" * 4, "1 + 1 = 2, 2 + 2 = 4, 4 + 4 = 8. " * 5)
+SMALL: dict[str, Any] = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                         "num_attention_heads": 8, "num_key_value_heads": 4}
 METHODS = ("rtn", "gptq", "awq", "fp8")
 
 
@@ -130,6 +135,30 @@ def test_gptq_against_solving_for_the_rest(tmp_path: Path) -> None:
         return float((((to - weight) @ hessian) * (to - weight)).sum())
 
     assert error(done.weight) < 0.5 * error(nearest(weight.float(), args, torch.float32).weight.double())
+
+
+@pytest.mark.parametrize("settings", [
+    Gemma2Config(query_pre_attn_scalar=8, head_dim=8, **SMALL), LlamaConfig(**SMALL),
+    Qwen2Config(**{**SMALL, "num_key_value_heads": 4}),
+    MixtralConfig(num_local_experts=2, num_experts_per_tok=1, **SMALL)], ids=["gemma2", "llama", "qwen2", "mixtral"])
+def test_protecting_weights_changes_nothing_else(settings: Any) -> None:
+    """AWQ's scales are taken out again by what comes before, whatever the architecture does: before anything is
+    rounded, the model says what it said. Gemma's norms multiply by 1 + weight; Mixtral's router shares a norm."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32).eval()
+    for name, weight in model.named_parameters():
+        weight.data += 0.3 * torch.randn_like(weight) if "norm" in name else 0
+    rows = [np.arange(3, 40), np.arange(50, 20, -1)]
+    before, old = says(model, rows), {name: weight.clone() for name, weight in model.named_parameters()}
+    args = QuantizationArgs(num_bits=4, strategy="group", group_size=32)
+    with torch.no_grad():
+        for block in Replay(model, rows).blocks():
+            layers = {name: layer for name, layer in plain_layers(model).items() if block.holds(layer)}
+            protect(block, layers, args)
+    for one, other in zip(before, says(model, rows), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    changed = {name.split(".")[-2] for name, weight in model.named_parameters() if not torch.equal(weight, old[name])}
+    assert {"q_proj", "input_layernorm"} <= changed and ("down_proj" in changed or isinstance(settings, MixtralConfig))
 
 
 def test_rounding_by_hand() -> None:

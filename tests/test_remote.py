@@ -15,9 +15,9 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from test_engine import GREEDY, SCHEMA, engine_of, ids_of, text_of
+from test_engine import GREEDY, SCHEMA, engine_of, ids_of, lora_of, text_of
 
-from truetune.export.gguf import write_gguf
+from truetune.export.gguf import write_gguf, write_gguf_adapter
 from truetune.findings import Problem
 from truetune.options.read import read_config
 from truetune.serve.backends import BACKENDS
@@ -112,6 +112,26 @@ def test_a_running_llamacpp_can_be_named(llama: Engine, small: Path) -> None:
         assert text_of(engine.generate(TALK, GREEDY)) == text_of(llama.generate(TALK, GREEDY))
     with pytest.raises(Problem, match=r"no llama\.cpp answers"):
         engine_of(small, infer_backend="llamacpp", infer_endpoint=f"http://127.0.0.1:{free_port()}")
+
+
+def test_adapters_of_llamacpp(small: Path, exported: Path, tmp_path: Path) -> None:
+    """LoRA adapters as GGUF files, by name: each answers as in transformers, and the base without a name too."""
+    adapters = {name: lora_of(small, tmp_path / name, seed) for seed, name in enumerate(("one", "other"))}
+    files = {name: tmp_path / f"{name}.gguf" for name in adapters}
+    for name, file in files.items():
+        write_gguf_adapter(adapters[name], small, file, WORDLESS)
+    named = json.dumps({name: str(folder) for name, folder in adapters.items()})
+    with closing(engine_of(small, infer_adapters=named)) as engine:
+        ours = {name: ids_of(engine.generate(TALK, GREEDY, adapter=name)) for name in (None, *files)}
+    assert len(set(map(tuple, ours.values()))) == 3
+    named = json.dumps({name: str(file) for name, file in files.items()})
+    with closing(engine_of(exported, infer_backend="llamacpp", infer_maxlen=256, infer_adapters=named)) as engine:
+        answers = {name: engine.generate(TALK, GREEDY, adapter=name) for name in ours}
+        assert {name: ids_of(answer) for name, answer in answers.items()} == ours
+    with closing(engine_of(exported, infer_backend="llamacpp", infer_maxlen=256, adapter_name_or_path=files["one"],
+                           infer_adapters=json.dumps({"other": str(files["other"])}))) as engine:
+        assert ids_of(engine.generate(TALK, GREEDY)) == ours["one"]
+        assert ids_of(engine.generate(TALK, GREEDY, adapter="other")) == ours["other"]
 
 
 def test_another_models_tokenizer_is_refused(exported: Path, tmp_path: Path) -> None:

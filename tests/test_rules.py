@@ -300,6 +300,22 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
      f"{MODEL} export_dir=e export_quantization_bit=4 dataset=d.json"),
     ("calibration-missing", "export_quantization_bit", "export", f"{MODEL} export_dir=e export_quantization_bit=4",
      f"{MODEL} export_dir=e export_quantization_bit=4 export_quantization_method=rtn"),
+    ("float-bits", "export_quantization_bit", "export",
+     f"{MODEL} export_dir=e export_quantization_bit=4 export_quantization_method=fp8",
+     f"{MODEL} export_dir=e export_quantization_bit=8 export_quantization_method=fp8"),
+    ("hub-id", "export_hub_model_id", "export", f"{MODEL} export_dir=e export_hub_model_id=me/my/model",
+     f"{MODEL} export_dir=e export_hub_model_id=me/my-model.1"),
+    ("hub-id", "hub_model_id", "train", f"{RUN} push_to_hub=true hub_model_id=me/-model",
+     f"{RUN} push_to_hub=true hub_model_id=me/model"),
+    ("hub-id", "push_to_hub_model_id", "train", f"{RUN} push_to_hub=true push_to_hub_model_id=a--b",
+     f"{RUN} push_to_hub=true push_to_hub_model_id=a-b"),
+    ("hub-branch", "hub_revision", "train", f"{RUN} push_to_hub=true hub_revision=a..b",
+     f"{RUN} push_to_hub=true hub_revision=v1/first"),
+    ("hub-token", "push_to_hub", "train", f"{RUN} push_to_hub=true", RUN),
+    ("hub-token", "export_hub_model_id", "export", f"{MODEL} export_dir=e export_hub_model_id=me/model",
+     f"{MODEL} export_dir=e"),
+    ("hub-id-unused", "hub_model_id", "train", f"{RUN} hub_model_id=me/model",
+     f"{RUN} hub_model_id=me/model push_to_hub=true"),
     ("export-format", "export_format", "export", f"{MODEL} export_dir=e export_format=hf,ggml",
      f"{MODEL} export_dir=e export_format=hf,gguf"),
     ("gguf-type", "export_gguf_type", "export", f"{MODEL} export_dir=e export_format=gguf export_gguf_type=q8_0,q7",
@@ -380,8 +396,16 @@ CASES = [  # rule, option, verb, a configuration that breaks it, the same mended
     ("fp16-on-cpu", "fp16", "train", f"{RUN} fp16=true use_cpu=true", f"{RUN} bf16=true use_cpu=true"),
     ("output-is-model", "output_dir", "train", f"model_name_or_path=m/ {DATA} output_dir=m", RUN),
 ]
-LATER = {"not-offered", "no-effect", "virtual-rows"}
-"""What is said of things that are not done yet, beside what the rules say of them."""
+LATER = {"not-offered", "no-effect", "virtual-rows", "hub-token"}
+"""What is said of things that are not done yet, and of the machine, beside what the rules say of them."""
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that no hub knows."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "USE_MODELSCOPE_HUB"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
 
 
 def configured(*words: str) -> Config:

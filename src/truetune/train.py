@@ -69,6 +69,10 @@ def train(config: Config, terminal: Terminal, findings: Sequence[Finding] = (), 
         with session.optimizer.shown():
             _review(session, interview, terminal)
     terminal.say(Both(f"written to {run.folder}", f"已写入 {run.folder}"))
+    if config.push_to_hub:
+        from truetune.export.push import push_run  # the run is recorded as finished, whatever the hub says
+
+        push_run(run.folder, config, terminal.say)
 
 
 def _draw(session: Session) -> None:

@@ -1,4 +1,5 @@
-"""What a model makes of held-out rows beside their loss: answers that it writes, and scores that it gives.
+"""What a model is worth: `truetune eval` (`evaluate`: multiple choice, perplexity, answers, tasks of lm-eval), and the
+answers and scores that a run gives to held-out rows when it is done (`predict`).
 
 Imports data, model and serve; never train, which calls it.
 """

@@ -4,10 +4,10 @@ before everything is rounded, and what comes before makes the inputs smaller by 
     Q(W diag(s)) (diag(s)⁻¹ X)      s = s_X^α      s_X: mean |X| of each input      (equations 4 and 5)
 
 α is the one of 20 between 0 and 1 with the least |Q(W diag(s)) diag(s)⁻¹ X - W X|². diag(s)⁻¹ goes into the weights of
-what makes the input: a norm before the layers, or a linear layer before. Which one that is, is tried: scales that are
-powers of 2 must leave what the decoder layer gives exactly as it was. So no architecture has to be known, and where
-there is none (a mixture's experts share their norm with the router), the layer is rounded as it is. The authors' code
-cuts large weights off as well; that is not done here.
+what makes the input: a norm before the layers, or a linear layer before. Which one that is, is tried: with both
+scaled, the decoder layer must give what it gave. So no architecture has to be known, and where there is none (a
+mixture's experts share their norm with the router), the layer is rounded as it is. The authors' code cuts large weights
+off as well; that is not done here.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def protect(block: Block, layers: Mapping[str, torch.nn.Linear], args: Quantizat
         if before:
             name = next(name for name, layer in layers.items() if layer is group[0])
             scale = _search(group, means[name], squares[name], args)
-            _apply(before, group, scale)
+            before.divide(scale)
+            _scale(group, scale)
 
 
-def _apply(before: Before, group: Sequence[torch.nn.Linear], scale: torch.Tensor) -> None:
-    before.divide(scale)
+def _scale(group: Sequence[torch.nn.Linear], scale: torch.Tensor) -> None:
     for layer in group:
         layer.weight.copy_(layer.weight.float() * scale)
 
@@ -127,13 +127,19 @@ def _is_norm(module: torch.nn.Module) -> bool:
 
 
 def _leaves_as_is(block: Block, before: Before, group: Sequence[torch.nn.Linear]) -> bool:
-    """Whether scaling `group` and dividing `before` leaves the first text's output as it was, bit for bit: all factors
-    are powers of 2."""
+    """Whether dividing `before` takes back what scaling `group` does to the first text's output. Factors are powers of
+    2, so only 1 + weight is rounded anew."""
     kept = [(weight, weight.clone()) for module in (before.module, *group) for weight in module.parameters()]
-    expected = next(block.outputs())
-    sign = torch.arange(group[0].in_features, device=expected.device) % 2
-    _apply(before, group, torch.where(sign == 1, 2.0, 0.5))
-    same = torch.equal(next(block.outputs()), expected)
+    expected = next(block.outputs()).float()
+    odd = torch.arange(group[0].in_features, device=expected.device) % 2 == 1
+    factors = torch.where(odd, 2.0, 0.5)
+    _scale(group, factors)
+    alone = (next(block.outputs()).float() - expected).norm()
+    before.divide(factors)
+    together = (next(block.outputs()).float() - expected).norm()
     for weight, old in kept:
         weight.copy_(old)
-    return same
+    return bool(together <= _ROUNDED * alone)
+
+
+_ROUNDED = 0.05

@@ -25,6 +25,7 @@ from truetune.export.adapter import write_adapter_alone
 from truetune.export.calibration import calibration_rows
 from truetune.export.card import card_sections
 from truetune.export.merge import merge_device, write_model
+from truetune.export.push import push
 from truetune.export.quantized import require_quantizer, write_quantized
 from truetune.export.room import require_room
 from truetune.files import write_folder
@@ -126,6 +127,8 @@ def export(config: Config, say: Say, terminal: Terminal | None = None) -> Path:
                 f"The export is in {written}, with parity.json; nothing was published.",
                 f"导出内容在 {written}（含 parity.json）；没有发布任何东西。"))
     _tell(plan, time.perf_counter() - start, say)
+    if config.export_hub_model_id:
+        push(plan.target, config, say)
     return plan.target
 
 

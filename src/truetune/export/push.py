@@ -12,13 +12,16 @@ sends a folder again.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +148,8 @@ def _hugging_face(folder: Path, files: Sequence[str], where: Where) -> Callable[
     from huggingface_hub.utils import disable_progress_bars, get_token
 
     if not get_token():
-        raise _no_token(where, Both("Set HF_TOKEN, or run `hf auth login`.", "请设置 HF_TOKEN，或运行 `hf auth login`。"))
+        raise _no_token(where, Both("Set HF_TOKEN, or run `hf auth login`.",
+                                    "请设置 HF_TOKEN，或运行 `hf auth login`。"))
     disable_progress_bars()
     api, made = HfApi(), [CommitOperationAdd(name, folder / name) for name in files]
 
@@ -166,7 +170,7 @@ class _told:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         while isinstance(error, RuntimeError) and error.__cause__:  # wrapped around a failure of one file
             error = error.__cause__
@@ -184,7 +188,8 @@ class _told:
 
 
 def _modelscope(folder: Path, files: Sequence[str], where: Where) -> Callable[[], str]:
-    """A try with ModelScope's own client, which remembers outside the folder what it has sent."""
+    """A try with ModelScope's own client, which asks for each content whether the hub has it, and commits what is very
+    large in several pieces."""
     if find_spec("modelscope_hub") is None:
         raise problem("no-modelscope", Both("USE_MODELSCOPE_HUB is set, and ModelScope's client is not installed.",
                                             "设置了 USE_MODELSCOPE_HUB，但没有安装魔搭的客户端。"), option=where.option,
@@ -194,17 +199,21 @@ def _modelscope(folder: Path, files: Sequence[str], where: Where) -> Callable[[]
     from modelscope_hub.errors import HubError
     from requests import RequestException
 
-    api, settings = HubApi(), HubConfig()
+    logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
+    settings = HubConfig()
     if not settings.token:
         raise _no_token(where, Both("Set MODELSCOPE_API_TOKEN, or run `modelscope login`.",
                                     "请设置 MODELSCOPE_API_TOKEN，或运行 `modelscope login`。"))
+    api = HubApi(token=settings.token, endpoint=settings.endpoint)  # by itself it remembers those of its first use
 
     def upload() -> str:
         try:
-            if not api.repo_exists(where.repo, "model"):
-                api.create_repo(where.repo, "model", visibility="private" if where.private else "public")
-            api.upload_folder(where.repo, "model", folder, commit_message=f"{Path(where.repo).name}, by truetune",
-                              revision=where.branch, allow_patterns=list(files), disable_tqdm=True, use_cache=False)
+            with redirect_stdout(StringIO()):  # it prints a report
+                if not api.repo_exists(where.repo, "model"):
+                    api.create_repo(where.repo, "model", visibility="private" if where.private else "public")
+                api.upload_folder(where.repo, "model", folder, commit_message=f"{Path(where.repo).name}, by truetune",
+                                  revision=where.branch, allow_patterns=list(files), disable_tqdm=True,
+                                  use_cache=False)
         except (HubError, RequestException, OSError) as error:
             status = vars(error).get("status_code")
             raise Broken(str(error).strip().splitlines()[0][:200], status,

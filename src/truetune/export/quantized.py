@@ -69,8 +69,9 @@ def write_quantized(source: Path, target: Path, config: Config, rows: Sequence[n
         raise problem("calibration-missing", Both(
             f"{config.export_quantization_method} is fitted to texts, and there are none.",
             f"{config.export_quantization_method} 需要校准文本，但没有可用的文本。"),
-            option="export_quantization_dataset", status=WRONG_OPTIONS, fix=Both("Name some, or set export_quantization_method: rtn.",
-                                           "请设置 export_quantization_dataset，或 export_quantization_method: rtn。"))
+            option="export_quantization_dataset", status=WRONG_OPTIONS,
+            fix=Both("Name some, or set export_quantization_method: rtn.",
+                     "请设置 export_quantization_dataset，或 export_quantization_method: rtn。"))
     from truetune.export.merge import merge_device
 
     model = load_model(source, "auto", merge_device(config))

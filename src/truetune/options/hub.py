@@ -39,9 +39,10 @@ class HubOptions(Group):
             "写在文件里的 token 会泄露：请用魔乐自己的客户端登录"),
         free_on_resume=True, secret=True)] = None
     push_to_hub: Annotated[bool, Text(
-        "Upload the trained model to Hugging Face, or to ModelScope where USE_MODELSCOPE_HUB=1 is set, once training has "
-        "ended. Data, checkpoints and paths of this machine stay here.",
-        "训练结束后把模型上传到 Hugging Face（设置 USE_MODELSCOPE_HUB=1 则上传到魔搭）。数据、检查点和本机路径不会上传。",
+        "Upload the trained model to Hugging Face, or to ModelScope where USE_MODELSCOPE_HUB=1 is set, once training "
+        "has ended. Data, checkpoints and paths of this machine stay here.",
+        "训练结束后把模型上传到 Hugging Face（设置 USE_MODELSCOPE_HUB=1 则上传到魔搭）。数据、检查点和本机路径不会"
+        "上传。",
         higher=("the model is on the hub at the end", "结束时模型已在 hub 上"),
         lower=("it stays on this machine", "模型留在本机"),
         advice=(

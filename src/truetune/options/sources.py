@@ -59,6 +59,8 @@ SOURCES: Mapping[str, Source] = {
     "ctrl": Source("Keskar et al. 2019, CTRL", "https://arxiv.org/abs/1909.05858"),
     "qwen3": Source("Qwen3 model card, best practices", "https://huggingface.co/Qwen/Qwen3-8B"),
     "llm-int8": Source("Dettmers et al. 2022, LLM.int8()", "https://arxiv.org/abs/2208.07339"),
+    "gptq": Source("Frantar et al. 2022, GPTQ", "https://arxiv.org/abs/2210.17323"),
+    "awq": Source("Lin et al. 2023, AWQ", "https://arxiv.org/abs/2306.00978"),
     "ipo": Source("Azar et al. 2023, IPO", "https://arxiv.org/abs/2310.12036"),
     "orpo": Source("Hong et al. 2024, ORPO", "https://arxiv.org/abs/2403.07691"),
     "simpo": Source("Meng et al. 2024, SimPO, authors' code", "https://github.com/princeton-nlp/SimPO"),

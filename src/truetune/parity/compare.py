@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from typing import Any, Literal
 from unicodedata import is_normalized
@@ -15,9 +15,10 @@ from truetune.parity.probes import PROBES, Probe, injection
 Verdict = Literal["same", "different", "refused", "limit"]
 """refused: training refuses the conversation, so there is nothing that a place could have to be the same as. limit: it
 differs as every server of that kind does, for a reason that no export can change; said, not judged."""
-Limit = Literal["typed", "unlearned", "lacking", "composed"]
+Limit = Literal["typed", "unlearned", "lacking", "composed", "fixed"]
 """typed: special tokens in what a user types become such. unlearned: it answers what training refuses. lacking: it
-refuses what it has no words for, and says so. composed: it does not compose letters as this tokenizer does."""
+refuses what it has no words for, and says so. composed: it does not compose letters as this tokenizer does. fixed: it
+stays with the default where thinking is switched."""
 Kind = Literal["template", "tokens", "bos", "stops", "sampling", "logits", "refusal"]
 
 
@@ -133,7 +134,7 @@ def _compared(trained: Truth, layer: Layer, probes: Sequence[Probe],
 
 
 def _row(trained: Truth, layer: Layer, probe: Probe, wanted: list[int] | Refused) -> Row:
-    if isinstance(wanted, Refused) and probe.knows:
+    if isinstance(wanted, Refused) and probe.values:
         return Row(probe.name, "refused", note=wanted.reason)  # nothing is switched by a word that nobody reads
     found = _asked(layer, probe)
     if isinstance(wanted, Refused):
@@ -147,6 +148,8 @@ def _row(trained: Truth, layer: Layer, probe: Probe, wanted: list[int] | Refused
     difference = first_difference(trained, layer, probe.name, wanted, found, trained.bos)
     if difference and probe.injected and found == trained.parsed(wanted):
         return Row(probe.name, "limit", len(found), "typed")
+    if difference and probe.values and found == _asked(trained, replace(probe, values={})):
+        return Row(probe.name, "limit", len(found), "fixed")
     if difference and trained.composes and not is_normalized("NFC", probe.last):
         return Row(probe.name, "limit", len(found), "composed")
     return Row(probe.name, "different" if difference else "same", len(found), difference=difference)

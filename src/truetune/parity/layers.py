@@ -99,9 +99,8 @@ class Trained:
     may_lack: bool = False
 
     def prompt(self, probe: Probe) -> list[int]:
-        template = str(self.renderer.tokenizer.chat_template or "")
-        if probe.knows not in template:
-            raise Refused(Both(f"the template knows no {probe.knows}", f"模板不支持 {probe.knows}"))
+        if probe.values and not self._switches:
+            raise Refused(Both("the template cannot be switched so", "模板不支持这个开关"))
         if not probe.injected:  # else ids only: an answer to it is not looked for
             (row,) = self.renderer.render([_conversation(probe)])
             if isinstance(row, BadRow) and not probe.values:
@@ -110,6 +109,13 @@ class Trained:
             return self.renderer.prompt(probe.messages, probe.tools, **probe.values)
         except Problem as error:
             raise Refused(error.findings[0].message) from None
+
+    @property
+    def _switches(self) -> bool:
+        """Whether enable_thinking changes anything."""
+        talk = [{"role": "user", "content": "Hi"}]
+        on, off = (self.renderer.prompt(talk, enable_thinking=value) for value in (True, False))
+        return on != off
 
     def stops(self) -> frozenset[int]:
         return frozenset(self.renderer.stop_ids())

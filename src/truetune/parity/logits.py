@@ -106,10 +106,11 @@ def distance(form: str, found: np.ndarray, base: str, wanted: np.ndarray, bound:
     found, wanted = _padded(found, size), _padded(wanted, size)
     told = np.isfinite(found) & np.isfinite(wanted)
     given, gives = np.where(told, np.exp(wanted), 0.0), np.where(told, np.exp(found), 0.0)
-    gaps = np.where(told, wanted - found, 0.0)
+    gaps = np.where(told, wanted, 0.0) - np.where(told, found, 0.0)
     rest, rests = (np.clip(1 - some.sum(-1), 1e-9, 1) for some in (given, gives))
     kl = (given * gaps).sum(-1) + rest * np.log(rest / rests)
-    return Distance(form, base, len(wanted), float(np.abs(gaps[given >= _LIKELY]).max(initial=0.0)), float(kl.mean()),
+    largest = float(np.abs(gaps[given >= _LIKELY]).max(initial=0.0))
+    return Distance(form, base, len(wanted), largest, max(0.0, float(kl.mean())),
                     float((found.argmax(-1) == wanted.argmax(-1)).mean()), bound)
 
 

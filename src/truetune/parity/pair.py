@@ -96,8 +96,8 @@ def _sampling(first: Place, second: Place, left_out: list[Both]) -> Difference |
     """The first sampling value that is not the same."""
     if first.sampling is None or second.sampling is None:
         silent = (first if first.sampling is None else second).name
-        left_out.append(Both(f"Not compared: sampling defaults, which {silent} does not tell.",
-                             f"未比较：采样默认值，{silent} 不提供。"))
+        left_out.append(Both(f"Not compared: sampling defaults, of which {silent} says nothing.",
+                             f"未比较：采样默认值，{silent} 没有说明。"))
         return None
     pairs = {name: (value, second.sampling[name]) for name, value in first.sampling.items() if name in second.sampling}
     apart = {name: pair for name, pair in pairs.items() if not np.isclose(*pair, rtol=1e-3)}

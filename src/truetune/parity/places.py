@@ -19,6 +19,7 @@ from truetune.findings import WRONG_OPTIONS, Both, Problem, Say, problem, refuse
 from truetune.model.adapters import adapters_of, put_adapters, read_settings, virtual_of
 from truetune.model.base import load_base
 from truetune.model.find import find_model, load_model_config, load_tokenizer
+from truetune.model.generation import read_generation
 from truetune.options import Config
 from truetune.options.gguf_types import GGUF_TYPES
 from truetune.options.read import read_config
@@ -26,7 +27,6 @@ from truetune.parity.layers import Gguf, Layer, Ollama, Refused, Trained, argume
 from truetune.parity.logits import Passage, gguf_logprobs, model_logprobs
 from truetune.parity.probes import Probe
 from truetune.parity.tame import require_tame
-from truetune.serve.engine import defaults_of
 from truetune.serve.llamacpp import LlamaCpp, LlamaServer
 
 _CONTEXT = 4096
@@ -87,13 +87,19 @@ def _model(name: str, config: Config, say: Say) -> Place:
     tokenizer = load_tokenizer(trained)
     require_tame(str(tokenizer.chat_template or ""), tokenizer.special_tokens_map, str(trained))
     refuse(settle_template(tokenizer, config))
-    renderer, drawn = make_renderer(tokenizer, trained, config), defaults_of(config, trained)
     settings = load_model_config(base)
-    coded = settings.to_dict().get("quantization_config")
-    return Place(name, Trained(renderer, name), None, {
-        "temperature": drawn.temperature, "top_p": drawn.top_p, "top_k": drawn.top_k, "min_p": drawn.min_p,
-        "repetition_penalty": drawn.repetition_penalty}, partial(_of_model, base, adapters, config),
-        4 if coded else 8 * (settings.dtype or torch.float32).itemsize)
+    bits = 4 if settings.to_dict().get("quantization_config") else 8 * (settings.dtype or torch.float32).itemsize
+    return Place(name, Trained(make_renderer(tokenizer, trained, config), name), None, _saved_sampling(trained),
+                 partial(_of_model, base, adapters, config), bits)
+
+
+def _saved_sampling(folder: Path) -> dict[str, float] | None:
+    """What generation_config.json says of how words are drawn; None: nobody has chosen."""
+    saved = read_generation([folder])
+    values = {"temperature": saved.temperature, "top_p": saved.top_p, "top_k": saved.top_k, "min_p": saved.min_p,
+              "repetition_penalty": saved.repetition_penalty}
+    chosen = {name: float(value) for name, value in values.items() if value is not None}
+    return chosen or None
 
 
 def _of_model(base: Path, adapters: Sequence[Path], config: Config, asked: Sequence[Passage]) -> np.ndarray:

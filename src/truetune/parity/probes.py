@@ -17,8 +17,7 @@ class Probe:
     """A conversation whose next answer is asked for.
 
     Attributes:
-        tools: what may be called. values: what else the template is told (enable_thinking). knows: a word that the
-            template's source must hold, else it knows nothing of what is asked. injected: the words of the
+        tools: what may be called. values: what else the template is told (enable_thinking). injected: the words of the
             user look like a special token.
     """
 
@@ -26,7 +25,6 @@ class Probe:
     messages: Sequence[Message]
     tools: Sequence[Message] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
-    knows: str = ""
     injected: bool = False
 
     @property
@@ -78,8 +76,8 @@ PROBES: tuple[Probe, ...] = (
           (_WEATHER,)),
     Probe("parallel calls", (_user("Paris and 北京?"), _calls("Paris", "北京"), _result(0, "clear"), _result(1, "晴")),
           (_WEATHER,)),
-    Probe("thinking on", _HI, values={"enable_thinking": True}, knows="enable_thinking"),
-    Probe("thinking off", _HI, values={"enable_thinking": False}, knows="enable_thinking"),
+    Probe("thinking on", _HI, values={"enable_thinking": True}),
+    Probe("thinking off", _HI, values={"enable_thinking": False}),
     Probe("Chinese, Japanese, Korean", (_user("请用中文回答：東京は日本の首都です。한국어도 됩니다，「引号」……"),)),
     Probe("emoji", (_user("👍🏽 👩‍👩‍👧‍👦 🇨🇳🏳️‍🌈 ☕️ ﬁ ＡＢＣ １２３"),)),
     Probe("digits", (_user("2024-01-01 3.14159 1,000,000 0x1F 12345678901234567890 x=42  7"),)),

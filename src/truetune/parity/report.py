@@ -140,6 +140,8 @@ _LIMITS: Mapping[Limit, Both] = {
         "没有学过（{probes}）：模板没有相应的写法，训练时不接受；{places} 仍会按各自的写法回答。请不要发送。"),
     "lacking": Both("{places} cannot write this and says so when asked: {probes}.",
                     "{places} 无法表达下列对话，请求时会明确拒绝：{probes}。"),
+    "fixed": Both("{places} stays with what was trained as the default and cannot be switched: {probes}.",
+                  "{places} 保持训练时的默认设置，不能切换：{probes}。"),
     "composed": Both(
         "{places} keeps letters as they are sent where this tokenizer composes them first (Unicode NFC): {probes}.",
         "这个分词器会先合成字符（Unicode NFC），{places} 不会：{probes}。"),

@@ -61,6 +61,12 @@ RULES: tuple[Rule, ...] = (
          lambda c: is_set(c, "export_quantization_method") and not c.export_quantization_bit, "warn",
          Both("without export_quantization_bit nothing is quantised.", "没有 export_quantization_bit，不会量化。"),
          Both("Set export_quantization_bit.", "请设置 export_quantization_bit。"), ("export",)),
+    Rule("float-bits", "export_quantization_bit",
+         lambda c: c.export_quantization_method == "fp8" and c.export_quantization_bit not in (None, 8), "error",
+         Both("fp8 has 8 bits, not {export_quantization_bit}.", "fp8 是 8 位，不是 {export_quantization_bit} 位。"),
+         Both("Set export_quantization_bit: 8, or export_quantization_method: gptq.",
+              "请设置 export_quantization_bit: 8，或 export_quantization_method: gptq。"), ("export",),
+         cure=lambda c: {"export_quantization_bit": 8}),
     Rule("calibration-missing", "export_quantization_bit",
          lambda c: bool(c.export_quantization_bit) and c.export_quantization_method in _FITTED
          and not c.export_quantization_dataset and not c.dataset, "error",

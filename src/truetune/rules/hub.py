@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from truetune.findings import Both
-from truetune.options import Config
 from truetune.rules.rule import Rule
 
 _PART = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"

@@ -5,9 +5,23 @@ Each rule is one row: when it applies to a configuration, how bad that is, and w
 
 from __future__ import annotations
 
-from truetune.rules import api, benchmark, data, export, machine, method, model, optimizer, quantize, run, serve, stage
+from truetune.rules import (
+    api,
+    benchmark,
+    data,
+    export,
+    hub,
+    machine,
+    method,
+    model,
+    optimizer,
+    quantize,
+    run,
+    serve,
+    stage,
+)
 from truetune.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     *run.RULES, *data.RULES, *method.RULES, *model.RULES, *quantize.RULES, *optimizer.RULES, *stage.RULES,
-    *machine.RULES, *benchmark.RULES, *api.RULES, *serve.RULES, *export.RULES)
+    *machine.RULES, *benchmark.RULES, *api.RULES, *serve.RULES, *export.RULES, *hub.RULES)

@@ -37,18 +37,26 @@ class Told:
 
 @dataclass(frozen=True)
 class Backend:
-    """name: as people know it. path: where it is asked. body(request, room, ends, wearing): what it is sent: room is
-    the longest answer, ends are the tokens that end it, wearing is what `adapter_name` gave for the request's adapter.
-    read(event, told): the part of the answer that an event brings. adapter(number, name): what a request for that
-    adapter says, the first being the one that is loaded with the model. command(config, folder, adapters, port, key,
-    devices): how it is started; None: it is not a program of its own (llama.cpp: see `llamacpp`). needs: what has to be
-    installed. environment(key): for it; a key does not stand in the list of processes where that can be helped."""
+    """How one of them is started, asked and understood.
+
+    Args:
+        name: as people know it. path: where it is asked.
+        body: (request, room, ends, wearing) → what it is sent: room is the longest answer, ends are the tokens that end
+            it, wearing is what `wearing` gave for the request's adapter.
+        read: (event, told) → the part of the answer that an event brings.
+        wearing: (name, known) → what a request for that adapter says, of those that the server knows, in its order;
+            None: for the model alone.
+        command: (config, folder, adapters, port, key, devices) → how it is started; None: it is no program of its own
+            (llama.cpp: see `llamacpp`).
+        needs: what has to be installed.
+        environment: (key) → for it; a key does not stand in the list of processes where that can be helped.
+    """
 
     name: str
     path: str
     body: Callable[[Request, int, Sequence[int], Any], dict[str, Any]]
     read: Callable[[Event, Told], Piece]
-    adapter: Callable[[int, str], Any]
+    wearing: Callable[[str | None, Sequence[str]], Any]
     command: Callable[[Config, Path, Mapping[str, Path], int, str, int], list[str]] | None = None
     needs: str = ""
     environment: Callable[[str], dict[str, str]] = lambda key: {}
@@ -68,7 +76,7 @@ def _ask_llamacpp(request: Request, room: int, ends: Sequence[int], wearing: Any
             "repeat_last_n": len(request.prompt) + room,
             "presence_penalty": sampling.presence_penalty, "frequency_penalty": sampling.frequency_penalty,
             "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"], "stop": list(sampling.stop),
-            "ignore_eos": sampling.ignore_eos, "lora": [wearing] if wearing else []}
+            "ignore_eos": sampling.ignore_eos, "lora": wearing}
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if sampling.top_logprobs is not None:
@@ -76,6 +84,11 @@ def _ask_llamacpp(request: Request, room: int, ends: Sequence[int], wearing: Any
     if sampling.schema is not None:
         body["json_schema"] = dict(sampling.schema) or {"type": "object"}
     return body
+
+
+def _wear_llamacpp(name: str | None, known: Sequence[str]) -> list[dict[str, float]]:
+    """Each one's scale: those that are not named would be on."""
+    return [{"id": number, "scale": float(each == name)} for number, each in enumerate(known)]
 
 
 def _read_llamacpp(event: Event, told: Told) -> Piece:
@@ -208,11 +221,10 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "llamacpp": Backend("llama.cpp", "/completion", _ask_llamacpp, _read_llamacpp,
-                        lambda number, name: {"id": number, "scale": 1.0}),
-    "vllm": Backend("vLLM", "/v1/completions", _ask_vllm, _read_vllm, lambda number, name: name, _start_vllm, "vllm",
-                    lambda key: {"VLLM_API_KEY": key}),
-    "sglang": Backend("SGLang", "/generate", _ask_sglang, _read_sglang, lambda number, name: name, _start_sglang,
+    "llamacpp": Backend("llama.cpp", "/completion", _ask_llamacpp, _read_llamacpp, _wear_llamacpp),
+    "vllm": Backend("vLLM", "/v1/completions", _ask_vllm, _read_vllm, lambda name, known: name or BASE, _start_vllm,
+                    "vllm", lambda key: {"VLLM_API_KEY": key}),
+    "sglang": Backend("SGLang", "/generate", _ask_sglang, _read_sglang, lambda name, known: name, _start_sglang,
                       "sglang[all]", lambda key: {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"}),
 }
 """By the words of `infer_backend`."""

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,8 +114,8 @@ class Rows:
     def _apart(self) -> tuple[float, float]:
         """How far log-probabilities are from transformers' own on two rows that join one after the other, one read in
         two chunks and answered beside the other's reading; and how far rounding may take them."""
-        size = self._causal.get_input_embeddings().num_embeddings  # pyright: ignore
-        drawn = np.random.default_rng(0).integers(0, size, (2, 24)).tolist()
+        words: Any = self._causal.get_input_embeddings()
+        drawn = np.random.default_rng(0).integers(0, words.num_embeddings, (2, 24)).tolist()
         first, second = drawn[0], drawn[1][:9]
         steps = [[(0, 0, 7)], [(0, 7, 20), (1, 0, 4)], [(0, 20, 21), (1, 4, 8)], [(0, 21, 22), (1, 8, 9)]]
         self.store.fit(2, 24)
@@ -164,7 +165,10 @@ class Continuous(Desk):
         with torch.inference_mode():
             while self._admit(wait=True):
                 while self._running():
-                    self._step()
+                    try:
+                        self._step()
+                    except Exception as error:  # no memory for another place, say: whoever waits has to be told
+                        self._fail_all(error)
                     self._admit(wait=False)
                 self._tidy()
 
@@ -252,13 +256,19 @@ class Continuous(Desk):
     def _say(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         """logits: (R, V)."""
         jobs = [row.job for row in rows if row.job]
-        for row, job, drawn in zip(rows, jobs, draw(logits, [job.drawing for job in jobs]), strict=True):
-            try:
-                if job.take(drawn, self._vocabulary):
-                    self._done(job)
-                    self._leave(row)
-            except Exception as error:  # of what its own request asks for
-                self._fail(row, error)
+        try:
+            words = draw(logits, [job.drawing for job in jobs])
+        except Exception as error:  # of what one request asks for: a schema that has come to its limits
+            if len(rows) == 1:
+                self._fail(rows[0], error)
+            else:
+                for number, row in enumerate(rows):
+                    self._say([row], logits[number, None])
+            return
+        for row, job, drawn in zip(rows, jobs, words, strict=True):
+            if job.take(drawn, self._vocabulary):
+                self._done(job)
+                self._leave(row)
 
     # ------------------------------------------------------------------------------------------------------- places
 
@@ -290,11 +300,21 @@ class Continuous(Desk):
         self._rows[row.place] = None
         self._shared.store.clear(row.place)
 
+    def _fail_all(self, error: Exception) -> None:
+        for row in self._running():
+            if row.job:
+                row.job.fail(error)
+        self._forget()
+
+    def _forget(self) -> None:
+        """All places, and their memory."""
+        self._shared.store.fit(0, 0)
+        self._rows = [None] * len(self._rows)
+
     def _tidy(self) -> None:
         """Nobody is being answered: keep no more than `_KEPT` bytes."""
         if self._shared.store.bytes > _KEPT:
-            self._shared.store.fit(0, 0)
-            self._rows = [None] * len(self._rows)
+            self._forget()
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

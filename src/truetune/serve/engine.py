@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Generator as Iterated
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from truetune.options import Config
 from truetune.serve.continuous import Continuous, Rows
 from truetune.serve.desk import Limits
 from truetune.serve.outside import find_source, remote_of, tokenizer_of
-from truetune.serve.request import Answer, Generator, Request, Sampling
+from truetune.serve.request import Answer, Full, Generator, Request, Sampling
 from truetune.serve.sampling import Schemas
 from truetune.serve.single import Single
 from truetune.serve.wardrobe import Wardrobe
@@ -95,9 +96,19 @@ class Engine:
         return self.generator.generate(Request(ids, sampling or self.defaults, adapter))
 
     def answer(self, conversations: Sequence[Messages]) -> list[str]:
-        """The answer to each conversation, together."""
-        answers = [self.generate(messages) for messages in conversations]
-        return ["".join(piece.text for piece in answer).strip() for answer in answers]
+        """The answer to each conversation, as many together as the engine takes."""
+        told: list[str] = []
+        going: deque[Answer] = deque()
+        for prompt in map(self.prompt, conversations):
+            while True:
+                try:
+                    going.append(self.complete(prompt))
+                    break
+                except Full:
+                    if not going:
+                        raise
+                    told.append(_text_of(going.popleft()))
+        return [*told, *map(_text_of, going)]
 
     def stream(self, messages: Messages) -> Iterated[str]:
         """The answer piece by piece, as text. Closing the iterator stops the generation."""
@@ -108,6 +119,10 @@ class Engine:
 
     def close(self) -> None:
         self.generator.close()
+
+
+def _text_of(answer: Answer) -> str:
+    return "".join(piece.text for piece in answer).strip()
 
 
 def load_engine(config: Config, say: Say) -> Engine:
@@ -206,7 +221,3 @@ def sampling(config: Config, renderer: Renderer) -> GenerationConfig:
     return GenerationConfig(do_sample=True, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
                             **shared)
 
-
-def seeded(sampling: Sampling, number: int) -> Sampling:
-    """`sampling` for the answer number `number` of several to one question: each with a seed of its own."""
-    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + number)

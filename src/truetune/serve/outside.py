@@ -16,7 +16,7 @@ from truetune.findings import Both, Problem, Say, problem
 from truetune.model.adapters import adapters_of, read_settings, require_base
 from truetune.model.find import find_model, load_tokenizer
 from truetune.options import Config
-from truetune.serve.backends import BACKENDS, BASE, LOADED, Backend
+from truetune.serve.backends import BACKENDS, LOADED, Backend
 from truetune.serve.desk import Limits
 from truetune.serve.llamacpp import LlamaCpp
 from truetune.serve.remote import Elsewhere, Remote, Server, ask
@@ -101,26 +101,25 @@ def remote_of(source: Source, renderer: Renderer, config: Config, say: Say) -> R
     beside = {name: Path(str(folder)).expanduser() for name, folder in config.infer_adapters.items()}
     if config.infer_endpoint:
         server: Server = Elsewhere(config.infer_endpoint.rstrip("/"), config.infer_api_key or "")
-        first, loaded, context = 0, None, _reach(server, backend, config)
+        known, context = list(beside), _reach(server, backend, config)
     else:
-        every = [*(worn[-1:]), *beside.values()]
+        known, every = [*([LOADED] if worn else []), *beside], [*worn[-1:], *beside.values()]
         _require_fitting(every, source, worn, config)
         context = config.infer_maxlen or {"vllm": config.vllm_maxlen, "sglang": config.sglang_maxlen}.get(
             config.infer_backend, _CONTEXT)
-        server = _start(backend, source, [LOADED, *beside] if worn else list(beside), every, context, config)
-        first = len(worn)
-        loaded = backend.adapter(0, LOADED) if worn else None
+        server = _start(backend, source, known, every, context, config)
+    said: dict[str | None, Any] = {name: backend.wearing(name, known) for name in beside}
+    said[None] = backend.wearing(LOADED if LOADED in known else None, known)
     try:
-        if config.infer_backend == "vllm":
-            loaded = loaded or (_models(server)[0]["id"] if config.infer_endpoint else BASE)
+        if config.infer_endpoint and config.infer_backend == "vllm":
+            said[None] = _models(server)[0]["id"]
         if config.infer_backend == "llamacpp":
             _compare(server, renderer, say)
     except (Problem, OSError):
         server.close()
         raise
     limits = Limits(config.infer_batch, config.api_queue, context)
-    return Remote(backend, server, Vocabulary(renderer.tokenizer), renderer.stop_ids(), limits, list(beside), loaded,
-                  first)
+    return Remote(backend, server, Vocabulary(renderer.tokenizer), renderer.stop_ids(), limits, said)
 
 
 def _start(backend: Backend, source: Source, names: Sequence[str], adapters: Sequence[Path], context: int,

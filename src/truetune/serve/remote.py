@@ -52,13 +52,12 @@ class Remote:
     """A `Generator` behind an address."""
 
     def __init__(self, backend: Backend, server: Server, vocabulary: Vocabulary, ends: Sequence[int], limits: Limits,
-                 adapters: Sequence[str] = (), loaded: Any = None, first: int = 0):
-        """ends: tokens that end an answer. adapters: those that a request may name. loaded: what a request without a
-        name says of adapters. first: the number of the first of `adapters` there."""
+                 worn: Mapping[str | None, Any]):
+        """ends: tokens that end an answer. worn: what a request says of adapters, by the name of the one it asks for,
+        and by None."""
         self.backend, self.server, self.limits = backend, server, limits
-        self._vocabulary, self._ends, self._adapters = vocabulary, list(ends), list(adapters)
-        self._worn = {None: loaded, **{name: backend.adapter(number, name)
-                                       for number, name in enumerate(adapters, start=first)}}
+        self._vocabulary, self._ends, self._worn = vocabulary, list(ends), worn
+        self._adapters = [name for name in worn if name is not None]
         self._open: set[_Streamed] = set()
         self._lock = Lock()
         self._ended = False

@@ -71,7 +71,11 @@ class Drawing:
 
 
 def draw(logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[Drawn]:
-    """The next word of each answer; the drawings remember it. logits: (R, V), finite; they stay as they are."""
+    """The next word of each answer; the drawings remember it. logits: (R, V), finite; they stay as they are.
+
+    Raises:
+        Problem: a schema was followed to where llguidance cannot go on; nothing was drawn.
+    """
     scores = logits.float().clone()
     _penalise(scores, drawings)
     _constrain(scores, drawings)
@@ -204,7 +208,13 @@ class Allowed:
         return self._matcher.is_stopped()
 
     def words(self, size: int) -> torch.Tensor:
-        """(size,) booleans: what may come next."""
+        """(size,) booleans: what may come next.
+
+        Raises:
+            Problem: the schema was followed to where llguidance cannot go on.
+        """
+        if self._matcher.is_error():
+            raise _refused(self._matcher.get_error())
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         words = np.zeros(size, dtype=bool)
         found = np.unpackbits(bits, bitorder="little")[:size]

@@ -69,19 +69,13 @@ class Wardrobe:
 
     def _change(self, name: str | None) -> None:
         assert self.peft is not None
-        bare = name is None and self.bare
-        if not bare:
-            self.peft.set_adapter(name or _TAKEN)
-        self.peft.requires_grad_(False)  # which PEFT switches on with an adapter
-        for layer in self._layers:
-            layer.enable_adapters(not bare)
+        tuner: Any = self.peft.base_model
+        if name is None and self.bare:
+            tuner.disable_adapter_layers()
+        else:
+            tuner.enable_adapter_layers()
+            self.peft.set_adapter(name or _TAKEN, inference_mode=True)
         self.worn = name
-
-    @property
-    def _layers(self) -> list[Any]:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        return [module for module in self.causal.modules() if isinstance(module, BaseTunerLayer)]
 
 
 def _require_beside(name: str, folder: Path, base: Path) -> None:
@@ -111,7 +105,7 @@ def _together(causal: PreTrainedModel, put: Any, beside: dict[str, Path]) -> Pef
                     put = PeftModel.from_pretrained(causal, folder, adapter_name=name, autocast_adapter_dtype=False)
                 else:
                     put.load_adapter(folder, name, autocast_adapter_dtype=False)
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:  # another kind, or other shapes
                 raise problem("adapter-beside", Both(f"{name!r} ({folder}) cannot be put beside the others: {error}",
                                                      f"{name!r}（{folder}）无法与其他适配器一起装上：{error}"),
                               option="infer_adapters") from None

@@ -61,8 +61,7 @@ Write = Callable[[Sequence[Sequence[Turn]]], list[Ids]]
 """Conversations in token ids: the answer is that of the last turn."""
 
 
-@dataclass(frozen=True)
-class Letters:
+class Letters(NamedTuple):
     """ids: the token of A, B, C, … lead: so many tokens of an answer stand before its letter."""
 
     ids: tuple[int, ...]

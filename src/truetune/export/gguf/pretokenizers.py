@@ -33,7 +33,7 @@ _DIGITS = "digits one by one"
 
 Steps = tuple[str, ...]
 
-_NAMES: dict[tuple[Steps, bool], str] = {
+NAMES: dict[tuple[Steps, bool], str] = {
     ((_WORDS,), False): "gpt-2",
     ((_DIGITS, _WORDS), False): "smollm",
     ((_GPT4,), True): "llama-bpe",
@@ -58,15 +58,15 @@ def pretokenizer_name(backend: Mapping[str, Any]) -> str:
         Problem: llama.cpp has no name for this way; what the way is, is told.
     """
     steps = tuple(_steps(backend["pre_tokenizer"]))
-    name = _NAMES.get((steps, bool(backend["model"].get("ignore_merges"))))
+    name = NAMES.get((steps, bool(backend["model"].get("ignore_merges"))))
     if name is None:
         told = " → ".join(steps)
         raise problem("gguf-pretokenizer",
                       Both(f"llama.cpp is not known to split texts as this tokenizer does: {told}",
                            f"llama.cpp 没有与该分词器相同的预切分方式：{told}"), option="model_name_or_path",
-                      fix=Both(f"Known: {', '.join(sorted(_NAMES.values()))}. A wrong one would serve other tokens "
+                      fix=Both(f"Known: {', '.join(sorted(NAMES.values()))}. A wrong one would serve other tokens "
                                "than were trained.",
-                               f"已知：{'、'.join(sorted(_NAMES.values()))}。用错会使部署时的 token 与训练时不同。"))
+                               f"已知：{'、'.join(sorted(NAMES.values()))}。用错会使部署时的 token 与训练时不同。"))
     return name
 
 

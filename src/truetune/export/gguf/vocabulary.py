@@ -237,7 +237,20 @@ def _ends(folder: Path) -> list[int]:
 def _templates(tokenizer: Any) -> tuple[tuple[str, str], ...]:
     template = tokenizer.chat_template
     named = template if isinstance(template, dict) else {"default": template} if template else {}
-    return tuple(named.items())
+    return tuple((name, _as_by_default(tokenizer, text)) for name, text in named.items())
+
+
+def _as_by_default(tokenizer: Any, template: str) -> str:
+    """A template that thinks only when told to, made to keep to that: llama.cpp tells every template that can think to
+    do so, unless a client says otherwise, and a model trained without thoughts would be asked for them."""
+    talk = [{"role": "user", "content": "a"}]
+    try:
+        unsaid, off, on = (tokenizer.apply_chat_template(talk, chat_template=template, tokenize=False,
+                                                         add_generation_prompt=True, **values)
+                           for values in ({}, {"enable_thinking": False}, {"enable_thinking": True}))
+    except (TemplateError, Problem, TypeError):  # a template that wants more than a question
+        return template
+    return "{%- set enable_thinking = false %}\n" + template if unsaid == off != on else template
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:

@@ -33,6 +33,7 @@ from truetune.export.gguf.vocabulary import Vocabulary, read_vocabulary
 from truetune.files import disk_refusal, write_file
 from truetune.findings import WRONG_OPTIONS, Both, Problem, Say, problem
 from truetune.model.find import load_model_config, load_tokenizer
+from truetune.model.generation import read_generation
 from truetune.options.gguf_types import GGUF_TYPES
 from truetune.serve.llamacpp import require_llamacpp
 
@@ -63,6 +64,7 @@ def write_gguf(source: Path, target: Path, kind: str, *, importance: Importance 
         def fill(part: Path) -> None:
             writer = GGUFWriter(part, MODEL_ARCH_NAMES[family.arch])
             _header(writer, name or target.stem, kind, config, family, vocabulary)
+            _tell_sampling(writer, source)
             for tensor, of in zip(tensors, types, strict=True):
                 writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), _bytes(tensor, of), of)
             _write(writer, tensors, types, importance)
@@ -124,6 +126,23 @@ def _header(writer: GGUFWriter, name: str, kind: str, config: Any, family: Archi
     for add in family.facts:
         add(writer, config)
     vocabulary.write(writer, name)
+
+
+def _tell_sampling(writer: GGUFWriter, source: Path) -> None:
+    """How words are drawn, where the model's generation_config.json says so: llama.cpp heeds it where a client says
+    nothing."""
+    saved = read_generation([source])
+    if saved.do_sample is False and saved.temperature is None:
+        return  # nobody has chosen
+    temperature = 0.0 if saved.do_sample is False else saved.temperature
+    top_k: Any = saved.top_k
+    for add, value in ((writer.add_sampling_temp, temperature), (writer.add_sampling_top_p, saved.top_p),
+                       (writer.add_sampling_top_k, top_k), (writer.add_sampling_min_p, saved.min_p),
+                       (writer.add_sampling_penalty_repeat, saved.repetition_penalty)):
+        if value is not None:
+            add(value)
+    if saved.repetition_penalty not in (None, 1.0):
+        writer.add_sampling_penalty_last_n(-1)  # transformers looks back over everything, llama.cpp over 64 tokens
 
 
 def _factors(config: Any) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ def write_modelfile(folder: Path, gguf: str, source: Path, config: Config, say: 
     form = OllamaForm(gguf if "/" in gguf else f"./{gguf}", derived.template.source,
                       tuple(stop for stop in stops if stops_safely(stop)), parameters,
                       _system(config.default_system, render), f"./{adapter}" if adapter else "", opening, family,
-                      (_SPECIAL, *((_TOOLS,) * ("tools" in template)), *derived.left_out))
+                      (_SPECIAL, *((_TOOLS,) * ("tools" in template)), *derived.left_out, *_unwritten(stops)))
+    if form.system:
+        form.prompt([{"role": "user", "content": "Hello."}])  # else every chat would fail, by its own system text
     write_text(folder / NAME, text_of_form(form, _COMMENTS))
     if form_of_text((folder / NAME).read_text(encoding="utf-8"), opening, family) != form:
         raise problem("unwritable-modelfile", Both("the Modelfile does not read as it was written.",
@@ -84,6 +86,12 @@ _TOOLS = Both("tools and their results: a Go template is given them sorted and w
               "Ollama that renders the GGUF file's own template serves them as trained; an older one refuses them",
               "工具及其结果：Go 模板拿到的工具已被重新排序，写出的 JSON 与训练不同。能使用 GGUF 自带模板的新版 Ollama "
               "会按训练时的方式处理；旧版会拒绝")
+
+
+def _unwritten(stops: Sequence[str]) -> list[Both]:
+    """Stop words that cannot stand in a Modelfile. They still end an answer where the GGUF file says that they do."""
+    return [Both(f"the stop word {stop!r}, which cannot stand in a Modelfile",
+                 f"停止词 {stop!r}，它无法写进 Modelfile") for stop in stops if not stops_safely(stop)]
 
 
 def _tell(form: OllamaForm, folder: Path, say: Say) -> None:

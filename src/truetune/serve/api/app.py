@@ -24,6 +24,7 @@ from truetune.serve.api.refusal import Refused, failed, full, told
 from truetune.serve.api.voice import chat_logprobs, completion_logprobs, message_of
 from truetune.serve.embed import as_base64
 from truetune.serve.request import Full, Piece, Token
+from truetune.serve.request import Request as Ask
 from truetune.serve.score import TooLong
 
 UNKNOWN = "X-Truetune-Unknown-Fields"
@@ -56,6 +57,8 @@ def make_app(served: Served, pump: Pump, gauges: Gauges) -> FastAPI:
     @app.post("/v1/chat/completions")
     async def chat(asked: ChatAsked) -> Response:
         plan = await _planned(asked, lambda: plan_chat(served, asked), pump)
+        if plan.choosing and plan.chosen:
+            plan = plan.chosen(await _whole_text(pump, plan.choosing))
         talk = _Chat(plan, pump, served.require(asked.model), asked)
         return await talk.respond(plan.unknown)
 
@@ -94,6 +97,12 @@ def make_app(served: Served, pump: Pump, gauges: Gauges) -> FastAPI:
 
 def _card(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "truetune"}
+
+
+async def _whole_text(pump: Pump, request: Ask) -> str:
+    with told():
+        async with aclosing(pump.pieces([request])) as pieces:
+            return "".join([piece.text async for _, piece in pieces])
 
 
 async def _planned(asked: Body, plan: Callable[[], Plan], pump: Pump) -> Plan:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -78,12 +77,15 @@ class Served:
 @dataclass(frozen=True)
 class Plan:
     """requests: one for each choice. voice: makes what says a choice. prompt_tokens: of all prompts together, each
-    counted once. unknown: fields without effect."""
+    counted once. unknown: fields without effect. choosing: is asked first, and `chosen` makes of its answer the plan
+    for the rest."""
 
     requests: Sequence[Request]
     voice: Callable[[], Voice]
     prompt_tokens: int
     unknown: Sequence[str] = field(default=())
+    choosing: Request | None = None
+    chosen: Callable[[str], Plan] | None = None
 
 MOST_TEXTS = 2048
 """Texts in one request, as OpenAI takes them."""
@@ -93,10 +95,10 @@ MOST_TEXTS = 2048
 
 
 def plan_chat(served: Served, asked: ChatAsked) -> Plan:
-    """Blocks while it renders, and where one of several tools has to be called, while the model chooses.
+    """Blocks while it renders.
 
     Raises:
-        Refused: it cannot be answered. Problem: the template or the engine refuses it. Full: see `Generator`.
+        Refused: it cannot be answered. Problem: the template refuses it.
     """
     engine, adapter = served.require_engine(), served.names[served.require(asked.model)]
     tools = [] if asked.tool_choice == "none" else asked.tools
@@ -137,19 +139,19 @@ def _forced(asked: ChatAsked, tools: Sequence[Tool]) -> list[Tool]:
 
 def _forced_plan(engine: Engine, asked: ChatAsked, tools: Sequence[Tool], ids: list[int], sampling: Sampling,
                  adapter: str | None, speech: Speech, unknown: Sequence[str]) -> Plan:
-    """A call of one of these tools: which, then its arguments by its schema."""
-    by_name = {tool.function.name: tool for tool in tools}
-    (name, *others) = by_name
-    if others:
-        choosing = replace(sampling, schema={"enum": list(by_name)}, top_logprobs=None, max_new_tokens=64, stop=())
-        asking = Request(ids + _encoded(engine, speech.name_opening), choosing, adapter)
-        with closing(engine.generator.generate(asking)) as answer:
-            chosen = "".join(piece.text for piece in answer)
-        name = json.loads(chosen)
-    opening = _encoded(engine, speech.call_opening(name))
-    schema = by_name[name].function.parameters or {"type": "object"}
-    sampling = replace(sampling, schema=schema, stop=())
-    return Plan(_requests(ids + opening, sampling, adapter, asked.n), lambda: Forced(name), len(ids), unknown)
+    """A call of one of these tools: where there are several first which, then its arguments by its schema."""
+    schemas = {tool.function.name: tool.function.parameters or {"type": "object"} for tool in tools}
+
+    def called(name: str) -> Plan:
+        opening = _encoded(engine, speech.call_opening(name))
+        bound = replace(sampling, schema=schemas[name], stop=())
+        return Plan(_requests(ids + opening, bound, adapter, asked.n), lambda: Forced(name), len(ids), unknown)
+
+    if len(schemas) == 1:
+        return called(next(iter(schemas)))
+    choosing = replace(sampling, schema={"enum": list(schemas)}, top_logprobs=None, max_new_tokens=256, stop=())
+    ask = Request(ids + _encoded(engine, speech.name_opening), choosing, adapter)
+    return Plan((), lambda: Forced(""), len(ids), unknown, ask, lambda answer: called(json.loads(answer)))
 
 
 def _sampling(engine: Engine, asked: ChatAsked | CompletionAsked) -> Sampling:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from truetune.serve.api.gauges import Gauges
+from truetune.serve.api.refusal import Refused
 from truetune.serve.request import Answer, Generator, Piece, Request
 
 Made = TypeVar("Made")
@@ -21,7 +22,7 @@ class Pump:
     """Reads the answers of `generator` (None: it is not asked). places: how many it takes at once."""
 
     def __init__(self, generator: Generator | None, places: int, gauges: Gauges):
-        self._generator, self._gauges = generator, gauges
+        self._generator, self._places, self._gauges = generator, places, gauges
         self._readers = ThreadPoolExecutor(places + 1, "answer")
         self._workers = ThreadPoolExecutor(4, "prompt")
 
@@ -34,8 +35,11 @@ class Pump:
         the queue, or none is. Closing the generator ends them all.
 
         Raises:
-            Full, Problem: what the engine raised; the other answers end.
+            Refused: there will never be room for so many. Full, Problem: what the engine raised; the other answers end.
         """
+        if len(requests) > self._places:
+            raise Refused(400, f"At most {self._places} answers can be asked for at once here.", param="n",
+                          code="invalid_value")
         loop, said = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Any]]()
 
         def say(number: int, what: Any) -> None:

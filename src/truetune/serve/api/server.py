@@ -75,7 +75,7 @@ def load(config: Config, say: Say) -> Served:
     from truetune.serve.engine import load_engine
     from truetune.serve.score import load_scorer, scores
 
-    if scores(config, say):
+    if config.infer_backend == "huggingface" and scores(config, say):
         scorer = load_scorer(config, say)
         return Served({scorer.name: None}, scorer=scorer)
     engine = load_engine(config, say)
