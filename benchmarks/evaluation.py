@@ -1,4 +1,4 @@
-r"""How many multiple-choice questions a second `truetune eval` answers, beside a loop that pads rows.
+r"""How many multiple-choice questions a CPU second `truetune eval` answers, beside a loop that pads rows.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py [--questions 48] [--shots 5] [--words 60] [--dtype float32]
 
@@ -93,12 +93,12 @@ def rate(measured: Measured, length: int = 1024) -> float:
 
 
 def timed(work):
-    """What `work` gives, and its seconds: the faster of two, since others compute on the machine too."""
+    """What `work` gives, and the seconds of all its threads (others may compute on the machine): the fewer of two."""
     seconds = []
     for _ in range(2):
-        began = time.perf_counter()
+        began = time.process_time()
         found = work()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return found, min(seconds)
 
 

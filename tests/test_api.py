@@ -45,7 +45,7 @@ from truetune.serve.api.asked import Message as Asked
 from truetune.serve.api.calls import PROBE, AnswerReader, Part, Speech, speech_of
 from truetune.serve.api.key import own_host, settle_key
 from truetune.serve.api.plan import Served
-from truetune.serve.api.refusal import Refused
+from truetune.serve.api.refusal import ApiError
 from truetune.serve.api.server import load, make_server, serve
 from truetune.serve.api.talk import as_turns, template_values
 
@@ -708,7 +708,7 @@ def test_two_messages_of_a_user_in_a_row(tiny: Path) -> None:
 @pytest.mark.parametrize("values", [
     {"messages": 1}, {"bos_token": "x"}, {"a": "<|im_end|>"}, {"a": [1]}, {"a": "x" * 65}])
 def test_templates_are_told_switches_and_nothing_else(values: dict[str, Any]) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(ApiError):
         template_values(values, None, {"bos_token": "<s>"})
     assert template_values({"effort": "high", "date": "26 Jul 2024"}, True, {}) == {
         "effort": "high", "date": "26 Jul 2024", "enable_thinking": True}

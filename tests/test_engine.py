@@ -462,14 +462,16 @@ def test_a_schema_is_followed(engine: Engine, prompts: list[list[int]]) -> None:
 
 
 def test_a_schema_that_comes_to_its_limits_fails_alone(engine: Engine, prompts: list[list[int]]) -> None:
-    """llguidance gives up on an answer; those beside it go on."""
-    expected = ids_of(engine.complete(prompts[2], GREEDY))
-    deep: Any = engine.complete(prompts[1], replace(GREEDY, schema=SCHEMA, max_new_tokens=200))
-    beside = engine.complete(prompts[2], GREEDY)
-    deep._job.drawing.allowed.take(10**6)  # a token that there is not: it stays in error
+    """llguidance gives up on an answer; the one beside it goes on."""
+    longer = replace(GREEDY, max_new_tokens=60, ignore_eos=True)
+    expected = ids_of(engine.complete(prompts[2], longer))
+    beside = engine.complete(prompts[2], longer)
+    first = next(beside)
+    deep: Any = engine.complete((engine.encode(WORDS) * 200)[:1500], replace(GREEDY, schema=SCHEMA))
+    deep._job.drawing.allowed.take(10**6)  # while its prompt is read: a token that there is not, after which it fails
     with pytest.raises(Problem, match="cannot be followed"):
         list(deep)
-    assert ids_of(beside) == expected
+    assert [token.id for token in first.tokens] + ids_of(beside) == expected
 
 
 def test_a_schema_that_is_none_is_refused(engine: Engine) -> None:

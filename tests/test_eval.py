@@ -175,6 +175,8 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"Looked at: .*mmlu \(folder, \.zip, \.csv.*test/<subject>_test\.csv") as caught:
         read("mmlu_test", tmp_path)
     assert caught.value.status == 2
+    with pytest.raises(Problem, match="Did you mean perplexity"):
+        read("perplexty", tmp_path)
     ceval(tmp_path / "ceval")
     with pytest.raises(Problem, match=r"law_test\.csv:2\): 2 questions without an answer.*ceval_validation"):
         read("ceval_test", tmp_path)
@@ -438,8 +440,8 @@ def test_perplexity_of_plain_text_needs_no_stage(tiny: Path, tmp_path: Path,
     assert told["bytes"] < len("One line of text.第二行。".encode())  # the first token is predicted from nothing
     status, _, err = run(capsys, str(tiny), "task=perplexity", f"dataset={data},{tmp_path / 'text.txt'}")
     assert status == 1 and "holds plain text, and stage sft learns from answers" in err
-    status, out, _ = run(capsys, str(tiny), "task=perplexity", f"dataset={data},{data}", "eval_on_each_dataset=true")
-    assert status == 0 and "bits per byte" in out
+    status, _, err = run(capsys, str(tiny), "task=perplexity", "dataset=nothing.json")
+    assert status == 1 and err.startswith("error  dataset: there is no file nothing.json")
 
 
 def test_a_run_is_measured_on_what_it_held_out(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from safetensors import safe_open
 from test_train import run
 
 from truetune.export import export
-from truetune.findings import Problem
+from truetune.export.room import bytes_needed, count_weights, require_room
+from truetune.findings import Problem, Say
 from truetune.model.find import load_tokenizer
 from truetune.model.load import fingerprint
+from truetune.options import Config
 from truetune.options.read import read_config
 from truetune.serve.engine import load_engine
 
@@ -81,6 +84,92 @@ def test_what_an_export_holds(tiny: Path, adapter: Path, tmp_path: Path) -> None
     assert generation["eos_token_id"] in (2, [2])
     assert "fine-tuned (lora)" in (merged / "README.md").read_text(encoding="utf-8")
     assert not list(merged.parent.glob(".m*"))
+
+
+@pytest.fixture(scope="module")
+def shipped(tiny: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A GGUF file and its Modelfile, and what was said while they were made."""
+    said: list[str] = []
+    target = tmp_path_factory.mktemp("shipped") / "Alpha"
+    config, findings = read_config(options(model_name_or_path=tiny, adapter_name_or_path=adapter, export_dir=target,
+                                           export_format="gguf,ollama", export_gguf_type="q8_0"))
+    assert not findings
+    return export(config, lambda words: said.append(str(words))), said
+
+
+def test_shipping_gguf_and_ollama(shipped: tuple[Path, list[str]]) -> None:
+    """Nothing but what was asked for is left, everything was proven, and the last lines say what to do next."""
+    target, said = shipped
+    assert sorted(file.name for file in target.iterdir()) == ["Alpha-Q8_0.gguf", "Modelfile", "README.md",
+                                                              "parity.json"]
+    assert not list(target.parent.glob(".*"))
+    told = json.loads((target / "parity.json").read_text(encoding="utf-8"))
+    assert told["status"] == "passed" and told["first_difference"] is None
+    assert [layer["layer"] for layer in told["layers"]] == ["llama.cpp q8_0", "ollama q8_0"]
+    assert [(each["form"], each["base"]) for each in told["logits"]] == [("hf", "trained"), ("llama.cpp q8_0", "hf")]
+    assert told["logits"][0]["kl"] < 1e-6  # merged against the adapter on its base
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert 'library_name: "gguf"' in card and "| llama.cpp q8_0 | yes | 16/16 |" in card
+    assert "ollama create alpha -f Modelfile" in card and "llama-server --jinja -m Alpha-Q8_0.gguf" in card
+    assert said[-1].startswith("to try it: cd ") and ".part" not in "".join(said)
+
+
+def test_what_is_not_what_was_trained_is_not_shipped(tiny: Path, adapter: Path, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template that gets lost on the way to disk: the export is called `.failed`, and the first token is named."""
+    from truetune.export import merge
+
+    real = merge.write_model
+
+    def loses_the_template(config: Config, folder: Path, say: Say) -> None:
+        real(config, folder, say)
+        template = folder / "chat_template.jinja"
+        template.write_text(template.read_text(encoding="utf-8").replace("SmolLM", "Llama"), encoding="utf-8")
+
+    monkeypatch.setattr(sys.modules["truetune.export.export"], "write_model", loses_the_template)
+    with pytest.raises(Problem, match=r"'single turn', token .* another chat template") as failure:
+        exported(tmp_path / "m", model_name_or_path=tiny, adapter_name_or_path=adapter)
+    assert failure.value.status == 1 and "m.failed" in str(failure.value)
+    assert not (tmp_path / "m").exists()
+    told = json.loads((tmp_path / "m.failed" / "parity.json").read_text(encoding="utf-8"))
+    assert told["status"] == "failed" and told["first_difference"]["kind"] == "template"
+
+
+def test_an_adapter_alone(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    """Small, and proven to be the adapter that was trained."""
+    alone = exported(tmp_path / "m", model_name_or_path=tiny, adapter_name_or_path=adapter, export_adapter_only=True)
+    assert (alone / "adapter_model.safetensors").is_file() and not (alone / "model.safetensors").exists()
+    told = json.loads((alone / "parity.json").read_text(encoding="utf-8"))
+    assert told["status"] == "passed" and told["logits"][0]["largest"] == 0
+
+
+def test_a_disk_that_is_too_small(tiny: Path, tmp_path: Path) -> None:
+    """Said before anything is computed: how much it takes, and how much is free."""
+    config, _ = read_config(options(model_name_or_path=tiny, export_dir=tmp_path / "m", export_format="hf,gguf",
+                                    export_gguf_type="f16,q4_k_m"))
+    weights = count_weights(tiny)
+    needed = bytes_needed(tiny, config, config.export_gguf_type)
+    assert needed == pytest.approx(1.02 * weights * (4 + 2 + 4.89 / 8))
+    free = shutil.disk_usage(tmp_path).free
+    many = ["f32"] * (1 + int(free / (weights * 4)))
+    with pytest.raises(Problem, match=r"takes about .* GB on the way, and .* GB free"):
+        require_room(tmp_path / "m", tiny, config, many)
+
+
+def test_bad_input_is_refused_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    """A hostile template, no tokenizer, weights that are pickles: one clear line, and nothing is written."""
+    for name, spoil, expected in (
+        ("hostile", lambda folder: (folder / "chat_template.jinja").write_text("{{ 'a' * 9999999999 }}"),
+         "more memory"),
+        ("mute", lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer that can be read"),
+        ("pickled", lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+         "no safetensors weights"),
+    ):
+        shutil.copytree(tiny, tmp_path / name)
+        spoil(tmp_path / name)
+        with pytest.raises(Problem, match=expected):
+            exported(tmp_path / "out", model_name_or_path=tmp_path / name)
+        assert not list(tmp_path.glob("*out*"))
 
 
 def test_refusals(tiny: Path, adapter: Path, tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_wrong_tokens_are_found(words: Any, tmp_path: Path) -> None:
     """The proof can fail: under another name, digits fall together, and the file is refused."""
     words.save_pretrained(tmp_path)
     wrong = replace(read_vocabulary(tmp_path, 1500), pre="gpt-2")
-    with pytest.raises(Problem, match="llama.cpp makes other tokens of '33'"):
+    with pytest.raises(Problem, match=r"llama.cpp makes other tokens of .*12345678.*and in training it was"):
         prove(wrong, nothing)
 
 
@@ -242,8 +242,8 @@ def test_what_llamacpp_cannot_do_is_refused(tiny: Path, words: Any, tmp_path: Pa
         file.write_text(before, encoding="utf-8")
         assert not target.exists() and not list(tmp_path.glob(".m*"))
 
-    refused("Mamba2ForCausalLM cannot be written as GGUF.*Supported: .*Qwen3MoeForCausalLM",
-            architectures=["Mamba2ForCausalLM"], model_type="mamba2")
+    refused("GPT2LMHeadModel cannot be written as GGUF.*Supported: .*Qwen3MoeForCausalLM",
+            architectures=["GPT2LMHeadModel"])
     refused("llama.cpp computes silu", hidden_act="gelu")
     refused("no rotary embeddings of type 'dynamic'", **rope("dynamic", factor=2.0))
     refused("quantised already", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
@@ -284,7 +284,7 @@ def test_a_failed_write_leaves_what_was_there(words: Any, tmp_path: Path) -> Non
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
-        with pytest.raises(Problem, match="m.gguf could not be written: File too large"):
+        with pytest.raises(Problem, match=r"m.gguf could not be written: File too large"):
             write_gguf(folder, target, "f32", say=nothing)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -314,22 +314,21 @@ def test_types_of_a_mixture() -> None:
     assert set(DEFAULTS) == set(GGUF_TYPES)
 
 
-def test_quantised_files(tiny: Path, tokenizer: Any, tmp_path: Path) -> None:
-    """The fewer bits, the smaller the file and the further its log-probabilities; an importance matrix brings them
-    nearer. llama.cpp reads every one."""
-    ids = [tokenizer(text).input_ids for text in (PROMPT, "The capital of France is Paris, and the capital of Italy")]
-    importance = measure_importance(tiny, [np.array(row) for row in ids], nothing)
-    model, far, size = load_model(tiny, torch.float32, torch.device("cpu")), {}, {}
-    for kind, weighed in (("q8_0", False), ("q4_k_m", False), ("q2_k", False), ("q2_k", True), ("iq2_xs", True)):
+def test_quantised_files(words: Any, tmp_path: Path) -> None:
+    """The fewer bits, the smaller the file and the further its log-probabilities (KL divergence in nats). llama.cpp
+    reads every one."""
+    model = random_model("Llama", SMALL | dict(hidden_size=256, intermediate_size=256), len(words))
+    folder, ids = saved(model, words, tmp_path / "hf"), words(PROMPT).input_ids
+    importance = measure_importance(folder, [np.array(ids)], nothing)
+    far, size = [], []
+    for kind in ("q8_0", "q6_k", "q4_k_m", "q2_k"):
         target = tmp_path / "m.gguf"
-        write_gguf(tiny, target, kind, importance=importance if weighed else None, say=nothing)
+        write_gguf(folder, target, kind, importance=importance, say=nothing)
         with LlamaCpp(target, context=256) as server:
-            pairs = [(logprobs(model, row), server.next_logprobs(row)) for row in ids]
-        far[kind, weighed] = sum(float((np.exp(ours) * (ours - theirs)).sum()) for ours, theirs in pairs)
-        size[kind, weighed] = target.stat().st_size
-    assert far["q8_0", False] < far["q4_k_m", False] < far["q2_k", False]
-    assert far["q2_k", True] < far["q2_k", False]
-    assert size["q8_0", False] > size["q4_k_m", False] > size["q2_k", False] > size["iq2_xs", True]
+            pairs = [(logprobs(model, ids[:length]), server.next_logprobs(ids[:length])) for length in (5, 20, 40)]
+        far.append(sum(float((np.exp(ours) * (ours - theirs)).sum()) for ours, theirs in pairs))
+        size.append(target.stat().st_size)
+    assert far == sorted(far) and size == sorted(size, reverse=True), (far, size)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3 moe"])
@@ -374,8 +373,7 @@ def test_an_adapter_by_itself(family: str, settings: dict[str, Any], words: Any,
     ids = words(PROMPT).input_ids
     with LlamaCpp(tmp_path / "m.gguf", context=256, adapters=[tmp_path / "a.gguf"], exact=True) as server:
         off = server.next_logprobs(ids)
-        server.ask("/lora-adapters", [{"id": 0, "scale": 1.0}])
-        on = server.next_logprobs(ids)
+        on = server.next_logprobs(ids, adapter=0)
     assert np.abs(logprobs(adapted, ids) - on).max() < 1e-3
     with adapted.disable_adapter():
         assert np.abs(logprobs(adapted, ids) - off).max() < 3e-4

@@ -47,7 +47,8 @@ def adapter_of(folder: Path, base: Path, seed: int = 0, **settings: Any) -> Path
     """An adapter whose numbers are all random, B and magnitudes included."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    made = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 12, "target_modules": "all-linear", **settings}))
+    wanted = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", **settings}
+    made: Any = get_peft_model(model, LoraConfig(**wanted))
     for name, weight in made.named_parameters():
         if "lora_" in name:
             weight.data += torch.randn_like(weight) * 0.1

@@ -98,13 +98,12 @@ def test_llamacpp_chats_with_the_ids_that_are_compared(engine: LlamaCpp) -> None
 
 
 def test_a_changed_template_is_caught(tiny: Path, tmp_path: Path) -> None:
-    """One line feed more before the answer: the first token that differs is named, with its text and its probe."""
+    """A colon more before the answer: the first token that differs is named, with its text and its probe."""
     folder = changed(tiny, tmp_path / "m", "chat_template.jinja",
-                     lambda text: text.replace("assistant\\n", "assistant\\n\\n").replace("assistant\n", "assistant\n\n"))
+                     lambda text: text.replace("<|im_start|>assistant", "<|im_start|>assistant:"))
     kind, said = first_of(compare(Trained(renderer_of(tiny)), [Saved(folder)]))
-    assert kind == "template" and said == (
-        "transformers, 'single turn', token 35: 198 '\\n' became 1116 '\\n\\n': the text is another one: another chat "
-        "template") or "token" in said and "another chat template" in said
+    assert kind == "template" and said.startswith("transformers, 'single turn', token 35: 198 '\\n' became ")
+    assert said.endswith("another chat template")
 
 
 def test_another_default_of_thinking_is_caught_and_kept_in_llamacpp(tiny: Path, tmp_path: Path) -> None:
@@ -136,9 +135,15 @@ def test_a_lost_stop_id_is_caught(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_another_pre_tokenizer_is_caught(tiny: Path, tmp_path: Path) -> None:
-    """Digits joined that training saw one by one: the text is the same and the tokens are not."""
-    folder = changed(tiny, tmp_path / "m", "tokenizer.json",
-                     lambda text: text.replace('"individual_digits": true', '"individual_digits": false'))
+    """Digits are no longer taken one by one before merging: the text is the same and the tokens are not."""
+
+    def joined(text: str) -> str:
+        told = json.loads(text)
+        steps = told["pre_tokenizer"]["pretokenizers"]
+        told["pre_tokenizer"]["pretokenizers"] = [step for step in steps if step["type"] != "Digits"]
+        return json.dumps(told)
+
+    folder = changed(tiny, tmp_path / "m", "tokenizer.json", joined)
     kind, said = first_of(compare(Trained(renderer_of(tiny)), [Saved(folder)]))
     assert kind == "tokens" and "another tokenizer" in said
 

@@ -16,7 +16,7 @@ SECRET = "hf_thisIsNobodysToken"
 
 def test_what_looks_like_a_secret_is_one():
     """A new option with a token, a key or a password has to say so."""
-    named = {name for name in OPTIONS if name.endswith(("_token", "_api_key", "_secret", "_webhook_url", "_password"))}
+    named = {name for name in OPTIONS if name.endswith(("_token", "api_key", "_secret", "_webhook_url", "_password"))}
     assert named == {name for name, option in OPTIONS.items() if option.text.secret}
 
 

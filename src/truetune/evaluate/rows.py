@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from truetune.data.dataset import load_data
 from truetune.data.formats import recognise
@@ -12,13 +13,14 @@ from truetune.data.reading import STAGE_ROWS
 from truetune.data.renderer import Renderer
 from truetune.data.rows import Rows
 from truetune.data.sources import find_sources
-from truetune.findings import Both, Finding, Say, problem
+from truetune.findings import Both, Finding, Problem, Say, problem
 from truetune.options import Config
 from truetune.options.read import COMMAND_LINE
 
 _STAGES: Mapping[Kind, str] = {kind: stage for stage, kind in reversed(list(STAGE_ROWS.items()))}
 """The first stage that learns from rows of a kind."""
 _LOOKED_AT = 100
+_FROM_DATASET = "rule: dataset names the rows to measure on"
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,30 @@ def settle_rows(config: Config) -> tuple[Config, list[Finding]]:
     first, then `eval_dataset`. What a run held out (`val_size`) stays held out, by the same draw.
     """
     findings: list[Finding] = []
-    typed = {name for name in ("dataset", "eval_dataset") if config.origin(name) == COMMAND_LINE}
-    if "dataset" in typed and "eval_dataset" not in typed:
-        config = config.with_values("eval", eval_dataset=config.dataset, dataset=(), val_size=0)
-    elif config.eval_dataset or not config.val_size:
-        names = config.eval_dataset or config.dataset
-        if not config.eval_dataset and config.output_dir:  # its own file was given, with nothing held out
-            findings = [_learned(config)]
-        config = config.with_values("eval", eval_dataset=names, dataset=(), val_size=0)
+    typed = [name for name in ("eval_dataset", "dataset") if (config.origin(name) or "").startswith(COMMAND_LINE)]
+    named = typed[0] if typed else "eval_dataset" if config.eval_dataset else "dataset"
+    if named == "dataset" and not typed and config.output_dir and not config.val_size:  # the file is a run's own
+        findings = [_learned(config)]
+    if typed or named == "eval_dataset" or not config.val_size:
+        names = {"eval_dataset": config.dataset} if named == "dataset" else {}
+        config = config.with_values(_FROM_DATASET, dataset=(), val_size=0, **names)
     config = config.with_values("eval", eval_on_each_dataset=True, streaming=False)
-    return (config if config.given("stage") else config.with_values("eval", stage=_stage(config))), findings
+    if not config.given("stage"):
+        with _as_typed(config):
+            config = config.with_values("eval", stage=_stage(config))
+    return config, findings
+
+
+@contextmanager
+def _as_typed(config: Config) -> Iterator[None]:
+    """Problems inside are told of the option that named the rows."""
+    try:
+        yield
+    except Problem as error:
+        if config.origin("eval_dataset") != _FROM_DATASET:
+            raise
+        raise Problem([replace(finding, option="dataset") if finding.option == "eval_dataset" else finding
+                       for finding in error.findings], error.status) from None
 
 
 def _learned(config: Config) -> Finding:
@@ -72,7 +88,8 @@ def read_rows(config: Config, renderer: Renderer, say: Say) -> Asked:
     Raises:
         Problem: they cannot be read, or there are none.
     """
-    data = load_data(config, renderer, say)
+    with _as_typed(config):
+        data = load_data(config, renderer, say)
     if not sum(map(len, data.held_out.values())):
         raise problem("no-rows", Both("there is no row to measure on.", "没有可用于评测的数据。"),
                       option="eval_dataset")

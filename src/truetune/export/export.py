@@ -126,7 +126,7 @@ def export(config: Config, say: Say, terminal: Terminal | None = None) -> Path:
             f"部署出来的不是训练出的模型：{parity.first.words().zh}"), option="export_dir", fix=Both(
                 f"The export is in {written}, with parity.json; nothing was published.",
                 f"导出内容在 {written}（含 parity.json）；没有发布任何东西。"))
-    _tell(plan, time.perf_counter() - start, say)
+    _tell(plan, parity, time.perf_counter() - start, say)
     if config.export_hub_model_id:
         push(plan.target, config, say)
     return plan.target
@@ -259,10 +259,34 @@ def _failed(target: Path) -> Path:
     return target.with_name(f"{target.name}.failed")
 
 
-def _tell(plan: Plan, seconds: float, say: Say) -> None:
-    """What lies where, and the one command that runs it."""
+def _tell(plan: Plan, parity: Parity, seconds: float, say: Say) -> None:
+    """What lies where, what of it was proven, and the one command that runs it."""
     target = plan.target
-    say(Both(f"exported to {target} in {seconds:.0f} s", f"已导出到 {target}，用时 {seconds:.0f} 秒"))
+    say(Both(f"exported to {target} in {seconds:.0f} s:", f"已导出到 {target}，用时 {seconds:.0f} 秒："))
+    for pattern, what in _FILES.items():
+        files = sorted(target.glob(pattern))
+        if files:
+            size = f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
+            names = ", ".join(file.name for file in files[:4]) + (", …" if len(files) > 4 else "")
+            say(Both(f"  {names} ({size}): {what}", f"  {names}（{size}）：{what.zh}"))
+    if parity.status == "unproven":
+        say(Both("nothing was proven (export_parity: off, or a model without a chat template)",
+                 "没有证明任何东西（export_parity: off，或模型没有对话模板）"))
+    run = f"cd {target} && ollama create {target.name.lower()} -f Modelfile" if plan.wants("ollama") else \
+        f"truetune chat {target}" if plan.wants("hf") else \
+        f"llama-server --jinja -m {target / plan.gguf(plan.gguf_types[-1])}"
+    say(Both(f"to try it: {run}", f"试用：{run}"))
+
+
+_FILES = {
+    "adapter_model.safetensors": Both("the adapter, to be loaded beside its base", "适配器，与基座一起加载"),
+    "model*.safetensors": Both("the model for transformers, vLLM and SGLang",
+                               "供 transformers、vLLM 和 SGLang 使用的模型"),
+    "*.gguf": Both("the model for llama.cpp", "供 llama.cpp 使用的模型"),
+    "Modelfile": Both("how Ollama serves it", "供 Ollama 使用的说明"),
+    "parity.json": Both("what was proven; README.md holds the table", "证明的内容；README.md 里有表格"),
+}
+"""What an export may hold, for its last lines."""
 
 
 @contextmanager

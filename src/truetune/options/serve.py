@@ -50,7 +50,10 @@ class ServeOptions(Group):
         free_on_resume=True)] = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65535), Text(
         "Port to listen on; 0: a free one. API_PORT in the environment is the same.",
-        "监听端口；0 表示任选一个空闲端口。与环境变量 API_PORT 相同。", free_on_resume=True)] = 8000
+        "监听端口；0 表示任选一个空闲端口。与环境变量 API_PORT 相同。",
+        higher=("from 1024 on, no rights are needed", "1024 及以上不需要特权"),
+        lower=("below 1024 the system may refuse it; 0 takes a free one and prints it",
+               "低于 1024 可能被系统拒绝；0 会任选一个空闲端口并显示"), free_on_resume=True)] = 8000
     api_key: Annotated[str | None, Text(
         "Token that clients must send. API_KEY in the environment is the same, and is not seen in a process list.",
         "客户端必须提供的 token。与环境变量 API_KEY 相同，后者不会出现在进程列表里。",
@@ -63,13 +66,18 @@ class ServeOptions(Group):
         free_on_resume=True)] = None
     api_queue: Annotated[int, Field(ge=0), Text(
         "Requests that may wait for a place; more are answered 429 with Retry-After.",
-        "可以排队等待的请求数；再多则应答 429 和 Retry-After。", free_on_resume=True)] = 64
+        "可以排队等待的请求数；再多则应答 429 和 Retry-After。",
+        higher=("a rush of requests is waited out; the last ones wait long", "能承受请求高峰；排在后面的等得久"),
+        lower=("clients are told early to come back later", "更早告诉客户端稍后再来"), free_on_resume=True)] = 64
     api_timeout: Annotated[float, Field(gt=0), Text(
         "Seconds that one request may take, its waiting included.", "一个请求（含排队）最长多少秒。",
+        higher=("long answers are finished", "长回答能写完"),
+        lower=("a place is not held for long; long answers end in an error", "位置不会被长期占用；长回答会以错误结束"),
         free_on_resume=True)] = 600
     api_max_body: Annotated[float, Field(gt=0), Text(
         "Largest request, in MB (10^6 bytes).", "请求体的上限，单位 MB（10^6 字节）。", level="expert",
-        free_on_resume=True)] = 4
+        higher=("longer conversations and more tools fit", "能放下更长的对话和更多工具"),
+        lower=("less memory for whoever sends nonsense", "给发送垃圾请求的人更少内存"), free_on_resume=True)] = 4
     vllm_maxlen: Annotated[int, Field(gt=0), Text(
         "Most tokens of a conversation in vLLM, question and answer together.",
         "vLLM 中一次对话（问题加回答）最多的 token 数。",

@@ -99,6 +99,8 @@ class Trained:
     may_lack: bool = False
 
     def prompt(self, probe: Probe) -> list[int]:
+        if not self.renderer.tokenizer.chat_template:
+            raise Refused(Both("there is no chat template: it is a base model", "没有对话模板：它是 base 模型"))
         if probe.values and not self._switches:
             raise Refused(Both("the template cannot be switched so", "模板不支持这个开关"))
         if not probe.injected:  # else ids only: an answer to it is not looked for

@@ -47,7 +47,8 @@ class Parity:
 
     @property
     def status(self) -> Status:
-        return "unproven" if not (self.layers or self.distances) else "failed" if self.first else "passed"
+        compared = self.distances or any(layer.count("same") or layer.count("different") for layer in self.layers)
+        return "failed" if self.first else "passed" if compared else "unproven"
 
     def as_dict(self) -> dict[str, Any]:
         first = self.first
@@ -62,7 +63,8 @@ class Parity:
     def markdown(self) -> list[str]:
         """Lines for the model card."""
         if self.status == "unproven":
-            return ["## Parity", "", "**Not proven**: the export was made with `export_parity: off`.", ""]
+            return ["## Parity", "", "**Not proven**: nothing was compared (`export_parity: off`, or a model without a "
+                    "chat template).", ""]
         lines = ["## Parity", "", _SAID[self.status].en, ""]
         if self.layers:
             lines += _markdown_table(_ID_COLUMNS, self._id_rows(False), False)
@@ -125,7 +127,8 @@ _SAID: Mapping[Status, Both] = {
                    "已证明：模型得到的 token 与训练时相同，回答在相同处结束，各个词的概率一致。"),
     "failed": Both("**Failed**: what is served here is not what was trained.",
                    "**未通过**：这里部署的不是训练出的模型。"),
-    "unproven": Both("Nothing was proven (export_parity: off).", "没有证明任何东西（export_parity: off）。"),
+    "unproven": Both("Nothing was proven (export_parity: off, or a model without a chat template).",
+                     "没有证明任何东西（export_parity: off，或模型没有对话模板）。"),
 }
 _LIMITS: Mapping[Limit, Both] = {
     "typed": Both(

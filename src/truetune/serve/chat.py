@@ -255,7 +255,8 @@ class Talk:
     def save(self, rest: str) -> None:
         """The conversation as a data set of one row: with `formatting: openai` it can be trained on."""
         if not rest:
-            raise problem("no-file", Both("say where to.", "请写出文件名。"), option="/save", fix="/save chat.json")
+            raise problem("no-file", Both("say where to.", "请写出文件名。"), option="/save",
+                          fix=Both("For instance: /save chat.json", "例如：/save chat.json"))
         path = Path(rest).expanduser()
         try:
             write_text(path, json.dumps([{"messages": self.messages}], indent=2, ensure_ascii=False) + "\n")

@@ -51,15 +51,17 @@ class LlamaServer:
         asked: dict[str, Any] = {"messages": list(messages)} | ({"tools": list(tools)} if tools else {})
         return self.ask("/apply-template", asked | ({"chat_template_kwargs": values} if values else {}))["prompt"]
 
-    def next_logprobs(self, ids: Sequence[int], most: int | None = None) -> np.ndarray:
+    def next_logprobs(self, ids: Sequence[int], most: int | None = None, adapter: int | None = None) -> np.ndarray:
         """Log-probabilities (V,) of the token after `ids`, float32; -inf for all but the `most` likeliest, if given: a
-        whole vocabulary as JSON takes ten times as long as a thousand words."""
+        whole vocabulary as JSON takes ten times as long as a thousand words. adapter: the number of the one that is on.
+        """
         size = self.properties()["vocabulary"]
         # "a" is made to come, whatever is likeliest: of a token that ends the answer, or is a part of a character,
         # llama.cpp tells nothing. What it tells are the probabilities before that.
         answer = self.ask("/completion", {"prompt": list(ids), "n_predict": 1, "n_probs": most or size,
                                           "temperature": 0, "cache_prompt": True, "ignore_eos": True,
-                                          "logit_bias": [[self.tokenize("a")[-1], 1e6]]})
+                                          "logit_bias": [[self.tokenize("a")[-1], 1e6]],
+                                          "lora": [] if adapter is None else [{"id": adapter, "scale": 1.0}]})
         found = np.full(size, -np.inf, dtype=np.float32)
         for token in answer["completion_probabilities"][0]["top_logprobs"]:
             found[token["id"]] = token["logprob"]
@@ -183,7 +185,7 @@ def _serve() -> None:
     params.n_ctx, params.n_parallel = settings["context"], settings["parallel"]
     params.port, params.api_keys, params.use_jinja = 0, [settings["key"]], True
     params.embedding, params.warmup, params.endpoint_props = settings["embeddings"], False, False
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in settings["adapters"]]
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in settings["adapters"]]
     params.lora_init_without_apply = True
     if settings["exact"]:
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32

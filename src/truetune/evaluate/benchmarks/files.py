@@ -14,6 +14,7 @@ LLaMA-Factory had it, or C-Eval's `subject_mapping.json`) names the subjects and
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import re
@@ -37,6 +38,7 @@ _SHOWN = ("dev", "train", "validation")
 _ASKED = ("test", "validation", "")
 """Which part is asked where nobody says."""
 _KINDS = (".csv", ".parquet", ".json", ".jsonl", ".arrow")
+_TASKS = ("perplexity", "predict", "mmlu_test", "cmmlu_test", "ceval_validation")
 _LARGEST = 1 << 30
 """Bytes of a file in an archive that is read: sets of questions have some megabytes."""
 
@@ -231,14 +233,16 @@ def _nothing(task: str, looked: Sequence[Path]) -> Problem:
         endings.setdefault(str(place.with_suffix("")), []).append(place.suffix or "folder")
     listed = ", ".join(stem if some == ["folder"] else f"{stem} ({', '.join(some)})" for stem, some in endings.items())
     example = f"{looked[0]}/test/<subject>_test.csv" if looked[0].suffix not in (*_KINDS, ".zip") else str(looked[0])
+    meant = difflib.get_close_matches(task, _TASKS, n=1)
+    asks = Both(f"Did you mean {meant[0]}? ", f"是不是 {meant[0]}？") if meant and meant[0] != task else Both("", "")
     return problem(
         "no-questions", Both(f"no questions are found for {task!r}. Looked at: {listed}.",
                              f"找不到 {task!r} 的题目。查找过：{listed}。"),
         option="task", status=WRONG_OPTIONS, fix=Both(
-            f"Put them there, for instance {example} (question,A,B,C,D,answer) and dev/ beside test/ for the examples; "
-            "parquet, json, jsonl (question, choices, answer) and zip are read too. Or give the path of a file or "
-            "folder as task, or task_dir.",
-            f"请把题目放到那里，例如 {example}（question,A,B,C,D,answer），示例放在与 test/ 并列的 dev/；"
+            f"{asks}Put them there, for instance {example} (question,A,B,C,D,answer) and dev/ beside test/ for the "
+            "examples; parquet, json, jsonl (question, choices, answer) and zip are read too. Or give the path of a "
+            "file or folder as task, or task_dir.",
+            f"{asks.zh}请把题目放到那里，例如 {example}（question,A,B,C,D,answer），示例放在与 test/ 并列的 dev/；"
             "也可以是 parquet、json、jsonl（question、choices、answer）或 zip。或者把文件或文件夹的路径写给 task，"
             "也可设置 task_dir。"))
 

@@ -98,8 +98,9 @@ def _fair(texts: Sequence[str], special: Sequence[str], vocabulary: Vocabulary) 
     """Of `texts` those that llama.cpp can be expected to agree on. It composes no characters, and its spaces before a
     text are of one kind (`vocabulary._space`)."""
     between, bos = re.compile("|".join(map(re.escape, special))), dict(vocabulary.special).get("bos")
+    composes = _composes(vocabulary)
     for text in texts:
-        if _composes(vocabulary) and unicodedata.normalize("NFC", text) != text:
+        if composes and unicodedata.normalize("NFC", text) != text:
             continue
         if vocabulary.space == "each without one" and any(part.startswith((" ", "▁")) for part in between.split(text)):
             continue

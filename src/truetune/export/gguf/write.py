@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -135,10 +135,11 @@ def _tell_sampling(writer: GGUFWriter, source: Path) -> None:
     if saved.do_sample is False and saved.temperature is None:
         return  # nobody has chosen
     temperature = 0.0 if saved.do_sample is False else saved.temperature
-    top_k: Any = saved.top_k
-    for add, value in ((writer.add_sampling_temp, temperature), (writer.add_sampling_top_p, saved.top_p),
-                       (writer.add_sampling_top_k, top_k), (writer.add_sampling_min_p, saved.min_p),
-                       (writer.add_sampling_penalty_repeat, saved.repetition_penalty)):
+    told: list[tuple[Callable[[Any], None], Any]] = [
+        (writer.add_sampling_temp, temperature), (writer.add_sampling_top_p, saved.top_p),
+        (writer.add_sampling_top_k, saved.top_k), (writer.add_sampling_min_p, saved.min_p),
+        (writer.add_sampling_penalty_repeat, saved.repetition_penalty)]
+    for add, value in told:
         if value is not None:
             add(value)
     if saved.repetition_penalty not in (None, 1.0):

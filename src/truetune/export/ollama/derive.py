@@ -134,8 +134,8 @@ def _without(bos: str, render: Render) -> Render:
 
 def _switches(render: Render, think: bool) -> bool:
     """Whether saying so changes nothing."""
-    return all(written(render, talk, WORDS, str, think) == written(render, talk, WORDS, str, None)
-               for group in GROUPS for talk in group.talks)
+    return all(written(render, talk, words, str, think) == written(render, talk, words, str, None)
+               for talk, words in _spoken([talk for group in GROUPS for talk in group.talks], WORDS, times=1))
 
 
 def _proven(render: Render, plan: _Plan, talks: Sequence[str], family: str, times: int = 2) -> GoTemplate:

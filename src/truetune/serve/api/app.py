@@ -20,7 +20,7 @@ from truetune.serve.api.asked import Body, ChatAsked, CompletionAsked, Embedding
 from truetune.serve.api.gauges import CONTENT_TYPE, Gauges
 from truetune.serve.api.plan import Plan, Served, embedding_rows, plan_chat, plan_completion
 from truetune.serve.api.pump import Pump
-from truetune.serve.api.refusal import Refused, failed, full, told
+from truetune.serve.api.refusal import ApiError, failed, full, told
 from truetune.serve.api.voice import chat_logprobs, completion_logprobs, message_of
 from truetune.serve.embed import as_base64
 from truetune.serve.request import Full, Piece, Token
@@ -87,7 +87,7 @@ def make_app(served: Served, pump: Pump, gauges: Gauges) -> FastAPI:
             scores = await pump.run(lambda: scorer.score(asked.messages, asked.max_length))
         except TooLong as error:
             number, length, most = error.args
-            raise Refused(400, f"messages[{number}] has {length:,} tokens, and 1 to {most:,} can be read; max_length "
+            raise ApiError(400, f"messages[{number}] has {length:,} tokens, and 1 to {most:,} can be read; max_length "
                           "cuts it.", param=f"messages[{number}]", code="context_length_exceeded") from None
         return _json({"id": f"scoreval-{secrets.token_hex(12)}", "object": "score.evaluation",
                       "model": asked.model or next(iter(served.names)), "scores": scores}, asked.unknown_fields())
@@ -117,12 +117,12 @@ async def _planned(asked: Body, plan: Callable[[], Plan], pump: Pump) -> Plan:
 def _answer_errors(app: FastAPI) -> None:
     """Every error in OpenAI's form."""
 
-    def respond(refused: Refused) -> JSONResponse:
+    def respond(refused: ApiError) -> JSONResponse:
         return JSONResponse(refused.body, refused.status, refused.headers)
 
-    @app.exception_handler(Refused)
+    @app.exception_handler(ApiError)
     async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused)
+        assert isinstance(error, ApiError)
         return respond(error)
 
     @app.exception_handler(RequestValidationError)
@@ -133,24 +133,24 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return respond(Refused(error.status_code, f"{error.detail}: {request.method} {request.url.path:.200}",
+        return respond(ApiError(error.status_code, f"{error.detail}: {request.method} {request.url.path:.200}",
                                headers=error.headers))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         """The traceback goes to the log; it may hold paths and words of others."""
-        return respond(Refused(500, "The server failed; its log says why.", code="internal_error"))
+        return respond(ApiError(500, "The server failed; its log says why.", code="internal_error"))
 
 
-def _invalid(error: RequestValidationError) -> Refused:
+def _invalid(error: RequestValidationError) -> ApiError:
     """The first thing that is wrong with a body, and which field."""
     first = error.errors()[0]
     names = [part for part in first["loc"] if part != "body" and not str(part).startswith("function-")]
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names).lstrip(".") or None
     if first["type"] == "json_invalid":
-        return Refused(400, f"The body is not JSON: {first['ctx']['error']}.", code="invalid_json")
+        return ApiError(400, f"The body is not JSON: {first['ctx']['error']}.", code="invalid_json")
     message = str(first["msg"]).removeprefix("Value error, ")
-    return Refused(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
+    return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
 
 
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,7 +169,7 @@ class _Answer:
 
     async def respond(self, unknown: Iterable[str]) -> Response:
         """Raises:
-        Refused: the queue is full, or the engine refuses the request.
+        ApiError: the queue is full, or the engine refuses the request.
         """
         pieces = self._pump.pieces(self.plan.requests)
         if not self._asked.stream:
@@ -342,7 +342,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _last_event(refused: Refused, send: Any) -> None:
+async def _last_event(refused: ApiError, send: Any) -> None:
     await send({"type": "http.response.body", "body": f"data: {refused.text}\n\n".encode(), "more_body": False})
 
 

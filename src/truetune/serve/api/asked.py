@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from truetune.serve.api.refusal import Refused
+from truetune.serve.api.refusal import ApiError
 
 DEEPEST = 64
 """Lists and objects within each other that a body may have; Python's own readers give up at about a thousand."""
@@ -279,9 +279,9 @@ _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
 
 def refuse_by_name(body: Body) -> None:
     """Raises:
-    Refused: a field asks for what this server does not do.
+    ApiError: a field asks for what this server does not do.
     """
     for name, value in (body.model_extra or {}).items():
         harmless, why = _REFUSED.get(name, (None, ""))
         if harmless is not None and value is not None and value not in harmless:
-            raise Refused(400, f"{name} is not offered: {why}.", param=name, code="unsupported_parameter")
+            raise ApiError(400, f"{name} is not offered: {why}.", param=name, code="unsupported_parameter")

@@ -14,7 +14,7 @@ from typing import Any
 from truetune.rules.api import is_public
 from truetune.serve.api.gauges import Gauges
 from truetune.serve.api.key import own_host, same_key
-from truetune.serve.api.refusal import Refused
+from truetune.serve.api.refusal import ApiError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -58,7 +58,7 @@ class Door:
         sending = _Sending(send)
         try:
             body = await self._admit(scope, receive)
-        except Refused as refused:
+        except ApiError as refused:
             await sending.refuse(refused)
         except _Left:
             self._gauges.dropped.inc()
@@ -75,33 +75,33 @@ class Door:
         """The body of a request that may come in.
 
         Raises:
-            Refused: it may not. _Left: the client has gone.
+            ApiError: it may not. _Left: the client has gone.
         """
         try:
             self._require_allowed(scope)
-        except Refused:
+        except ApiError:
             await _drain(receive, self._limits.body)
             raise
         return await self._body(scope, receive)
 
     def _require_allowed(self, scope: Scope) -> None:
         """Raises:
-        Refused: another host was meant, the server stops, or the key is not the right one.
+        ApiError: another host was meant, the server stops, or the key is not the right one.
         """
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if self._local and not own_host(headers.get(b"host", ""), self._limits.host):
-            raise Refused(403, "This server answers on this machine only, by the name localhost or its address.",
+            raise ApiError(403, "This server answers on this machine only, by the name localhost or its address.",
                           code="wrong_host")
         if self.stopping:
-            raise Refused(503, "The server is stopping.", code="stopping",
+            raise ApiError(503, "The server is stopping.", code="stopping",
                           headers={"Retry-After": "10", "Connection": "close"})
         if scope["path"] not in OPEN and not same_key(headers.get(b"authorization"), self._limits.key):
-            raise Refused(401, "The API key is missing or wrong. Send it as `Authorization: Bearer …`.",
+            raise ApiError(401, "The API key is missing or wrong. Send it as `Authorization: Bearer …`.",
                           code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Raises:
-        Refused: it is too large, or does not come. _Left: the client did.
+        ApiError: it is too large, or does not come. _Left: the client did.
         """
         most = self._limits.body
         told = dict(scope["headers"]).get(b"content-length", b"0")
@@ -116,11 +116,11 @@ class Door:
                     size += len(pieces[-1])
                     more = message.get("more_body", False)
         except TimeoutError:
-            raise Refused(408, f"The body did not come within {self._limits.patience:.0f} s.", code="timeout") from None
+            raise ApiError(408, f"The body did not come within {self._limits.patience:g} s.", code="timeout") from None
         if size > most:
             if more:
                 await _drain(receive, most)
-            raise Refused(413, f"The body is larger than {most / 1e6:g} MB.", code="body_too_large")
+            raise ApiError(413, f"The body is larger than {most / 1e6:g} MB.", code="body_too_large")
         return b"".join(pieces)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, sending: _Sending) -> None:
@@ -152,7 +152,7 @@ class Door:
             async with asyncio.timeout(self._limits.seconds):
                 await self._app(scope, receive, sending)
         except TimeoutError:
-            await sending.refuse(Refused(504, f"No whole answer within {self._limits.seconds:g} s.", code="timeout"))
+            await sending.refuse(ApiError(504, f"No whole answer within {self._limits.seconds:g} s.", code="timeout"))
 
 
 class _Left(Exception):
@@ -172,7 +172,7 @@ class _Sending:
         self.whole = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
-    async def refuse(self, refused: Refused) -> None:
+    async def refuse(self, refused: ApiError) -> None:
         """Answer with an error; in the middle of a stream as its last event."""
         if self.whole:
             return

@@ -57,7 +57,7 @@ def _made(file: Path, say: Say) -> str:
 def _kept(file: Path, say: Say) -> str:
     if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
         raise problem("key-open", Both(f"others can read {file}.", f"其他用户可以读取 {file}。"), option="api_key",
-                      fix=f"chmod 600 {file}")
+                      fix=Both(f"chmod 600 {file} mends it.", f"请运行 chmod 600 {file}。"))
     key = file.read_text(encoding="utf-8").strip()
     if not key:
         raise problem("key-empty", Both(f"{file} is empty.", f"{file} 是空的。"), option="api_key",

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from truetune.serve.api.asked import MOST_ANSWERS, ChatAsked, CompletionAsked, EmbeddingAsked, NamedTool, Tool
-from truetune.serve.api.calls import AnswerReader, Speech, speech_of
-from truetune.serve.api.refusal import Refused
+from truetune.serve.api.calls import AnswerReader, Speech
+from truetune.serve.api.refusal import ApiError
 from truetune.serve.api.talk import accepted, as_turns, template_values
 from truetune.serve.api.voice import Forced, Free, Voice
 from truetune.serve.embed import Embedder
@@ -25,41 +25,43 @@ from truetune.serve.score import Scorer
 
 @dataclass(frozen=True)
 class Served:
-    """What answers. names: what clients may call it, each with the adapter that it means (None: as it was loaded)."""
+    """What answers. names: what clients may call it, each with the adapter that it means (None: as it was loaded).
+    speech: how the engine's model calls tools and thinks."""
 
     names: Mapping[str, str | None]
     engine: Engine | None = None
     scorer: Scorer | None = None
+    speech: Speech = field(default_factory=Speech)
 
     def require(self, name: str | None) -> str:
         """The name, or of none given the first.
 
         Raises:
-            Refused: nothing of that name is served.
+            ApiError: nothing of that name is served.
         """
         if name is None:
             return next(iter(self.names))
         if name not in self.names:
-            raise Refused(404, f"There is no model {name!r:.80}; there is {', '.join(self.names)}.", param="model",
+            raise ApiError(404, f"There is no model {name!r:.80}; there is {', '.join(self.names)}.", param="model",
                           code="model_not_found")
         return name
 
     def require_engine(self) -> Engine:
         if self.engine is None:
-            raise Refused(405, "This is a reward model: it scores (/v1/score/evaluation) and does not answer.",
+            raise ApiError(405, "This is a reward model: it scores (/v1/score/evaluation) and does not answer.",
                           code="reward_model")
         return self.engine
 
     def require_scorer(self) -> Scorer:
         if self.scorer is None:
-            raise Refused(405, "This model answers and does not score; stage: rm trains one that does.",
+            raise ApiError(405, "This model answers and does not score; stage: rm trains one that does.",
                           code="no_reward_model")
         return self.scorer
 
     def require_embedder(self) -> Embedder:
         wardrobe = self.require_engine().wardrobe
         if wardrobe is None or wardrobe.virtual:
-            raise Refused(405, "Embeddings are computed where the model is in the server's process "
+            raise ApiError(405, "Embeddings are computed where the model is in the server's process "
                           "(infer_backend: huggingface) and has no virtual tokens.", code="no_embeddings")
         return self._embedder
 
@@ -68,10 +70,6 @@ class Served:
         wardrobe = self.require_engine().wardrobe
         assert wardrobe
         return Embedder(wardrobe)
-
-    @cached_property
-    def speech(self) -> Speech:
-        return speech_of(self.require_engine().renderer)
 
 
 @dataclass(frozen=True)
@@ -98,14 +96,14 @@ def plan_chat(served: Served, asked: ChatAsked) -> Plan:
     """Blocks while it renders.
 
     Raises:
-        Refused: it cannot be answered. Problem: the template refuses it.
+        ApiError: it cannot be answered. Problem: the template refuses it.
     """
     engine, adapter = served.require_engine(), served.names[served.require(asked.model)]
     tools = [] if asked.tool_choice == "none" else asked.tools
     turns, values = as_turns(asked.messages), _values(engine, asked)
     speech = served.speech
     if tools and not speech.tool_format:
-        raise Refused(400, "This model's chat template knows no tools; serve it with tool_format, such as qwen, if it "
+        raise ApiError(400, "This model's chat template knows no tools; serve it with tool_format, such as qwen, if it "
                       "was trained with one.", param="tools", code="no_tools")
     offered = [tool.as_dict() for tool in tools]
     sampling = _sampling(engine, asked)
@@ -202,7 +200,7 @@ def _encoded(engine: Engine, text: str) -> list[int]:
 def _require_room(engine: Engine, ids: Sequence[int], param: str = "messages") -> None:
     context = engine.generator.context
     if len(ids) >= context:
-        raise Refused(400, f"The prompt has {len(ids):,} tokens; prompt and answer may have {context:,} together.",
+        raise ApiError(400, f"The prompt has {len(ids):,} tokens; prompt and answer may have {context:,} together.",
                       param=param, code="context_length_exceeded")
 
 
@@ -214,12 +212,12 @@ def plan_completion(served: Served, asked: CompletionAsked) -> Plan:
     every text.
 
     Raises:
-        Refused: a prompt is empty or too long, or there are too many.
+        ApiError: a prompt is empty or too long, or there are too many.
     """
     engine, adapter = served.require_engine(), served.names[served.require(asked.model)]
     prompts = asked.prompts()
     if len(prompts) * asked.n > MOST_ANSWERS:
-        raise Refused(400, f"There can be {MOST_ANSWERS} answers to a request.", param="n", code="invalid_value")
+        raise ApiError(400, f"There can be {MOST_ANSWERS} answers to a request.", param="n", code="invalid_value")
     rows = _rows(engine, prompts, "prompt")
     sampling = _sampling(engine, asked)
     requests = [request for ids in rows for request in _requests(ids, sampling, adapter, asked.n)]
@@ -231,7 +229,7 @@ def embedding_rows(served: Served, asked: EmbeddingAsked) -> list[list[int]]:
     """The ids of each text.
 
     Raises:
-        Refused: one is empty or too long, or there are too many.
+        ApiError: one is empty or too long, or there are too many.
     """
     return _rows(served.require_engine(), asked.texts(), "input")
 
@@ -240,10 +238,10 @@ def _rows(engine: Engine, texts: Sequence[str] | Sequence[list[int]], param: str
     rows = [engine.encode(text) if isinstance(text, str) else text for text in texts]
     size = len(engine.renderer.tokenizer)
     if not 0 < len(rows) <= MOST_TEXTS:
-        raise Refused(400, f"There can be 1 to {MOST_TEXTS:,} texts in a request.", param=param, code="invalid_value")
+        raise ApiError(400, f"There can be 1 to {MOST_TEXTS:,} texts in a request.", param=param, code="invalid_value")
     for ids in rows:
         _require_room(engine, ids, param)
         if not ids or not all(0 <= token < size for token in ids):
-            raise Refused(400, f"{param} has to hold text, or token ids in [0, {size}).", param=param,
+            raise ApiError(400, f"{param} has to hold text, or token ids in [0, {size}).", param=param,
                           code="invalid_value")
     return rows

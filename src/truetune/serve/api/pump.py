@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from truetune.serve.api.gauges import Gauges
-from truetune.serve.api.refusal import Refused
+from truetune.serve.api.refusal import ApiError
 from truetune.serve.request import Answer, Generator, Piece, Request
 
 Made = TypeVar("Made")
@@ -35,10 +35,10 @@ class Pump:
         the queue, or none is. Closing the generator ends them all.
 
         Raises:
-            Refused: there will never be room for so many. Full, Problem: what the engine raised; the other answers end.
+            ApiError: there is never room for so many. Full, Problem: what the engine raised; the other answers end.
         """
         if len(requests) > self._places:
-            raise Refused(400, f"At most {self._places} answers can be asked for at once here.", param="n",
+            raise ApiError(400, f"At most {self._places} answers can be asked for at once here.", param="n",
                           code="invalid_value")
         loop, said = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Any]]()
 

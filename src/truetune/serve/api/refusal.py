@@ -19,7 +19,7 @@ _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 """What OpenAI calls the kind of an error, by HTTP status; all others are `invalid_request_error`."""
 
 
-class Refused(Exception):
+class ApiError(Exception):
     """A request that is not answered.
 
     Args:
@@ -44,10 +44,10 @@ class Refused(Exception):
         return json.dumps(self.body, ensure_ascii=False)
 
 
-def full(error: Full) -> Refused:
+def full(error: Full) -> ApiError:
     """The engine's queue is full."""
     seconds = str(max(1, math.ceil(error.retry_after)))
-    return Refused(429, f"The queue is full. Try again in {seconds} s.", code="queue_full",
+    return ApiError(429, f"The queue is full. Try again in {seconds} s.", code="queue_full",
                    headers={"Retry-After": seconds})
 
 
@@ -62,19 +62,19 @@ _CLIENT = {"prompt-too-long": (400, "messages", "context_length_exceeded"),
 """Problems of an engine that the client can mend: the status, the field and the code that tell it so."""
 
 
-def failed(problem: Problem) -> Refused:
+def failed(problem: Problem) -> ApiError:
     """What a problem of the engine means for the client. What is not the client's fault is told without details, which
     may hold paths of this machine."""
     finding: Finding = problem.findings[0]
     if finding.id not in _CLIENT:
-        return Refused(500, "The engine failed; the server's log says why.", code="engine_failed")
+        return ApiError(500, "The engine failed; the server's log says why.", code="engine_failed")
     status, param, code = _CLIENT[finding.id]
-    return Refused(status, str(finding.message), param=param, code=code)
+    return ApiError(status, str(finding.message), param=param, code=code)
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Raises `Refused` where an engine raises `Full`, or a `Problem` that a client can mend. Other problems are raised
+    """Raises `ApiError` where an engine raises `Full`, or a `Problem` that a client can mend. Other problems are raised
     as they are, for the log."""
     try:
         yield

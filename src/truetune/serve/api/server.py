@@ -71,6 +71,7 @@ def _taken_port(config: Config) -> Iterator[socket.socket]:
 
 def load(config: Config, say: Say) -> Served:
     """The model that `config` names, as it is served."""
+    from truetune.serve.api.calls import speech_of
     from truetune.serve.api.plan import Served
     from truetune.serve.engine import load_engine
     from truetune.serve.score import load_scorer, scores
@@ -80,7 +81,7 @@ def load(config: Config, say: Say) -> Served:
         return Served({scorer.name: None}, scorer=scorer)
     engine = load_engine(config, say)
     names = {engine.name: None, **{name: name for name in engine.generator.adapters}}
-    return Served(names, engine)
+    return Served(names, engine, speech=speech_of(engine.renderer))
 
 
 def make_server(config: Config, served: Served, key: str, patience: float = 30.0) -> Server:

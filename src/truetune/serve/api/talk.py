@@ -11,7 +11,7 @@ from truetune.data.messages import Message as Turn
 from truetune.data.messages import Role, ToolCall
 from truetune.findings import Problem
 from truetune.serve.api.asked import Message
-from truetune.serve.api.refusal import Refused
+from truetune.serve.api.refusal import ApiError
 
 _ROLES: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
                               "tool": "tool", "function": "tool"}
@@ -23,7 +23,7 @@ def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages as templates were given them in training.
 
     Raises:
-        Refused: a part is no text, or a call cannot be read; `param` says which.
+        ApiError: a part is no text, or a call cannot be read; `param` says which.
     """
     return [_turn(message, f"messages[{number}]") for number, message in enumerate(messages)]
 
@@ -32,7 +32,7 @@ def _turn(message: Message, where: str) -> dict[str, Any]:
     role = _ROLES[message.role]
     calls = tuple(_call(call, f"{where}.tool_calls[{number}]") for number, call in enumerate(message.tool_calls or ()))
     if calls and role != "assistant":
-        raise Refused(400, f"{where}: only an assistant makes calls.", param=f"{where}.tool_calls")
+        raise ApiError(400, f"{where}: only an assistant makes calls.", param=f"{where}.tool_calls")
     return Turn(role, _text(message.content, f"{where}.content"), message.reasoning_content, calls).as_dict()
 
 
@@ -46,11 +46,11 @@ def _text(content: str | Sequence[Mapping[str, Any]] | None, where: str) -> str:
 def _part(part: Mapping[str, Any], where: str) -> str:
     kind = part.get("type", "text")
     if kind not in _TEXTS:
-        raise Refused(400, f"{where}: {kind!r:.40} is not read: the model takes text only, and this server fetches "
+        raise ApiError(400, f"{where}: {kind!r:.40} is not read: the model takes text only, and this server fetches "
                       "nothing from any address.", param=where, code="unsupported_content")
     text = part.get("refusal" if kind == "refusal" else "text")
     if not isinstance(text, str):
-        raise Refused(400, f"{where}: its text is missing.", param=where)
+        raise ApiError(400, f"{where}: its text is missing.", param=where)
     return text
 
 
@@ -58,15 +58,15 @@ def _call(call: Mapping[str, Any], where: str) -> ToolCall:
     function = call.get("function")
     name = function.get("name") if isinstance(function, Mapping) else None
     if not (isinstance(function, Mapping) and isinstance(name, str) and name):
-        raise Refused(400, f"{where}: its function.name is missing.", param=where)
+        raise ApiError(400, f"{where}: its function.name is missing.", param=where)
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
-            raise Refused(400, f"{where}: its arguments are not JSON.", param=f"{where}.function.arguments") from None
+            raise ApiError(400, f"{where}: its arguments are not JSON.", param=f"{where}.function.arguments") from None
     if not isinstance(arguments, Mapping):
-        raise Refused(400, f"{where}: its arguments are no object.", param=f"{where}.function.arguments")
+        raise ApiError(400, f"{where}: its arguments are no object.", param=f"{where}.function.arguments")
     return ToolCall(name, arguments)
 
 
@@ -113,13 +113,13 @@ def template_values(asked: Mapping[str, Any], thinking: bool | None, special: Ma
         special: names that the tokenizer gives to the template (bos_token and others).
 
     Raises:
-        Refused: one would change more than the template's own switches: another template, or text in the prompt.
+        ApiError: one would change more than the template's own switches: another template, or text in the prompt.
     """
     for name, value in asked.items():
         where = f"chat_template_kwargs.{name}"
         if name in _OURS or name in special:
-            raise Refused(400, f"{where:.80} cannot be set: the renderer gives it to the template.", param=where)
+            raise ApiError(400, f"{where:.80} cannot be set: the renderer gives it to the template.", param=where)
         if not (value is None or isinstance(value, bool | int | float)
                 or (isinstance(value, str) and _PLAIN.fullmatch(value))):
-            raise Refused(400, f"{where:.80} has to be true, false, a number or a word.", param=where)
+            raise ApiError(400, f"{where:.80} has to be true, false, a number or a word.", param=where)
     return {**asked, **({} if thinking is None else {"enable_thinking": thinking})}
