@@ -104,7 +104,7 @@ def saved(model: PreTrainedModel, tokenizer: Any, folder: Path) -> Path:
     return folder
 
 
-def logprobs(model: PreTrainedModel, ids: list[int]) -> np.ndarray:
+def logprobs(model: Any, ids: list[int]) -> np.ndarray:
     with torch.inference_mode():
         return model(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1).numpy()
 
@@ -367,7 +367,7 @@ def test_an_adapter_by_itself(family: str, settings: dict[str, Any], words: Any,
         for name, parameter in adapted.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.2)
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.save_pretrained(str(tmp_path / "adapter"))
     write_gguf(folder, tmp_path / "m.gguf", "f32", say=nothing)
     write_gguf_adapter(tmp_path / "adapter", folder, tmp_path / "a.gguf", nothing)
     ids = words(PROMPT).input_ids
@@ -388,7 +388,7 @@ def test_an_adapter_by_itself(family: str, settings: dict[str, Any], words: Any,
 def test_adapters_that_are_more_than_lora(settings: dict[str, Any], why: str, words: Any, tmp_path: Path) -> None:
     base = random_model("Llama", SMALL, len(words))
     folder = saved(base, words, tmp_path / "hf")
-    get_peft_model(base, LoraConfig(**settings)).save_pretrained(tmp_path / "adapter")
+    get_peft_model(base, LoraConfig(**settings)).save_pretrained(str(tmp_path / "adapter"))
     with pytest.raises(Problem, match=f"cannot be a GGUF adapter: .*{why}.*merged"):
         write_gguf_adapter(tmp_path / "adapter", folder, tmp_path / "a.gguf", nothing)
     assert not (tmp_path / "a.gguf").exists()

@@ -24,7 +24,7 @@ from truetune.checkpoint import checkpoints, resumable
 from truetune.files import disk_refusal, remove_folder, tidy, write_json, write_text
 from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, Words, problem, spoken
 from truetune.options import GROUPS, OPTIONS, Config, Option
-from truetune.options.read import as_yaml, read_config
+from truetune.options.read import FROZEN, as_yaml, read_config
 
 CONFIG, STATE, CHECK, EVENTS, LOG = "config.yaml", "state", "check.json", "events.jsonl", "trainer_log.jsonl"
 _WRITTEN = (EVENTS, LOG, "training_*.png", "all_results.json", "train_results.json", "eval_results.json",
@@ -149,7 +149,7 @@ def describe(config: Config) -> str:
         mine = [_described(OPTIONS[name], config) for name in group.model_fields
                 if config.given(name) or OPTIONS[name].works]
         lines += [f"\n# {group.title[0]} / {group.title[1]}", *mine] if mine else []
-    return "\n".join(lines).lstrip() + "\n"
+    return "\n".join([FROZEN, *lines]) + "\n"
 
 
 def _described(option: Option, config: Config) -> str:

@@ -231,7 +231,8 @@ def _no_token(where: Where, fix: Both) -> Problem:
 def main(words: Sequence[str]) -> int:
     """Send a folder again; the exit status."""
     if len(words) != 2:
-        print("python -m truetune.export.push FOLDER OWNER/NAME", file=sys.stderr)
+        print(Both("a folder and a repository are needed: python -m truetune.export.push FOLDER OWNER/NAME",
+                   "需要文件夹和仓库名：python -m truetune.export.push FOLDER OWNER/NAME"), file=sys.stderr)
         return WRONG_OPTIONS
     try:
         send(Path(words[0]), Where(words[1], "push"), print)

@@ -23,13 +23,18 @@ from truetune.options.schema import LEVELS, choices
 COMMAND_LINE = "command line"
 
 
+FROZEN = "# truetune: values without a remark are defaults / 没有注释的是默认值"
+"""The first line of a run's config.yaml, in which every option stands, typed by somebody or not."""
+
+
 @dataclass(frozen=True)
 class Given:
-    """One option as it was typed: its text (or list, or mapping; None for null) and the place."""
+    """One option as it was typed: its text (or list, or mapping; None for null) and the place. where: None where nobody
+    typed it, and a run's file holds what was the default then."""
 
     name: str
     value: Any
-    where: str
+    where: str | None
 
 
 def read_config(arguments: Sequence[str], below: Iterable[Given] = ()) -> tuple[Config, list[Finding]]:
@@ -97,8 +102,10 @@ def read_file(path: Path) -> list[Given]:
     if not isinstance(root, yaml.MappingNode):
         raise problem("config-shape", Both("must hold options as `name: value` lines.",
                                            "内容必须是一行行的 `选项名: 值`。"), option=str(path), status=WRONG_OPTIONS)
+    lines = text.split("\n") if text.startswith(FROZEN) else None
     return [
-        Given(_text(key.value).replace("-", "_"), _plain(value), f"{path.name}:{key.start_mark.line + 1}")
+        Given(_text(key.value).replace("-", "_"), _plain(value),
+              None if lines and "  # " not in lines[key.start_mark.line] else f"{path.name}:{key.start_mark.line + 1}")
         for key, value in root.value
     ]
 
@@ -183,7 +190,7 @@ def _build(chosen: dict[str, Given], findings: list[Finding]) -> Config:
         bad = {str(detail["loc"][0]) for detail in error.errors()}
         findings += [_unreadable(given) for name, given in chosen.items() if name in bad]
         return _build({name: given for name, given in chosen.items() if name not in bad}, findings)
-    config._origins.update({name: given.where for name, given in chosen.items()})
+    config._origins.update({name: given.where for name, given in chosen.items() if given.where})
     return config
 
 
@@ -212,7 +219,7 @@ def _canonical(given: Given, findings: list[Finding]) -> Given | None:
                                     where=given.where,
                                     fix=Both(f"It takes {'|'.join(values)}.", f"取值：{'|'.join(values)}。")))
             return None
-    return Given(name, value, f"{given.where}, as {given.name}")
+    return Given(name, value, given.where and f"{given.where}, as {given.name}")
 
 
 def canonical_name(name: str) -> str:

@@ -147,6 +147,8 @@ class Trained:
         return tokenizer(self.text(ids), add_special_tokens=False)["input_ids"]
 
     def inside_answers(self) -> frozenset[int]:
+        if not self.renderer.tokenizer.chat_template:
+            return frozenset()
         talks = (
             (Message("user", "Hi"), Message("assistant", "Hello, 你好 1+1=2.\n\n```\nx\n```")),
             (Message("user", "Hi"), Message("assistant", "Yes.", reasoning="I think so.")),

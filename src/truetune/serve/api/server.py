@@ -30,10 +30,9 @@ def serve(config: Config, say: Say) -> int:
     """
     refuse(list(_missing()))
     with _taken_port(config) as port:
-        key = settle_key(config, say)
         served = load(config, say)
         try:
-            return _run(config, served, port, key, say)
+            return _run(config, served, port, settle_key(config, say), say)
         finally:
             if served.engine:
                 served.engine.close()
