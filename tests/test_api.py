@@ -40,14 +40,14 @@ from truetune.model.find import load_tokenizer
 from truetune.model.load import load_model
 from truetune.options import Config
 from truetune.options.read import read_config
-from truetune.serve.api.asked import ChatAsked, CompletionAsked
-from truetune.serve.api.asked import Message as Asked
 from truetune.serve.api.calls import PROBE, AnswerReader, Part, Speech, speech_of
+from truetune.serve.api.errors import ApiError
 from truetune.serve.api.key import own_host, settle_key
+from truetune.serve.api.messages import as_turns, template_values
 from truetune.serve.api.plan import Served
-from truetune.serve.api.refusal import ApiError
+from truetune.serve.api.schemas import ChatAsked, CompletionAsked
+from truetune.serve.api.schemas import Message as Asked
 from truetune.serve.api.server import load, make_server, serve
-from truetune.serve.api.talk import as_turns, template_values
 
 KEY = "a key of the tests"
 CPU = torch.device("cpu")
@@ -181,7 +181,7 @@ def running(model: Path, patience: float = 30.0, **more: object) -> Iterator[Api
             thread.join(20)
             if served.engine:
                 served.engine.close()
-            server.pump.close()
+            server.streams.close()
     assert not thread.is_alive()
 
 
@@ -691,7 +691,7 @@ def test_messages_have_the_form_of_training() -> None:
 
 def test_two_messages_of_a_user_in_a_row(tiny: Path) -> None:
     """A template that takes them writes both; one that insists on turns gets them joined."""
-    from truetune.serve.api.talk import accepted
+    from truetune.serve.api.messages import accepted
 
     two = [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}]
     tokenizer = load_tokenizer(tiny)

@@ -39,11 +39,11 @@ from truetune.findings import Problem
 from truetune.model.find import load_tokenizer
 from truetune.options.read import read_config
 from truetune.serve.continuous import Continuous
+from truetune.serve.detokenize import Detokenizer, Reader, Vocabulary
 from truetune.serve.engine import Engine, defaults_of, load_engine
 from truetune.serve.request import Answer, Full, Sampling, Token
 from truetune.serve.sampling import Drawing, draw
 from truetune.serve.single import Single
-from truetune.serve.writing import Reader, Vocabulary, Writing
 
 GREEDY = Sampling(12, temperature=0.0)
 WORDS = "The quick brown fox jumps over the lazy dog; 一只敏捷的狐狸 and 10 others. "
@@ -526,7 +526,7 @@ def test_bytes_that_are_no_character_are_told_at_last() -> None:
 
 
 def written(tokenizer: Any, text: str, *stops: str) -> tuple[list[str], bool]:
-    writing = Writing(Vocabulary(tokenizer), stops)
+    writing = Detokenizer(Vocabulary(tokenizer), stops)
     pieces = []
     for token in tokenizer.encode(text, add_special_tokens=False):
         piece = writing.push(Token(token, ""))

@@ -22,9 +22,9 @@ from truetune.findings import Problem
 from truetune.options.read import read_config
 from truetune.serve.backends import BACKENDS
 from truetune.serve.engine import Engine
+from truetune.serve.process import Started, free_port
 from truetune.serve.remote import Remote
 from truetune.serve.request import Full, Sampling
-from truetune.serve.start import Started, free_port
 
 TALK = [{"role": "user", "content": "Question 3? 一只狐狸"}]
 WORDLESS: Any = lambda words: None  # noqa: E731

@@ -23,11 +23,11 @@ import torch
 from truetune.findings import Both, problem
 from truetune.model.policy import TOLERANCE, head_of
 from truetune.model.rope import stretched_from
-from truetune.serve.desk import Desk, Job, Limits
-from truetune.serve.places import PLACES, Part, Step, Store, register
+from truetune.serve.adapted import AdaptedModel
+from truetune.serve.detokenize import Vocabulary
+from truetune.serve.kv_cache import PLACES, Part, Step, Store, register
 from truetune.serve.sampling import Schemas, draw
-from truetune.serve.wardrobe import Wardrobe
-from truetune.serve.writing import Vocabulary
+from truetune.serve.scheduler import Job, Limits, Scheduler
 
 _CHUNK, _ALONE = 128, 1024
 """Tokens of new prompts that a step takes while others are being answered, and while nobody is."""
@@ -58,10 +58,10 @@ class Row:
 class Rows:
     """Forward passes in which many rows take part."""
 
-    def __init__(self, wardrobe: Wardrobe):
+    def __init__(self, adapted: AdaptedModel):
         register()
-        self.wardrobe, self.store = wardrobe, Store()
-        self._causal = wardrobe.causal
+        self.adapted, self.store = adapted, Store()
+        self._causal = adapted.causal
         self._own = self._causal.config._attn_implementation or "eager"
         self._heads = {}
 
@@ -80,7 +80,7 @@ class Rows:
         device = self._causal.device
         step = Step(self.store, parts, device)
         tokens = [token for number in step.order for token in ids[number][parts[number].first : parts[number].last]]
-        with self.wardrobe.wearing(adapter), self._attending():
+        with self.adapted.using(adapter), self._attending():
             out = self._causal.base_model(input_ids=torch.tensor([tokens], device=device), use_cache=False, step=step,
                                           position_ids=step.position_of[None])
             if adapter not in self._heads:
@@ -94,7 +94,7 @@ class Rows:
         """Why rows of this model cannot share a forward pass; None: they can, as shown on a few tokens."""
         settings = self._causal.config.get_text_config()
         kinds = set(settings.to_dict().get("layer_types") or ()) - _PLAIN_LAYERS
-        if self.wardrobe.virtual:
+        if self.adapted.virtual:
             return Both("virtual tokens stand before every row", "每行之前都有虚拟 token")
         if kinds:
             named = ", ".join(sorted(kinds))
@@ -130,12 +130,12 @@ class Rows:
         return float(apart.abs().mean()), TOLERANCE[self._causal.dtype] * max(1.0, float(torch.cat(plain).abs().mean()))
 
 
-class Continuous(Desk):
+class Continuous(Scheduler):
     """See the module's text."""
 
     def __init__(self, rows: Rows, vocabulary: Vocabulary, schemas: Schemas, ends: Sequence[int], size: int,
                  limits: Limits):
-        super().__init__(vocabulary, schemas, ends, size, limits, rows.wardrobe.names)
+        super().__init__(vocabulary, schemas, ends, size, limits, rows.adapted.names)
         self._shared = rows
         self._rows: list[Row | None] = [None] * limits.rows
         """By place."""

@@ -16,7 +16,7 @@ from threading import Lock
 import numpy as np
 import torch
 
-from truetune.serve.wardrobe import Wardrobe
+from truetune.serve.adapted import AdaptedModel
 
 _AT_ONCE = 8192
 """Tokens of a forward pass."""
@@ -26,15 +26,15 @@ class Embedder:
     """Computes beside the engine, on the same weights, with an attention and adapters of its own: the engine changes
     both from step to step."""
 
-    def __init__(self, wardrobe: Wardrobe):
-        weights = [*wardrobe.causal.parameters(), *wardrobe.causal.buffers()]
-        self._wardrobe = deepcopy(wardrobe, {id(weight): weight for weight in weights})
+    def __init__(self, adapted: AdaptedModel):
+        weights = [*adapted.causal.parameters(), *adapted.causal.buffers()]
+        self._wardrobe = deepcopy(adapted, {id(weight): weight for weight in weights})
         self._lock = Lock()
 
     def vectors(self, rows: Sequence[Sequence[int]], adapter: str | None = None) -> list[np.ndarray]:
         """Of each row of ids (T,) its vector (H,), float32, of length 1."""
         found: dict[int, np.ndarray] = {}
-        with self._lock, torch.inference_mode(), self._wardrobe.wearing(adapter):
+        with self._lock, torch.inference_mode(), self._wardrobe.using(adapter):
             for numbers in _together([len(row) for row in rows]):
                 vectors = self._mean([rows[number] for number in numbers])
                 found |= dict(zip(numbers, vectors, strict=True))

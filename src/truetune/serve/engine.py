@@ -23,14 +23,14 @@ from truetune.model.base import load_base
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.model.precision import pick_device
 from truetune.options import Config
+from truetune.serve.adapted import AdaptedModel
 from truetune.serve.continuous import Continuous, Rows
-from truetune.serve.desk import Limits
-from truetune.serve.outside import find_source, remote_of, tokenizer_of
+from truetune.serve.detokenize import Vocabulary
+from truetune.serve.external import find_source, remote_of, tokenizer_of
 from truetune.serve.request import Answer, Full, Generator, Request, Sampling
 from truetune.serve.sampling import Schemas
+from truetune.serve.scheduler import Limits
 from truetune.serve.single import Single
-from truetune.serve.wardrobe import Wardrobe
-from truetune.serve.writing import Vocabulary
 
 Messages = Sequence[Mapping[str, Any]]
 _LONGEST = 8192
@@ -52,7 +52,7 @@ class Engine:
     generator: Generator
     defaults: Sampling
     model: Any = None
-    wardrobe: Wardrobe | None = None
+    adapted: AdaptedModel | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -140,13 +140,13 @@ def load_engine(config: Config, say: Say) -> Engine:
                       defaults_of(config, trained))
     base = find_model(config.model_name_or_path, config, say)
     tokenizer, trained = load_tokenizer(base), base
-    wardrobe = Wardrobe.of(load_base(base, config, inference_dtype(config, base), pick_device(config)), base, config)
+    adapted = AdaptedModel.of(load_base(base, config, inference_dtype(config, base), pick_device(config)), base, config)
     for adapter in adapters_of(config):
         if (adapter / "tokenizer.json").is_file():
             tokenizer, trained = load_tokenizer(adapter), adapter
     renderer = _renderer(tokenizer, trained, config, say)
-    generator = _in_this_process(wardrobe, renderer, config, say)
-    return Engine(name_of(config), renderer, generator, defaults_of(config, trained), wardrobe.outer, wardrobe)
+    generator = _in_this_process(adapted, renderer, config, say)
+    return Engine(name_of(config), renderer, generator, defaults_of(config, trained), adapted.outer, adapted)
 
 
 def _renderer(tokenizer: PreTrainedTokenizerBase, trained: Path, config: Config, say: Say) -> Renderer:
@@ -157,19 +157,19 @@ def _renderer(tokenizer: PreTrainedTokenizerBase, trained: Path, config: Config,
     return make_renderer(tokenizer, trained, config)
 
 
-def _in_this_process(wardrobe: Wardrobe, renderer: Renderer, config: Config, say: Say) -> Generator:
+def _in_this_process(adapted: AdaptedModel, renderer: Renderer, config: Config, say: Say) -> Generator:
     """Rows that share every forward pass where the model allows it, else answers one after the other."""
     ends, tokenizer = renderer.stop_ids(), renderer.tokenizer
-    settings = wardrobe.causal.config.get_text_config()
+    settings = adapted.causal.config.get_text_config()
     limits = Limits(config.infer_batch, config.api_queue, config.infer_maxlen or
                     min(_LONGEST, settings.to_dict().get("max_position_embeddings") or _LONGEST))
     schemas = Schemas(tokenizer, ends)  # pyright: ignore[reportArgumentType]  (load_tokenizer gives fast ones only)
-    words: Any = wardrobe.causal.get_input_embeddings()
+    words: Any = adapted.causal.get_input_embeddings()
     size = words.num_embeddings
-    rows, vocabulary = Rows(wardrobe), Vocabulary(tokenizer)
+    rows, vocabulary = Rows(adapted), Vocabulary(tokenizer)
     if why := rows.unfit():
         say(Both(f"answers are written one at a time: {why}.", f"逐个生成回答：{why.zh}。"))
-        return Single(wardrobe.wearing, vocabulary, schemas, ends, size, limits, wardrobe.names)
+        return Single(adapted.wearing, vocabulary, schemas, ends, size, limits, adapted.names)
     return Continuous(rows, vocabulary, schemas, ends, size, limits)
 
 

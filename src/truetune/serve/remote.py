@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from truetune.findings import Both, problem
 from truetune.serve.backends import Backend, Told
-from truetune.serve.desk import Limits, require_adapter
+from truetune.serve.detokenize import Vocabulary
 from truetune.serve.request import Answer, Full, Piece, Request, Token
-from truetune.serve.writing import Vocabulary
+from truetune.serve.scheduler import Limits, require_adapter
 
 _TIMEOUT = 600.0
 """Seconds that a server may be silent: reading a long prompt on a slow machine."""

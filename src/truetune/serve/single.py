@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
-from truetune.serve.desk import Desk, Job, Limits
+from truetune.serve.detokenize import Vocabulary
 from truetune.serve.generate import When
 from truetune.serve.sampling import Schemas, draw
-from truetune.serve.writing import Vocabulary
+from truetune.serve.scheduler import Job, Limits, Scheduler
 
 Wearing = Callable[[str | None], AbstractContextManager[Any]]
 """The model while it wears the adapter of that name (None: as it was loaded)."""
 
 
-class Single(Desk):
+class Single(Scheduler):
     """See the module's text. wearing: gives the model that `generate` is called on."""
 
     def __init__(self, wearing: Wearing, vocabulary: Vocabulary, schemas: Schemas, ends: Sequence[int], size: int,

@@ -16,12 +16,12 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from truetune.findings import Problem
-from truetune.serve.api.asked import Body, ChatAsked, CompletionAsked, EmbeddingAsked, ScoreAsked, refuse_by_name
-from truetune.serve.api.gauges import CONTENT_TYPE, Gauges
+from truetune.serve.api.choices import chat_logprobs, completion_logprobs, message_of
+from truetune.serve.api.errors import ApiError, failed, full, told
+from truetune.serve.api.metrics import CONTENT_TYPE, Gauges
 from truetune.serve.api.plan import Plan, Served, embedding_rows, plan_chat, plan_completion
-from truetune.serve.api.pump import Pump
-from truetune.serve.api.refusal import ApiError, failed, full, told
-from truetune.serve.api.voice import chat_logprobs, completion_logprobs, message_of
+from truetune.serve.api.schemas import Body, ChatAsked, CompletionAsked, EmbeddingAsked, ScoreAsked, refuse_by_name
+from truetune.serve.api.streams import Streams
 from truetune.serve.embed import as_base64
 from truetune.serve.request import Full, Piece, Token
 from truetune.serve.request import Request as Ask
@@ -31,8 +31,8 @@ UNKNOWN = "X-Truetune-Unknown-Fields"
 """The header that names fields which had no effect."""
 
 
-def make_app(served: Served, pump: Pump, gauges: Gauges) -> FastAPI:
-    """The application, without its door (`door.Door`)."""
+def make_app(served: Served, streams: Streams, gauges: Gauges) -> FastAPI:
+    """The application, without its `middleware`."""
     app = FastAPI(title="truetune", docs_url=None, redoc_url=None)
     created = int(time.time())
     _answer_errors(app)
@@ -56,24 +56,24 @@ def make_app(served: Served, pump: Pump, gauges: Gauges) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat(asked: ChatAsked) -> Response:
-        plan = await _planned(asked, lambda: plan_chat(served, asked), pump)
+        plan = await _planned(asked, lambda: plan_chat(served, asked), streams)
         if plan.choosing and plan.chosen:
-            plan = plan.chosen(await _whole_text(pump, plan.choosing))
-        talk = _Chat(plan, pump, served.require(asked.model), asked)
+            plan = plan.chosen(await _whole_text(streams, plan.choosing))
+        talk = _Chat(plan, streams, served.require(asked.model), asked)
         return await talk.respond(plan.unknown)
 
     @app.post("/v1/completions")
     async def completions(asked: CompletionAsked) -> Response:
-        plan = await _planned(asked, lambda: plan_completion(served, asked), pump)
-        text = _Completion(plan, pump, served.require(asked.model), asked)
+        plan = await _planned(asked, lambda: plan_completion(served, asked), streams)
+        text = _Completion(plan, streams, served.require(asked.model), asked)
         return await text.respond(plan.unknown)
 
     @app.post("/v1/embeddings")
     async def embeddings(asked: EmbeddingAsked) -> Response:
         refuse_by_name(asked)
         name, embedder = served.require(asked.model), served.require_embedder()
-        rows = await pump.run(lambda: embedding_rows(served, asked))
-        vectors = await pump.run(lambda: embedder.vectors(rows, served.names[name]))
+        rows = await streams.run(lambda: embedding_rows(served, asked))
+        vectors = await streams.run(lambda: embedder.vectors(rows, served.names[name]))
         count = sum(map(len, rows))
         shown = [as_base64(vector) if asked.encoding_format == "base64" else vector.tolist() for vector in vectors]
         data = [{"object": "embedding", "index": number, "embedding": vector} for number, vector in enumerate(shown)]
@@ -84,7 +84,7 @@ def make_app(served: Served, pump: Pump, gauges: Gauges) -> FastAPI:
     async def score(asked: ScoreAsked) -> Response:
         scorer = served.require_scorer()
         try:
-            scores = await pump.run(lambda: scorer.score(asked.messages, asked.max_length))
+            scores = await streams.run(lambda: scorer.score(asked.messages, asked.max_length))
         except TooLong as error:
             number, length, most = error.args
             raise ApiError(400, f"messages[{number}] has {length:,} tokens, and 1 to {most:,} can be read; max_length "
@@ -99,16 +99,16 @@ def _card(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "truetune"}
 
 
-async def _whole_text(pump: Pump, request: Ask) -> str:
+async def _whole_text(streams: Streams, request: Ask) -> str:
     with told():
-        async with aclosing(pump.pieces([request])) as pieces:
+        async with aclosing(streams.pieces([request])) as pieces:
             return "".join([piece.text async for _, piece in pieces])
 
 
-async def _planned(asked: Body, plan: Callable[[], Plan], pump: Pump) -> Plan:
+async def _planned(asked: Body, plan: Callable[[], Plan], streams: Streams) -> Plan:
     refuse_by_name(asked)
     with told():
-        return await pump.run(plan)
+        return await streams.run(plan)
 
 
 # ── Errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,8 +161,8 @@ class _Answer:
 
     prefix = whole = chunk = ""
 
-    def __init__(self, plan: Plan, pump: Pump, name: str, asked: ChatAsked | CompletionAsked):
-        self.plan, self._pump, self._asked = plan, pump, asked
+    def __init__(self, plan: Plan, streams: Streams, name: str, asked: ChatAsked | CompletionAsked):
+        self.plan, self._streams, self._asked = plan, streams, asked
         self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": name}
         self.count = len(plan.requests)
         self._tokens = 0
@@ -171,7 +171,7 @@ class _Answer:
         """Raises:
         ApiError: the queue is full, or the engine refuses the request.
         """
-        pieces = self._pump.pieces(self.plan.requests)
+        pieces = self._streams.pieces(self.plan.requests)
         if not self._asked.stream:
             async with aclosing(pieces):
                 with told():
@@ -232,9 +232,9 @@ class _Answer:
 class _Chat(_Answer):
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, plan: Plan, pump: Pump, name: str, asked: ChatAsked):
-        super().__init__(plan, pump, name, asked)
-        self._voices = [plan.voice() for _ in plan.requests]
+    def __init__(self, plan: Plan, streams: Streams, name: str, asked: ChatAsked):
+        super().__init__(plan, streams, name, asked)
+        self._writers = [plan.writer() for _ in plan.requests]
         self._logprobs = bool(asked.logprobs)
         self._untold: list[list[Token]] = [[] for _ in plan.requests]
         self._ended = [False] * self.count
@@ -245,12 +245,12 @@ class _Chat(_Answer):
     def said(self, number: int, piece: Piece) -> list[dict[str, Any]]:
         if self._ended[number]:
             return []
-        voice, untold = self._voices[number], self._untold[number]
+        writer, untold = self._writers[number], self._untold[number]
         untold += piece.tokens
-        choices = [self._choice(number, delta) for delta in voice.push(piece)]
-        if piece.finish or voice.done:
+        choices = [self._choice(number, delta) for delta in writer.push(piece)]
+        if piece.finish or writer.done:
             self._ended[number] = True
-            choices.append(self._choice(number, {}, voice.finish(piece.finish or "stop")))
+            choices.append(self._choice(number, {}, writer.finish(piece.finish or "stop")))
         if choices and self._logprobs and untold:
             choices[0]["logprobs"] = chat_logprobs(untold)
             untold.clear()
@@ -283,8 +283,8 @@ class _Chat(_Answer):
 class _Completion(_Answer):
     prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, plan: Plan, pump: Pump, name: str, asked: CompletionAsked):
-        super().__init__(plan, pump, name, asked)
+    def __init__(self, plan: Plan, streams: Streams, name: str, asked: CompletionAsked):
+        super().__init__(plan, streams, name, asked)
         self._logprobs = asked.logprobs is not None
         self._characters = [0] * self.count
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from truetune.serve.api.asked import MOST_ANSWERS, ChatAsked, CompletionAsked, EmbeddingAsked, NamedTool, Tool
 from truetune.serve.api.calls import AnswerReader, Speech
-from truetune.serve.api.refusal import ApiError
-from truetune.serve.api.talk import accepted, as_turns, template_values
-from truetune.serve.api.voice import Forced, Free, Voice
+from truetune.serve.api.choices import ChoiceWriter, Forced, Free
+from truetune.serve.api.errors import ApiError
+from truetune.serve.api.messages import accepted, as_turns, template_values
+from truetune.serve.api.schemas import MOST_ANSWERS, ChatAsked, CompletionAsked, EmbeddingAsked, NamedTool, Tool
 from truetune.serve.embed import Embedder
 from truetune.serve.engine import Engine
 from truetune.serve.request import Request, Sampling
@@ -59,27 +59,27 @@ class Served:
         return self.scorer
 
     def require_embedder(self) -> Embedder:
-        wardrobe = self.require_engine().wardrobe
-        if wardrobe is None or wardrobe.virtual:
+        adapted = self.require_engine().adapted
+        if adapted is None or adapted.virtual:
             raise ApiError(405, "Embeddings are computed where the model is in the server's process "
                           "(infer_backend: huggingface) and has no virtual tokens.", code="no_embeddings")
         return self._embedder
 
     @cached_property
     def _embedder(self) -> Embedder:
-        wardrobe = self.require_engine().wardrobe
-        assert wardrobe
-        return Embedder(wardrobe)
+        adapted = self.require_engine().adapted
+        assert adapted
+        return Embedder(adapted)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """requests: one for each choice. voice: makes what says a choice. prompt_tokens: of all prompts together, each
+    """requests: one for each choice. writer: makes what writes a choice. prompt_tokens: of all prompts together, each
     counted once. unknown: fields without effect. choosing: is asked first, and `chosen` makes of its answer the plan
     for the rest."""
 
     requests: Sequence[Request]
-    voice: Callable[[], Voice]
+    writer: Callable[[], ChoiceWriter]
     prompt_tokens: int
     unknown: Sequence[str] = field(default=())
     choosing: Request | None = None
@@ -121,10 +121,10 @@ def plan_chat(served: Served, asked: ChatAsked) -> Plan:
         return _forced_plan(engine, asked, forced, ids, sampling, adapter, speech, unknown)
     single = asked.parallel_tool_calls is False
 
-    def voice() -> Voice:
+    def writer() -> ChoiceWriter:
         return Free(AnswerReader(speech, bool(opened), offered, single), speech)
 
-    return Plan(_requests(ids, sampling, adapter, asked.n), voice, len(ids), unknown)
+    return Plan(_requests(ids, sampling, adapter, asked.n), writer, len(ids), unknown)
 
 
 def _forced(asked: ChatAsked, tools: Sequence[Tool]) -> list[Tool]:

@@ -86,15 +86,15 @@ def load(config: Config, say: Say) -> Served:
 def make_server(config: Config, served: Served, key: str, patience: float = 30.0) -> Server:
     """A server of `served` that is not running yet. patience: seconds for a request's body to come."""
     from truetune.serve.api.app import make_app
-    from truetune.serve.api.door import Door, Limits
-    from truetune.serve.api.gauges import Gauges
-    from truetune.serve.api.pump import Pump
+    from truetune.serve.api.metrics import Gauges
+    from truetune.serve.api.middleware import Limits, Middleware
     from truetune.serve.api.stopping import Server
+    from truetune.serve.api.streams import Streams
 
     gauges = Gauges()
-    pump = Pump(served.engine and served.engine.generator, config.infer_batch + config.api_queue, gauges)
+    streams = Streams(served.engine and served.engine.generator, config.infer_batch + config.api_queue, gauges)
     limits = Limits(key, config.api_host, int(config.api_max_body * 1e6), config.api_timeout, patience)
-    return Server(Door(make_app(served, pump, gauges), limits, gauges), pump)
+    return Server(Middleware(make_app(served, streams, gauges), limits, gauges), streams)
 
 
 def _run(config: Config, served: Served, port: socket.socket, key: str, say: Say) -> int:
@@ -104,7 +104,7 @@ def _run(config: Config, served: Served, port: socket.socket, key: str, say: Say
     asyncio.run(server.serve(sockets=[port]))
     if served.engine:
         served.engine.close()
-    server.pump.close()
+    server.streams.close()
     say(Both("stopped", "已停止"))
     return INTERRUPTED if server.signal == signal.SIGINT else OK
 

@@ -7,8 +7,8 @@ from types import FrameType
 
 import uvicorn
 
-from truetune.serve.api.door import Door
-from truetune.serve.api.pump import Pump
+from truetune.serve.api.middleware import Middleware
+from truetune.serve.api.streams import Streams
 
 GRACE = 30.0
 """Seconds that running requests have when the server stops."""
@@ -19,23 +19,23 @@ class Server(uvicorn.Server):
     ends at once.
 
     Attributes:
-        signal: that has ended it. pump: to be closed after it.
+        signal: that has ended it. streams: to be closed after it.
     """
 
-    def __init__(self, door: Door, pump: Pump):
-        super().__init__(uvicorn.Config(door, lifespan="off", log_config=None, access_log=False, server_header=False,
+    def __init__(self, middleware: Middleware, streams: Streams):
+        super().__init__(uvicorn.Config(middleware, lifespan="off", log_config=None, access_log=False, server_header=False,
                                         ws="none", timeout_graceful_shutdown=1))
-        self.pump, self._door, self._until = pump, door, 0.0
+        self.streams, self._middleware, self._until = streams, middleware, 0.0
         self.signal: int | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._door.stopping:
+        if self._middleware.stopping:
             self.should_exit = self.force_exit = True
         else:
-            self.signal, self._door.stopping, self._until = sig, True, time.monotonic() + GRACE
+            self.signal, self._middleware.stopping, self._until = sig, True, time.monotonic() + GRACE
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
-        if self._door.stopping and (not self._door.inside or time.monotonic() > self._until):
+        if self._middleware.stopping and (not self._middleware.inside or time.monotonic() > self._until):
             self.should_exit = True
         return await super().on_tick(counter)

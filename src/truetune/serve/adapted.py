@@ -24,7 +24,7 @@ _SEVERAL = ("LORA", "LOHA", "LOKR", "IA3", "VERA", "OFT", "BOFT", "HRA", "ADALOR
 
 
 @dataclass
-class Wardrobe:
+class AdaptedModel:
     """causal: the causal language model, adapters put into it. outer: what its `generate` is called on: PEFT's model
     where virtual tokens stand before every row, else the same. peft: PEFT's model, where several adapters are served.
     names: of those. worn: the one that is on; None: the model as it was loaded. bare: as it was loaded it has none."""
@@ -37,7 +37,7 @@ class Wardrobe:
     worn: str | None = None
 
     @classmethod
-    def of(cls, causal: PreTrainedModel, base: Path, config: Config) -> Wardrobe:
+    def of(cls, causal: PreTrainedModel, base: Path, config: Config) -> AdaptedModel:
         """The model loaded from `base`, with `adapter_name_or_path` on it and `infer_adapters` beside that.
 
         Raises:
@@ -51,9 +51,9 @@ class Wardrobe:
         put = put_adapters(causal, worn, base).eval() if worn else None
         if not beside:
             return cls(causal, (virtual_of(put) if put else None) or causal)
-        wardrobe = cls(causal, causal, _together(causal, put, beside), list(beside), not worn)
-        wardrobe._change(None)
-        return wardrobe
+        adapted = cls(causal, causal, _together(causal, put, beside), list(beside), not worn)
+        adapted._change(None)
+        return adapted
 
     @property
     def virtual(self) -> bool:
@@ -61,7 +61,7 @@ class Wardrobe:
         return self.outer is not self.causal
 
     @contextmanager
-    def wearing(self, name: str | None) -> Iterator[Any]:
+    def using(self, name: str | None) -> Iterator[Any]:
         """The model that answers, with that adapter on until another is asked for."""
         if self.peft is not None and name != self.worn:
             self._change(name)

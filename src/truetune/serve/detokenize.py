@@ -61,7 +61,7 @@ class Reader:
         return text[len(known) :]
 
 
-class Writing:
+class Detokenizer:
     """The pieces of one answer.
 
     Attributes:

@@ -10,8 +10,8 @@ from typing import Any
 from truetune.data.messages import Message as Turn
 from truetune.data.messages import Role, ToolCall
 from truetune.findings import Problem
-from truetune.serve.api.asked import Message
-from truetune.serve.api.refusal import ApiError
+from truetune.serve.api.errors import ApiError
+from truetune.serve.api.schemas import Message
 
 _ROLES: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
                               "tool": "tool", "function": "tool"}

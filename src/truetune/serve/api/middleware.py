@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from truetune.rules.api import is_public
-from truetune.serve.api.gauges import Gauges
+from truetune.serve.api.errors import ApiError
 from truetune.serve.api.key import own_host, same_key
-from truetune.serve.api.refusal import ApiError
+from truetune.serve.api.metrics import Gauges
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -40,7 +40,7 @@ class Limits:
     patience: float = 30.0
 
 
-class Door:
+class Middleware:
     """See the module's text.
 
     Attributes:

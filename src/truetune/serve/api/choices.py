@@ -19,7 +19,7 @@ _LEAST = -9999.0
 """Stands for a probability of zero, whose logarithm JSON cannot say."""
 
 
-class Voice(ABC):
+class ChoiceWriter(ABC):
     """One choice of an answer, while it comes.
 
     Attributes:
@@ -47,7 +47,7 @@ class Voice(ABC):
         return {"tool_calls": [{"index": self.calls - 1, "function": {"arguments": text}}]}
 
 
-class Free(Voice):
+class Free(ChoiceWriter):
     """An answer as the model likes it: a thought, text, calls."""
 
     def __init__(self, reader: AnswerReader, speech: Speech):
@@ -69,7 +69,7 @@ class Free(Voice):
         return deltas
 
 
-class Forced(Voice):
+class Forced(ChoiceWriter):
     """A call of one tool: all that the model still says is its arguments."""
 
     def __init__(self, name: str):

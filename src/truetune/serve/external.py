@@ -17,11 +17,11 @@ from truetune.model.adapters import adapters_of, read_settings, require_base
 from truetune.model.find import find_model, load_tokenizer
 from truetune.options import Config
 from truetune.serve.backends import BACKENDS, LOADED, Backend
-from truetune.serve.desk import Limits
+from truetune.serve.detokenize import Vocabulary
 from truetune.serve.llamacpp import LlamaCpp
+from truetune.serve.process import Started, free_port, require_installed
 from truetune.serve.remote import Elsewhere, Remote, Server, ask
-from truetune.serve.start import Started, free_port, require_installed
-from truetune.serve.writing import Vocabulary
+from truetune.serve.scheduler import Limits
 
 _CONTEXT = 8192
 """Tokens of a conversation where nobody says how long it may be."""

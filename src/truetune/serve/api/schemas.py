@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from truetune.serve.api.refusal import ApiError
+from truetune.serve.api.errors import ApiError
 
 DEEPEST = 64
 """Lists and objects within each other that a body may have; Python's own readers give up at about a thousand."""

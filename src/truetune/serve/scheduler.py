@@ -15,9 +15,9 @@ from queue import SimpleQueue
 from threading import Condition, Thread
 
 from truetune.findings import Both, problem
+from truetune.serve.detokenize import Detokenizer, Vocabulary
 from truetune.serve.request import Answer, Finish, Full, Piece, Request, Token
 from truetune.serve.sampling import Drawing, Drawn, Schemas
-from truetune.serve.writing import Vocabulary, Writing
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Job:
         ids: the prompt and what was answered. closed: nobody reads any more.
     """
 
-    def __init__(self, request: Request, drawing: Drawing, writing: Writing, room: int, ends: frozenset[int],
+    def __init__(self, request: Request, drawing: Drawing, writing: Detokenizer, room: int, ends: frozenset[int],
                  wake: Callable[[], None]):
         """room: most tokens of the answer. ends: tokens that end it. wake: tells the worker that the reader left."""
         self.request, self.drawing, self.ids = request, drawing, list(request.prompt)
@@ -120,7 +120,7 @@ class Ticket:
         self._job.leave()
 
 
-class Desk(ABC):
+class Scheduler(ABC):
     """A `Generator` whose model is in this process. Subclasses say what the worker does (`_work`)."""
 
     def __init__(self, vocabulary: Vocabulary, schemas: Schemas, ends: Sequence[int], size: int, limits: Limits,
@@ -154,7 +154,7 @@ class Desk(ABC):
         sampling = request.sampling
         room = min(sampling.max_new_tokens, self.limits.context - len(request.prompt))
         allowed = self._schemas.follow(sampling.schema) if sampling.schema is not None else None
-        job = Job(request, Drawing(sampling, request.prompt, allowed), Writing(self._vocabulary, sampling.stop), room,
+        job = Job(request, Drawing(sampling, request.prompt, allowed), Detokenizer(self._vocabulary, sampling.stop), room,
                   self._ends, self._wake)
         with self._changed:
             if self._ended:

@@ -11,14 +11,14 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from truetune.serve.api.gauges import Gauges
-from truetune.serve.api.refusal import ApiError
+from truetune.serve.api.errors import ApiError
+from truetune.serve.api.metrics import Gauges
 from truetune.serve.request import Answer, Generator, Piece, Request
 
 Made = TypeVar("Made")
 
 
-class Pump:
+class Streams:
     """Reads the answers of `generator` (None: it is not asked). places: how many it takes at once."""
 
     def __init__(self, generator: Generator | None, places: int, gauges: Gauges):
