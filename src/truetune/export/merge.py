@@ -7,7 +7,6 @@ the model is never in memory (`streamed`); anything else is merged into the whol
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,51 +16,19 @@ from transformers import PreTrainedModel
 
 from truetune.data.template import make_renderer, settle_template
 from truetune.export.streamed import Stream, plan_stream
-from truetune.files import write_folder
 from truetune.findings import WRONG_OPTIONS, Both, Say, problem, refuse
 from truetune.model.adapters import adapters_of, codes_below, merge_all, require_base, require_merging
 from truetune.model.base import load_base
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.model.generation import read_generation, settle_generation
-from truetune.model.load import cast_weights, fingerprint
+from truetune.model.load import cast_weights
 from truetune.model.quantize import Codes, coded, dequantise, quantise
 from truetune.model.rope import stretch
 from truetune.model.stored import said_of
 from truetune.model.value import FILE as VALUE_HEAD
 from truetune.model.vocabulary import may_grow
 from truetune.options import Config
-from truetune.report import write_card
 from truetune.serve.engine import inference_dtype
-
-
-def export(config: Config, say: Say) -> Path:
-    """Write the model (with its adapter merged) into `export_dir`: shards, tokenizer, generation settings, card.
-
-    Raises:
-        Problem: the folder is in use, model or adapter cannot be loaded, the adapter is another base's, or the disk is
-            full. Then nothing is left behind.
-    """
-    assert config.model_name_or_path is not None and config.export_dir is not None  # rules have made sure
-    target = Path(config.export_dir)
-    if target.exists() and any(target.iterdir()):
-        raise problem("export-in-use", Both(f"{target} is not empty.", f"{target} 不是空的。"), option="export_dir",
-                      status=WRONG_OPTIONS, where=config.origin("export_dir"),
-                      fix=Both("Choose another folder, or empty it.", "请换一个文件夹，或清空它。"))
-    start = time.perf_counter()
-
-    def fill(folder: Path) -> None:
-        write_model(config, folder, say)
-        write_card(folder, target.name, config, {})
-
-    try:
-        write_folder(target, fill)
-    except (OSError, SafetensorError) as error:
-        raise problem("export-unwritten", Both(f"{target} could not be written: {error}",
-                                               f"{target} 无法写入：{error}"), option="export_dir") from error
-    seconds = f"{time.perf_counter() - start:.0f}"
-    say(Both(f"weights {fingerprint(target)}: {target}, {seconds} s",
-             f"权重 {fingerprint(target)}：{target}，用时 {seconds} 秒"))
-    return target
 
 
 def write_model(config: Config, folder: Path, say: Say) -> None:

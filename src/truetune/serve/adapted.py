@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 _TAKEN = "default"
 """PEFT's name for the adapter that the model is loaded with."""
 _SEVERAL = ("LORA", "LOHA", "LOKR", "IA3", "VERA", "OFT", "BOFT", "HRA", "ADALORA")
-"""Kinds of which PEFT keeps several on one model, of which one is worn."""
+"""Kinds of which PEFT keeps several on one model, of which one is active."""
 
 
 @dataclass
 class AdaptedModel:
     """causal: the causal language model, adapters put into it. outer: what its `generate` is called on: PEFT's model
     where virtual tokens stand before every row, else the same. peft: PEFT's model, where several adapters are served.
-    names: of those. worn: the one that is on; None: the model as it was loaded. bare: as it was loaded it has none."""
+    names: of those. active: the one that is on; None: the model as it was loaded. bare: as it was loaded it has none."""
 
     causal: PreTrainedModel
     outer: Any
     peft: PeftModel | None = None
     names: Sequence[str] = ()
     bare: bool = True
-    worn: str | None = None
+    active: str | None = None
 
     @classmethod
     def of(cls, causal: PreTrainedModel, base: Path, config: Config) -> AdaptedModel:
@@ -44,14 +44,14 @@ class AdaptedModel:
             Problem: an adapter is none, another base's, or of a kind of which a model has only one.
         """
         causal.generation_config = GenerationConfig()  # what is drawn is said in the request alone
-        worn = adapters_of(config)
+        active = adapters_of(config)
         beside = {name: Path(str(folder)).expanduser() for name, folder in config.infer_adapters.items()}
         for name, folder in beside.items():
             _require_beside(name, folder, base)
-        put = put_adapters(causal, worn, base).eval() if worn else None
+        put = put_adapters(causal, active, base).eval() if active else None
         if not beside:
             return cls(causal, (virtual_of(put) if put else None) or causal)
-        adapted = cls(causal, causal, _together(causal, put, beside), list(beside), not worn)
+        adapted = cls(causal, causal, _together(causal, put, beside), list(beside), not active)
         adapted._change(None)
         return adapted
 
@@ -63,7 +63,7 @@ class AdaptedModel:
     @contextmanager
     def using(self, name: str | None) -> Iterator[Any]:
         """The model that answers, with that adapter on until another is asked for."""
-        if self.peft is not None and name != self.worn:
+        if self.peft is not None and name != self.active:
             self._change(name)
         yield self.outer
 
@@ -75,7 +75,7 @@ class AdaptedModel:
         else:
             tuner.enable_adapter_layers()
             self.peft.set_adapter(name or _TAKEN, inference_mode=True)
-        self.worn = name
+        self.active = name
 
 
 def _require_beside(name: str, folder: Path, base: Path) -> None:

@@ -41,10 +41,10 @@ class Backend:
 
     Args:
         name: as people know it. path: where it is asked.
-        body: (request, room, ends, wearing) → what it is sent: room is the longest answer, ends are the tokens that end
-            it, wearing is what `wearing` gave for the request's adapter.
+        body: (request, room, ends, named) → what it is sent: room is the longest answer, ends are the tokens that end
+            it, named is what `named` gave for the request's adapter.
         read: (event, told) → the part of the answer that an event brings.
-        wearing: (name, known) → what a request for that adapter says, of those that the server knows, in its order;
+        named: (name, known) → what a request for that adapter says, of those that the server knows, in its order;
             None: for the model alone.
         command: (config, folder, adapters, port, key, devices) → how it is started; None: it is no program of its own
             (llama.cpp: see `llamacpp`).
@@ -56,7 +56,7 @@ class Backend:
     path: str
     body: Callable[[Request, int, Sequence[int], Any], dict[str, Any]]
     read: Callable[[Event, Told], Piece]
-    wearing: Callable[[str | None, Sequence[str]], Any]
+    named: Callable[[str | None, Sequence[str]], Any]
     command: Callable[[Config, Path, Mapping[str, Path], int, str, int], list[str]] | None = None
     needs: str = ""
     environment: Callable[[str], dict[str, str]] = lambda key: {}
@@ -68,7 +68,7 @@ BASE, LOADED = "base", "default"
 
 # ---------------------------------------------------------------------------------------------------------- llama.cpp
 
-def _ask_llamacpp(request: Request, room: int, ends: Sequence[int], wearing: Any) -> dict[str, Any]:
+def _ask_llamacpp(request: Request, room: int, ends: Sequence[int], named: Any) -> dict[str, Any]:
     sampling = request.sampling
     body = {"prompt": list(request.prompt), "n_predict": room, "stream": True, "return_tokens": True,
             "cache_prompt": True, "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
@@ -76,7 +76,7 @@ def _ask_llamacpp(request: Request, room: int, ends: Sequence[int], wearing: Any
             "repeat_last_n": len(request.prompt) + room,
             "presence_penalty": sampling.presence_penalty, "frequency_penalty": sampling.frequency_penalty,
             "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"], "stop": list(sampling.stop),
-            "ignore_eos": sampling.ignore_eos, "lora": wearing}
+            "ignore_eos": sampling.ignore_eos, "lora": named}
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if sampling.top_logprobs is not None:
@@ -86,7 +86,7 @@ def _ask_llamacpp(request: Request, room: int, ends: Sequence[int], wearing: Any
     return body
 
 
-def _wear_llamacpp(name: str | None, known: Sequence[str]) -> list[dict[str, float]]:
+def _named_llamacpp(name: str | None, known: Sequence[str]) -> list[dict[str, float]]:
     """Each one's scale: those that are not named would be on."""
     return [{"id": number, "scale": float(each == name)} for number, each in enumerate(known)]
 
@@ -103,9 +103,9 @@ def _read_llamacpp(event: Event, told: Told) -> Piece:
 
 # --------------------------------------------------------------------------------------------------------------- vLLM
 
-def _ask_vllm(request: Request, room: int, ends: Sequence[int], wearing: Any) -> dict[str, Any]:
+def _ask_vllm(request: Request, room: int, ends: Sequence[int], named: Any) -> dict[str, Any]:
     sampling = request.sampling
-    body = {"model": wearing, "prompt": list(request.prompt), "max_tokens": room, "stream": True,
+    body = {"model": named, "prompt": list(request.prompt), "max_tokens": room, "stream": True,
             "return_token_ids": True, "return_tokens_as_token_ids": True, "skip_special_tokens": True,
             "add_special_tokens": False, "temperature": sampling.temperature, "top_p": sampling.top_p,
             "top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": sampling.repetition_penalty,
@@ -161,7 +161,7 @@ def _start_vllm(config: Config, folder: Path, adapters: Mapping[str, Path], port
 
 # ------------------------------------------------------------------------------------------------------------- SGLang
 
-def _ask_sglang(request: Request, room: int, ends: Sequence[int], wearing: Any) -> dict[str, Any]:
+def _ask_sglang(request: Request, room: int, ends: Sequence[int], named: Any) -> dict[str, Any]:
     sampling = request.sampling
     drawn = {"max_new_tokens": room, "temperature": sampling.temperature, "top_p": sampling.top_p,
              "top_k": sampling.top_k or -1, "min_p": sampling.min_p, "repetition_penalty": sampling.repetition_penalty,
@@ -175,7 +175,7 @@ def _ask_sglang(request: Request, room: int, ends: Sequence[int], wearing: Any) 
     body: dict[str, Any] = {"input_ids": list(request.prompt), "sampling_params": drawn, "stream": True}
     if sampling.top_logprobs is not None:
         body |= {"return_logprob": True, "top_logprobs_num": sampling.top_logprobs, "return_text_in_logprobs": True}
-    return body | ({"lora_path": wearing} if wearing else {})
+    return body | ({"lora_path": named} if named else {})
 
 
 def _read_sglang(event: Event, told: Told) -> Piece:
@@ -221,7 +221,7 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "llamacpp": Backend("llama.cpp", "/completion", _ask_llamacpp, _read_llamacpp, _wear_llamacpp),
+    "llamacpp": Backend("llama.cpp", "/completion", _ask_llamacpp, _read_llamacpp, _named_llamacpp),
     "vllm": Backend("vLLM", "/v1/completions", _ask_vllm, _read_vllm, lambda name, known: name or BASE, _start_vllm,
                     "vllm", lambda key: {"VLLM_API_KEY": key}),
     "sglang": Backend("SGLang", "/generate", _ask_sglang, _read_sglang, lambda name, known: name, _start_sglang,

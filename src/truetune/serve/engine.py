@@ -169,7 +169,7 @@ def _in_this_process(adapted: AdaptedModel, renderer: Renderer, config: Config, 
     rows, vocabulary = Rows(adapted), Vocabulary(tokenizer)
     if why := rows.unfit():
         say(Both(f"answers are written one at a time: {why}.", f"逐个生成回答：{why.zh}。"))
-        return Single(adapted.wearing, vocabulary, schemas, ends, size, limits, adapted.names)
+        return Single(adapted.using, vocabulary, schemas, ends, size, limits, adapted.names)
     return Continuous(rows, vocabulary, schemas, ends, size, limits)
 
 

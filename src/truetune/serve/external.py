@@ -97,19 +97,19 @@ def remote_of(source: Source, renderer: Renderer, config: Config, say: Say) -> R
         Problem: it cannot be started or reached, an adapter does not fit, or its tokenizer is another.
     """
     backend = BACKENDS[config.infer_backend]
-    worn = adapters_of(config)
+    put_on = adapters_of(config)
     beside = {name: Path(str(folder)).expanduser() for name, folder in config.infer_adapters.items()}
     if config.infer_endpoint:
         server: Server = Elsewhere(config.infer_endpoint.rstrip("/"), config.infer_api_key or "")
         known, context = list(beside), _reach(server, backend, config)
     else:
-        known, every = [*([LOADED] if worn else []), *beside], [*worn[-1:], *beside.values()]
-        _require_fitting(every, source, worn, config)
+        known, every = [*([LOADED] if put_on else []), *beside], [*put_on[-1:], *beside.values()]
+        _require_fitting(every, source, put_on, config)
         context = config.infer_maxlen or {"vllm": config.vllm_maxlen, "sglang": config.sglang_maxlen}.get(
             config.infer_backend, _CONTEXT)
         server = _start(backend, source, known, every, context, config)
-    said: dict[str | None, Any] = {name: backend.wearing(name, known) for name in beside}
-    said[None] = backend.wearing(LOADED if LOADED in known else None, known)
+    said: dict[str | None, Any] = {name: backend.named(name, known) for name in beside}
+    said[None] = backend.named(LOADED if LOADED in known else None, known)
     try:
         if config.infer_endpoint and config.infer_backend == "vllm":
             said[None] = _models(server)[0]["id"]
@@ -133,15 +133,15 @@ def _start(backend: Backend, source: Source, names: Sequence[str], adapters: Seq
     return Started(words, backend.name, port, key, backend.environment(key))
 
 
-def _require_fitting(adapters: Sequence[Path], source: Source, worn: Sequence[Path], config: Config) -> None:
+def _require_fitting(adapters: Sequence[Path], source: Source, put_on: Sequence[Path], config: Config) -> None:
     """Raises:
     Problem: an adapter is not of the file format that the server reads, another base's, or of a rank beyond what vLLM
         makes room for; several are to be merged, which only happens here.
     """
-    if len(worn) > 1:
+    if len(put_on) > 1:
         raise problem("several-adapters", Both(
-            f"{config.infer_backend} does not merge adapters, and {len(worn)} are named.",
-            f"{config.infer_backend} 不会合并适配器，而这里指定了 {len(worn)} 个。"), option="adapter_name_or_path",
+            f"{config.infer_backend} does not merge adapters, and {len(put_on)} are named.",
+            f"{config.infer_backend} 不会合并适配器，而这里指定了 {len(put_on)} 个。"), option="adapter_name_or_path",
             fix=Both("Export them first (truetune export), and serve the export.",
                      "请先导出（truetune export），再部署导出的模型。"))
     for adapter in adapters:

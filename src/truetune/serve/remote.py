@@ -52,12 +52,12 @@ class Remote:
     """A `Generator` behind an address."""
 
     def __init__(self, backend: Backend, server: Server, vocabulary: Vocabulary, ends: Sequence[int], limits: Limits,
-                 worn: Mapping[str | None, Any]):
-        """ends: tokens that end an answer. worn: what a request says of adapters, by the name of the one it asks for,
+                 said: Mapping[str | None, Any]):
+        """ends: tokens that end an answer. said: what a request says of adapters, by the name of the one it asks for,
         and by None."""
         self.backend, self.server, self.limits = backend, server, limits
-        self._vocabulary, self._ends, self._worn = vocabulary, list(ends), worn
-        self._adapters = [name for name in worn if name is not None]
+        self._vocabulary, self._ends, self._said = vocabulary, list(ends), said
+        self._adapters = [name for name in said if name is not None]
         self._open: set[_Streamed] = set()
         self._lock = Lock()
         self._ended = False
@@ -85,7 +85,7 @@ class Remote:
                 "together.", f"提示有 {len(request.prompt):,} 个 token，而提示加回答最多 {self.context:,} 个。"),
                 option="infer_maxlen",
                 fix=Both("Shorten it, or raise infer_maxlen.", "请缩短提示，或增大 infer_maxlen。"))
-        body = self.backend.body(request, room, self._ends, self._worn[request.adapter])
+        body = self.backend.body(request, room, self._ends, self._said[request.adapter])
         with self._lock:
             if self._ended:
                 raise problem("engine-closed", Both("the engine has been closed.", "引擎已关闭。"))

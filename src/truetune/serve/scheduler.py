@@ -154,8 +154,8 @@ class Scheduler(ABC):
         sampling = request.sampling
         room = min(sampling.max_new_tokens, self.limits.context - len(request.prompt))
         allowed = self._schemas.follow(sampling.schema) if sampling.schema is not None else None
-        job = Job(request, Drawing(sampling, request.prompt, allowed), Detokenizer(self._vocabulary, sampling.stop), room,
-                  self._ends, self._wake)
+        job = Job(request, Drawing(sampling, request.prompt, allowed),
+                  Detokenizer(self._vocabulary, sampling.stop), room, self._ends, self._wake)
         with self._changed:
             if self._ended:
                 raise problem("engine-closed", Both("the engine has been closed.", "引擎已关闭。"))

@@ -18,17 +18,17 @@ from truetune.serve.generate import When
 from truetune.serve.sampling import Schemas, draw
 from truetune.serve.scheduler import Job, Limits, Scheduler
 
-Wearing = Callable[[str | None], AbstractContextManager[Any]]
+Using = Callable[[str | None], AbstractContextManager[Any]]
 """The model while it wears the adapter of that name (None: as it was loaded)."""
 
 
 class Single(Scheduler):
-    """See the module's text. wearing: gives the model that `generate` is called on."""
+    """See the module's text. using: gives the model that `generate` is called on."""
 
-    def __init__(self, wearing: Wearing, vocabulary: Vocabulary, schemas: Schemas, ends: Sequence[int], size: int,
+    def __init__(self, using: Using, vocabulary: Vocabulary, schemas: Schemas, ends: Sequence[int], size: int,
                  limits: Limits, adapters: Sequence[str] = ()):
         super().__init__(vocabulary, schemas, ends, size, limits, adapters)
-        self._wearing = wearing
+        self._using = using
         self._busy = False
         self._worker.start()
 
@@ -38,7 +38,7 @@ class Single(Scheduler):
     def _work(self) -> None:
         while job := self._await():
             try:
-                with torch.inference_mode(), self._wearing(job.request.adapter) as model:
+                with torch.inference_mode(), self._using(job.request.adapter) as model:
                     self._answer(model, job)
             except Exception as error:  # whatever it is, the one who waits for this answer has to be told
                 job.fail(error)

@@ -23,8 +23,8 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, middleware: Middleware, streams: Streams):
-        super().__init__(uvicorn.Config(middleware, lifespan="off", log_config=None, access_log=False, server_header=False,
-                                        ws="none", timeout_graceful_shutdown=1))
+        super().__init__(uvicorn.Config(middleware, lifespan="off", log_config=None, access_log=False,
+                                        server_header=False, ws="none", timeout_graceful_shutdown=1))
         self.streams, self._middleware, self._until = streams, middleware, 0.0
         self.signal: int | None = None
 
