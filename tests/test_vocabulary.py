@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from truetune.check.preflight import preflight
 from truetune.data.batches import collate
+from truetune.export.merge import write_model
 from truetune.findings import Problem
 from truetune.model.base import load_base
 from truetune.model.find import load_tokenizer

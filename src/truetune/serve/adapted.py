@@ -27,7 +27,8 @@ _SEVERAL = ("LORA", "LOHA", "LOKR", "IA3", "VERA", "OFT", "BOFT", "HRA", "ADALOR
 class AdaptedModel:
     """causal: the causal language model, adapters put into it. outer: what its `generate` is called on: PEFT's model
     where virtual tokens stand before every row, else the same. peft: PEFT's model, where several adapters are served.
-    names: of those. active: the one that is on; None: the model as it was loaded. bare: as it was loaded it has none."""
+    names: of those. active: the one that is on; None: the model as it was loaded. bare: as it was loaded it has none.
+    """
 
     causal: PreTrainedModel
     outer: Any
