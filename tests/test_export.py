@@ -136,11 +136,15 @@ def test_what_is_not_what_was_trained_is_not_shipped(tiny: Path, adapter: Path, 
 
 
 def test_an_adapter_alone(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    """Small, and proven to be the adapter that was trained."""
-    alone = exported(tmp_path / "m", model_name_or_path=tiny, adapter_name_or_path=adapter, export_adapter_only=True)
+    """Small, and proven to be the adapter that was trained: in transformers, and in llama.cpp on the base."""
+    alone = exported(tmp_path / "m", model_name_or_path=tiny, adapter_name_or_path=adapter, export_adapter_only=True,
+                     export_format="hf,gguf")
     assert (alone / "adapter_model.safetensors").is_file() and not (alone / "model.safetensors").exists()
+    assert [file.name for file in alone.glob("*.gguf")] == ["m-LoRA.gguf"] and not (alone / ".work").exists()
     told = json.loads((alone / "parity.json").read_text(encoding="utf-8"))
     assert told["status"] == "passed" and told["logits"][0]["largest"] == 0
+    assert [row["form"] for row in told["logits"]] == ["hf", "llama.cpp f16 + LoRA"]
+    assert "--lora m-LoRA.gguf" in (alone / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_disk_that_is_too_small(tiny: Path, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ def how_to_run(folder: Path, name: str) -> list[str]:
     commands: list[tuple[str, Sequence[str]]] = []
     if (folder / "adapter_config.json").is_file():
         commands.append(("truetune, with its base", (f"truetune chat {name}",)))
+        commands += [("llama.cpp, with its base", (f"llama-server --jinja -m BASE.gguf --lora {file}",))
+                     for file in ggufs]
+        return _blocks(commands)
     elif (folder / "config.json").is_file():
         commands += [("truetune", (f"truetune chat {name}", f"truetune api {name}")), ("vLLM", (f"vllm serve {name}",)),
                      ("transformers", ("from transformers import pipeline",
@@ -27,6 +30,10 @@ def how_to_run(folder: Path, name: str) -> list[str]:
     commands += [("llama.cpp", (f"llama-server --jinja -m {file}",)) for file in ggufs[:1]]
     if (folder / "Modelfile").is_file():
         commands.append(("Ollama", (f"ollama create {name.lower()} -f Modelfile", f"ollama run {name.lower()}")))
+    return _blocks(commands)
+
+
+def _blocks(commands: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     lines = ["## How to run it", ""] if commands else []
     for tool, words in commands:
         lines += [f"{tool}:", "", "```", *words, "```", ""]

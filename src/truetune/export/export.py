@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +65,9 @@ class Plan:
 
     @property
     def gguf_types(self) -> Sequence[str]:
-        return tuple(dict.fromkeys(self.config.export_gguf_type)) if self.wants("gguf") or self.wants("ollama") else ()
+        """Of whole models."""
+        wanted = {"gguf", "ollama"} & set(self.config.export_format) and not self.config.export_adapter_only
+        return tuple(dict.fromkeys(self.config.export_gguf_type)) if wanted else ()
 
     @property
     def keeps_merged(self) -> bool:
@@ -122,8 +124,8 @@ def export(config: Config, say: Say, terminal: Terminal | None = None) -> Path:
         parity.show(terminal)
     if parity.first:
         raise problem("parity-failed", Both(
-            f"what would be served is not what was trained: {parity.first.words()}",
-            f"部署出来的不是训练出的模型：{parity.first.words().zh}"), option="export_dir", fix=Both(
+            f"what would be served is not what was trained: {parity.first.words()}.",
+            f"部署出来的不是训练出的模型：{parity.first.words().zh}。"), option="export_dir", fix=Both(
                 f"The export is in {written}, with parity.json; nothing was published.",
                 f"导出内容在 {written}（含 parity.json）；没有发布任何东西。"))
     _tell(plan, parity, time.perf_counter() - start, say)
@@ -154,7 +156,7 @@ def make_plan(config: Config, say: Say) -> Plan:
     require_tame(str(tokenizer.chat_template or ""), tokenizer.special_tokens_map, str(trained))
     refuse(settle_template(tokenizer, config))
     plan = Plan(config, target, base, adapters, make_renderer(tokenizer, trained, config))
-    if plan.gguf_types:
+    if plan.wants("gguf") or plan.wants("ollama"):
         _require_gguf(plan)
     if config.export_quantization_bit:
         require_quantizer()
@@ -179,8 +181,7 @@ def _require_gguf(plan: Plan) -> None:
 def _fill(part: Path, plan: Plan, say: Say) -> Parity:
     """Everything that is asked for, in `part`, with its proof and its card."""
     work, say = part / ".work", _as_named(say, part, plan.target)
-    served = _write_alone(part, plan, say) if plan.config.export_adapter_only else \
-        _write_forms(part, work, plan, say)
+    served = (_write_alone if plan.config.export_adapter_only else _write_forms)(part, work, plan, say)
     parity = Parity()
     if plan.config.export_parity != "off":
         with timed(Both("parity", "一致性检查"), say):
@@ -218,10 +219,22 @@ def _write_forms(part: Path, work: Path, plan: Plan, say: Say) -> Served:
                   ggufs, ollama)
 
 
-def _write_alone(part: Path, plan: Plan, say: Say) -> Served:
-    """The adapter by itself. It serves what was trained if it still does so on its base."""
+def _write_alone(part: Path, work: Path, plan: Plan, say: Say) -> Served:
+    """The adapter by itself, and as a GGUF file. It serves what was trained if it still does so on its base, which is
+    written in `work` for llama.cpp to try it on."""
     write_adapter_alone(plan.config, part, say)
-    return Served(partial(plan.trained, [part]), 32, part)
+    served = Served(partial(plan.trained, [part]), 32, part)
+    if not plan.wants("gguf"):
+        return served
+    from truetune.export.gguf import write_gguf, write_gguf_adapter
+
+    adapter = part / f"{plan.target.name}-LoRA.gguf"
+    write_gguf_adapter(part, plan.base, adapter, say)
+    if plan.config.export_parity == "off":
+        return served
+    work.mkdir(parents=True, exist_ok=True)
+    write_gguf(plan.base, work / "base.gguf", "f16", name=plan.target.name, say=say)
+    return replace(served, ggufs={"f16": work / "base.gguf"}, lora=adapter)
 
 
 def _bits(folder: Path) -> float:

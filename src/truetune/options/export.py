@@ -34,8 +34,9 @@ class ExportOptions(Group):
         higher=("less is lost below 6 bits; takes a pass over the texts", "低于 6 比特时损失更小；要跑一遍文本"),
         lower=("all weights count alike", "所有权重同等对待"), free_on_resume=True)] = None
     export_adapter_only: Annotated[bool, Text(
-        "Export the adapter by itself: the base stays what it is, and servers load the adapter beside it.",
-        "只导出适配器：基座不变，部署时与基座一起加载。",
+        "Export the adapter by itself: the base stays what it is, and servers load the adapter beside it. With gguf in "
+        "export_format also as a GGUF file.",
+        "只导出适配器：基座不变，部署时与基座一起加载。export_format 含 gguf 时也导出为 GGUF 文件。",
         higher=("small files; the base is needed too", "文件小；还需要基座"),
         lower=("the adapter is merged into its base: one model", "适配器合并进基座，成为一个模型"),
         free_on_resume=True)] = False

@@ -38,7 +38,8 @@ class Served:
     Attributes:
         load: the model that was written, in float32: all other forms are made from it. bits: of its weights as written.
         saved: a folder whose tokenizer servers will read. quantized: a folder with quantised weights, and their bits.
-        ggufs: files by their type. ollama: the Modelfile, and the type of its file.
+        ggufs: files by their type. ollama: the Modelfile, and the type of its file. lora: an adapter as a GGUF
+            file, which is put on each of `ggufs`.
     """
 
     load: Callable[[], Any]
@@ -47,6 +48,7 @@ class Served:
     quantized: tuple[Path, float] | None = None
     ggufs: Mapping[str, Path] = field(default_factory=dict)
     ollama: tuple[Form, str] | None = None
+    lora: Path | None = None
 
 
 def prove(renderer: Renderer, served: Served, say: Say, trained: Callable[[], Any] | None = None,
@@ -61,14 +63,16 @@ def prove(renderer: Renderer, served: Served, say: Say, trained: Callable[[], An
     wanted, distances = _whole(served, asked, trained) if logits and asked else (None, [])
     layers = compare(truth, [Saved(served.saved)]) if served.saved else []
     for kind, file in served.ggufs.items():
-        with LlamaCpp(file, context=_CONTEXT) as engine:
-            places: list[Layer] = [Gguf(engine, f"llama.cpp {kind}")]
+        with LlamaCpp(file, context=_CONTEXT, adapters=[served.lora] if served.lora else []) as engine:
+            name = f"llama.cpp {kind} + LoRA" if served.lora else f"llama.cpp {kind}"
+            places: list[Layer] = [Gguf(engine, name)]
             if served.ollama and served.ollama[1] == kind:
                 places.append(Ollama(served.ollama[0], engine, f"ollama {kind}"))
             layers += compare(truth, places)
             if wanted is not None:
                 bound = bound_of(GGUF_TYPES[kind].bits)
-                distances.append(distance(f"llama.cpp {kind}", gguf_logprobs(engine, asked), WHOLE, wanted, bound))
+                found = gguf_logprobs(engine, asked, adapter=0 if served.lora else None)
+                distances.append(distance(name, found, WHOLE, wanted, bound))
     positions = len(distances) and distances[0].positions
     say(Both(f"compared {len(layers)} places on {len(PROBES)} conversations and {positions} positions",
              f"比较了 {len(layers)} 处：{len(PROBES)} 段对话、{positions} 个位置"))

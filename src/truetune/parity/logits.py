@@ -94,9 +94,10 @@ def model_logprobs(model: Any, asked: Sequence[Passage]) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def gguf_logprobs(engine: LlamaServer, asked: Sequence[Passage]) -> np.ndarray:
-    """Log-probabilities (P, V) of a GGUF file in llama.cpp, of the `_TOLD` likeliest words; -inf for the others."""
-    return np.stack([engine.next_logprobs(passage.ids[: position + 1], _TOLD)
+def gguf_logprobs(engine: LlamaServer, asked: Sequence[Passage], adapter: int | None = None) -> np.ndarray:
+    """Log-probabilities (P, V) of a GGUF file in llama.cpp, of the `_TOLD` likeliest words; -inf for the others.
+    adapter: the number of the one that is on."""
+    return np.stack([engine.next_logprobs(passage.ids[: position + 1], _TOLD, adapter)
                      for passage in asked for position in passage.positions])
 
 

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -114,8 +113,7 @@ class Rows:
     def _apart(self) -> tuple[float, float]:
         """How far log-probabilities are from transformers' own on two rows that join one after the other, one read in
         two chunks and answered beside the other's reading; and how far rounding may take them."""
-        words: Any = self._causal.get_input_embeddings()
-        drawn = np.random.default_rng(0).integers(0, words.num_embeddings, (2, 24)).tolist()
+        drawn = np.random.default_rng(0).integers(0, self._causal.config.get_text_config().vocab_size, (2, 24)).tolist()
         first, second = drawn[0], drawn[1][:9]
         steps = [[(0, 0, 7)], [(0, 7, 20), (1, 0, 4)], [(0, 20, 21), (1, 4, 8)], [(0, 21, 22), (1, 8, 9)]]
         self.store.fit(2, 24)

@@ -164,8 +164,7 @@ def _in_this_process(adapted: AdaptedModel, renderer: Renderer, config: Config, 
     limits = Limits(config.infer_batch, config.api_queue, config.infer_maxlen or
                     min(_LONGEST, settings.to_dict().get("max_position_embeddings") or _LONGEST))
     schemas = Schemas(tokenizer, ends)  # pyright: ignore[reportArgumentType]  (load_tokenizer gives fast ones only)
-    words: Any = adapted.causal.get_input_embeddings()
-    size = words.num_embeddings
+    size = settings.vocab_size
     rows, vocabulary = Rows(adapted), Vocabulary(tokenizer)
     if why := rows.unfit():
         say(Both(f"answers are written one at a time: {why}.", f"逐个生成回答：{why.zh}。"))
