@@ -302,6 +302,9 @@ def test_it_is_merged_into_plain_weights(runs: Path, tiny: Path, tmp_path: Path,
     down, up = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
     merged = load_file(tmp_path / "out" / "model.safetensors")[f"{name}.weight"]
     torch.testing.assert_close(merged, base.get_submodule(name).weight + 2 * up @ down)  # pyright: ignore
+    told = json.loads((tmp_path / "out" / "parity.json").read_text(encoding="utf-8"))["logits"]
+    near, *far = [row["kl"] for row in told]
+    assert near < 1e-6 and (len(far), all(kl > near for kl in far)) == (0 if into else 1, True)
 
 
 # ------------------------------------------------------------------------------------------- checkpoints saved in codes

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -297,6 +298,8 @@ def test_sglang_is_asked_in_its_words(small: Path) -> None:
 
 
 def test_who_leaves_closes_the_connection(small: Path) -> None:
+    """The server hears of it, also where it waits for room to write."""
+
     def endless(body: Mapping[str, Any]) -> Iterator[Any]:
         while True:
             yield {"choices": [{"index": 0, "text": "word ", "token_ids": [100], "finish_reason": None}]}
@@ -307,8 +310,9 @@ def test_who_leaves_closes_the_connection(small: Path) -> None:
         next(answer)
         with pytest.raises(Full):
             engine.complete([5], Sampling(100))
+        time.sleep(0.5)  # all buffers are full by then
         answer.close()
-        assert server.left.wait(20)
+        assert server.left.wait(10)
         next(engine.complete([5], Sampling(100)))
 
 

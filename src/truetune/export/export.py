@@ -24,19 +24,19 @@ from truetune.data.template import make_renderer, settle_template
 from truetune.export.adapter import write_adapter_alone
 from truetune.export.calibration import calibration_rows
 from truetune.export.card import card_sections
-from truetune.export.merge import merge_device, write_model
+from truetune.export.merge import codes_of, merge_device, plain_base, write_model
 from truetune.export.push import push
 from truetune.export.quantized import require_quantizer, write_quantized
 from truetune.export.room import require_room
 from truetune.files import write_folder
 from truetune.findings import WRONG_OPTIONS, Both, Say, Words, problem, refuse
 from truetune.model.adapters import adapters_of, put_adapters, require_base, require_merging, virtual_of
-from truetune.model.base import load_base
 from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.model.load import load_model
+from truetune.model.quantize import Codes, dequantise, quantise
 from truetune.options import Config
 from truetune.options.gguf_types import GGUF_TYPES
-from truetune.parity.gate import Served, prove
+from truetune.parity.gate import TRAINED, Served, Reference, prove
 from truetune.parity.report import Parity
 from truetune.parity.tame import require_tame
 from truetune.report import Terminal, write_card
@@ -79,12 +79,27 @@ class Plan:
         wanted = self.config.export_imatrix
         return wanted if wanted is not None else GGUF_TYPES[kind].bits < _COARSE
 
-    def trained(self, adapters: Sequence[Path]) -> torch.nn.Module:
-        """Adapters on their base, in float32."""
-        model = load_base(self.base, self.config.with_values("export", quantization_bit=None), torch.float32,
-                          merge_device(self.config))
+    def trained(self, adapters: Sequence[Path], codes: Codes | None = None) -> torch.nn.Module:
+        """Adapters on the base that they are merged into, in float32; or on what `codes` make of it."""
+        model = plain_base(self.base, self.config, self.adapters, lambda words: None)
+        if codes:
+            quantise(model, codes, torch.device("cpu"))
+            dequantise(model)
+        torch.nn.Module.to(model, merge_device(self.config))
         whole = put_adapters(model, adapters, self.base).eval()
         return virtual_of(whole) or model
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """What the merged model is held to: the adapters on their base. Where that was held in codes while they were
+        trained, and they are merged into the weights from before, the distance from there is told too."""
+        if not self.adapters:
+            return {}
+        found = {TRAINED: Reference(partial(self.trained, self.adapters))}
+        codes = codes_of(self.config, self.adapters)
+        if codes and self.config.export_base != "dequantized" and not self.config.export_adapter_only:
+            found[f"{TRAINED} over {codes}"] = Reference(partial(self.trained, self.adapters, codes), codes.bits)
+        return found
 
     @property
     def needs_rows(self) -> bool:
@@ -185,8 +200,7 @@ def _fill(part: Path, plan: Plan, say: Say) -> Parity:
     parity = Parity()
     if plan.config.export_parity != "off":
         with timed(Both("parity", "一致性检查"), say):
-            parity = prove(plan.renderer, served, say, partial(plan.trained, plan.adapters) if plan.adapters else None,
-                           logits=plan.config.export_parity == "full")
+            parity = prove(plan.renderer, served, say, plan.references, logits=plan.config.export_parity == "full")
     shutil.rmtree(work, ignore_errors=True)
     parity.write(part)
     write_card(part, plan.target.name, plan.config, {}, card_sections(part, plan.target.name, parity))

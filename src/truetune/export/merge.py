@@ -79,7 +79,7 @@ def merge_device(config: Config) -> torch.device:
 def _stream(base: Path, config: Config, adapters: Sequence[Path], dtype: torch.dtype) -> Stream | None:
     """The way in little memory, where there is one."""
     settings = stretch(load_model_config(base), config)
-    codes = said_of(settings) or (config.export_base == "dequantized") or _codes(config, adapters)
+    codes = said_of(settings) or (config.export_base == "dequantized") or codes_of(config, adapters)
     if codes or may_grow(config) or config.train_from_scratch:
         return None
     try:
@@ -102,7 +102,7 @@ def _write_settings(model: PreTrainedModel, folder: Path, dtype: torch.dtype) ->
 def _merged(base: Path, config: Config, adapters: Sequence[Path], dtype: torch.dtype, device: torch.device,
             say: Say) -> PreTrainedModel:
     """The whole model, its adapters merged, on the CPU."""
-    model = _base(base, config, adapters, say)
+    model = plain_base(base, config, adapters, say)
     if device.type == "cuda" and _ROOM * model.get_memory_footprint() < torch.cuda.mem_get_info()[0]:
         torch.nn.Module.to(model, device)  # else it is merged where it is
     merge_all(model, adapters, base)
@@ -123,7 +123,7 @@ def _copy_value_head(folder: Path, places: Sequence[Path]) -> None:
         shutil.copyfile(head, folder / VALUE_HEAD)
 
 
-def _base(base: Path, config: Config, adapters: Sequence[Path], say: Say) -> PreTrainedModel:
+def plain_base(base: Path, config: Config, adapters: Sequence[Path], say: Say) -> PreTrainedModel:
     """What adapters are merged into, in float32: plain weights. Where they were trained over quantised ones, these are
     either the weights as they were before, or (`export_base: dequantized`) what the codes stand for.
 
@@ -131,7 +131,7 @@ def _base(base: Path, config: Config, adapters: Sequence[Path], say: Say) -> Pre
         Problem: dequantised weights are wanted, and nobody says of what codes; or the base cannot be loaded.
     """
     plain = config.with_values("export", quantization_bit=None)
-    model, below = load_base(base, plain, torch.float32, torch.device("cpu")), _codes(config, adapters)
+    model, below = load_base(base, plain, torch.float32, torch.device("cpu")), codes_of(config, adapters)
     if any(coded(model)) or said_of(model.config):
         dequantise(model)
         say(Both("the base was saved quantised; what its codes stand for is exported",
@@ -154,6 +154,6 @@ def _base(base: Path, config: Config, adapters: Sequence[Path], say: Say) -> Pre
     return model
 
 
-def _codes(config: Config, adapters: Sequence[Path]) -> Codes | None:
+def codes_of(config: Config, adapters: Sequence[Path]) -> Codes | None:
     """The codes below the last adapter: those that the options name, or that are noted beside it."""
     return Codes.of(config) or next((codes for adapter in reversed(adapters) if (codes := codes_below(adapter))), None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,25 @@ class Served:
     lora: Path | None = None
 
 
-def prove(renderer: Renderer, served: Served, say: Say, trained: Callable[[], Any] | None = None,
+@dataclass(frozen=True)
+class Reference:
+    """A model that a merged one is held to. load: in float32. bits: of the weights below its adapters, where they are
+    fewer than those of what was written."""
+
+    load: Callable[[], Any]
+    bits: float | None = None
+
+
+def prove(renderer: Renderer, served: Served, say: Say, references: Mapping[str, Reference] = MappingProxyType({}),
           logits: bool = True) -> Parity:
     """What was found, whatever it is. One model is in memory at a time.
 
     Args:
-        trained: loads the adapter on its base, where there is one; float32. logits: compare probabilities too.
+        references: adapters on their base, by what that is called. logits: compare probabilities too.
     """
     truth = Trained(renderer)
     asked = passages(truth)
-    wanted, distances = _whole(served, asked, trained) if logits and asked else (None, [])
+    wanted, distances = _whole(served, asked, references) if logits and asked else (None, [])
     layers = compare(truth, [Saved(served.saved)]) if served.saved else []
     for kind, file in served.ggufs.items():
         with LlamaCpp(file, context=_CONTEXT, adapters=[served.lora] if served.lora else []) as engine:
@@ -84,12 +94,12 @@ WHOLE, TRAINED = "hf", "trained"
 
 
 def _whole(served: Served, asked: list[Passage],
-           trained: Callable[[], Any] | None) -> tuple[np.ndarray, list[Distance]]:
+           references: Mapping[str, Reference]) -> tuple[np.ndarray, list[Distance]]:
     """The log-probabilities (P, V) of the model that was written, to which other forms are held; how far it is from the
     adapter on its base, and what is quantised from it."""
-    before = model_logprobs(trained(), asked) if trained else None
     whole = model_logprobs(served.load(), asked)
-    found = [distance(WHOLE, whole, TRAINED, before, bound_of(served.bits))] if before is not None else []
+    found = [distance(WHOLE, whole, name, model_logprobs(each.load(), asked), bound_of(each.bits or served.bits))
+             for name, each in references.items()]
     if served.quantized:
         folder, bits = served.quantized
         coded = model_logprobs(load_model(folder, "auto", torch.device("cpu")), asked)

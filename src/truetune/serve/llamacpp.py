@@ -10,6 +10,7 @@ it: it listens on 127.0.0.1 and wants a key that was made for it.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -193,8 +194,7 @@ def _serve() -> None:
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.read()
-
-
+    os._exit(0)  # its own ending waits for connections that nobody will close; there is nothing to write down
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ class _Streamed:
         except OSError as error:
             raise self._failed(str(error)) from None
         self._socket = self._connection.sock
+        self._response: HTTPResponse | None = None
         self._pieces = self._read()
         self._closed = False
 
@@ -148,9 +149,11 @@ class _Streamed:
             with suppress(OSError):  # it is closed already
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes a reader who waits
             self._connection.close()
+            if self._response:  # it holds the socket too; a server that waits for room to write hears nothing before
+                self._response.close()
 
     def _read(self) -> Iterator[Piece]:
-        response = self._connection.getresponse()
+        self._response = response = self._connection.getresponse()
         self._require_taken(response)
         sampling, ends = self._request.sampling, self._remote._ends
         while line := response.readline():
