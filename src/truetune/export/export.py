@@ -36,7 +36,7 @@ from truetune.model.load import load_model
 from truetune.model.quantize import Codes, dequantise, quantise
 from truetune.options import Config
 from truetune.options.gguf_types import GGUF_TYPES
-from truetune.parity.gate import TRAINED, Served, Reference, prove
+from truetune.parity.gate import TRAINED, Reference, Served, prove
 from truetune.parity.report import Parity
 from truetune.parity.tame import require_tame
 from truetune.report import Terminal, write_card

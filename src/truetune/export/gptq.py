@@ -33,7 +33,7 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, args: QuantizationArgs, dt
     weight, factor = weight.clone(), _factor(hessian)
     group = args.group_size or weight.shape[1]
     scales: list[torch.Tensor] = []
-    low, high = calculate_range(args, weight.device)
+    low, high = calculate_range(args, weight.device)  # pyright: ignore[reportArgumentType]  (it says str, and means both)
     done = torch.empty_like(weight)
     for first in range(0, weight.shape[1], _BLOCK):
         last = min(first + _BLOCK, weight.shape[1])

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -178,8 +179,7 @@ def require_llamacpp(option: str) -> None:
 
 def _serve() -> None:
     """Run the server until stdin ends."""
-    import xllamacpp
-
+    xllamacpp: Any = import_module("xllamacpp")  # compiled, and tells type checkers nothing
     settings = json.loads(sys.stdin.readline())
     params = xllamacpp.CommonParams()
     params.model.path = settings["model"]
