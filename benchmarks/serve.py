@@ -186,9 +186,9 @@ def _race(servers: Sequence[Server], args: argparse.Namespace, tokenizer) -> Non
                   f"({min(first):.2f} to {max(first):.2f}), {server.memory:,.0f} MB", flush=True)
 
 
-async def _endure(server: Server, count: int, size: int) -> Counter[str]:
+async def _endure(server: Server, count: int, size: int, seed: int) -> Counter[str]:
     """Send `count` requests of many kinds, 16 at a time; what became of them."""
-    dice, told, gate = random.Random(0), Counter(), asyncio.Semaphore(16)
+    dice, told, gate = random.Random(seed), Counter(), asyncio.Semaphore(16)
     url, name = f"{server.address}/v1/chat/completions", await _served_name(server)
 
     async def whole(client: aiohttp.ClientSession, stream: bool) -> str:
@@ -269,7 +269,7 @@ def endure(args: argparse.Namespace) -> None:
     with serving("truetune", command) as server:
         before, memory = asyncio.run(_answer(server)), []
         for part in range(5):
-            told = asyncio.run(_endure(server, args.requests // 5, 5_000_000))
+            told = asyncio.run(_endure(server, args.requests // 5, 5_000_000, part))
             time.sleep(1)
             memory.append(server.memory)
             print(f"part {part + 1}: {dict(sorted(told.items()))}; {memory[-1]:,.0f} MB", flush=True)
