@@ -30,7 +30,7 @@ lint: .venv/ready-dev
 	touch $@
 
 .venv/ready-dev: .venv/ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf,metrics,quant,optim,serve,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf,metrics,quant,optim,web,dev]"
 	touch $@
 
 # What is drawn from the schema of options: pages and JSON Schemas, in both languages.

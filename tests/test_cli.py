@@ -99,8 +99,8 @@ def test_unknown_command(truetune: Truetune):
     near, far = truetune("trian", "run.yaml"), truetune("bake")
     assert (near.returncode, near.stderr) == (2, "error  trian: unknown command. Did you mean train?\n")
     assert (far.returncode, far.stderr) == (
-        2, "error  bake: unknown command. It is one of train, check, data, recipe, find-lr, chat, eval, api, expand, "
-           "export, parity, explain, schema, env, version.\n")
+        2, "error  bake: unknown command. It is one of train, check, data, recipe, find-lr, chat, eval, api, webui, "
+           "webchat, expand, export, parity, runs, explain, schema, env, version.\n")
 
 
 def test_everything_wrong_with_the_options_is_told_at_once_and_nothing_is_written(truetune: Truetune, tmp_path):

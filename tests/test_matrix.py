@@ -95,13 +95,13 @@ def run(**given: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def untrained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], float]:
+def untrained(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], float]:
     """The held-out loss of the base alone, by how it is held and by stage; measured once."""
 
     @cache
     def measured(held: str, stage: str) -> float:
         out = tmp_path_factory.mktemp("base")
-        run(**words("lora", held, stage, tiny), val_size=2, do_train=False, do_eval=True, output_dir=out)
+        run(**words("lora", held, stage, small), val_size=2, do_train=False, do_eval=True, output_dir=out)
         return events(out, "eval")[-1]["eval_loss"]
 
     return measured
@@ -109,11 +109,11 @@ def untrained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 @pytest.mark.parametrize(("kind", "held", "stage"),
                          [(*cell, stage) for cell, stage in zip(CELLS, cycle(ALONE), strict=False)])
-def test_what_is_written_is_what_was_trained(kind: str, held: str, stage: str, tiny: Path, tmp_path: Path,
+def test_what_is_written_is_what_was_trained(kind: str, held: str, stage: str, small: Path, tmp_path: Path,
                                              untrained: Callable[[str, str], float]) -> None:
     """Three steps; then what was written is loaded onto a fresh base, held as it was, and its loss on held-out rows is
     that of the run, and not the base's."""
-    given = {**words(kind, held, stage, tiny), "val_size": 2}
+    given = {**words(kind, held, stage, small), "val_size": 2}
     out, again = tmp_path / "out", tmp_path / "again"
     run(**given, output_dir=out)
     assert len(events(out)) == 3 and all(step["grad_norm"] > 0 for step in events(out))
@@ -126,7 +126,7 @@ def test_what_is_written_is_what_was_trained(kind: str, held: str, stage: str, t
 
 
 @pytest.mark.parametrize(("kind", "stage"), list(zip(KINDS, cycle(sorted(OBJECTIVES.keys() - {*ALONE})), strict=False)))
-def test_stages_that_compare_or_write(kind: str, stage: str, tiny: Path, tmp_path: Path) -> None:
+def test_stages_that_compare_or_write(kind: str, stage: str, small: Path, tmp_path: Path) -> None:
     """Three steps of the stages that compare with a reference or learn from answers written on the way."""
-    run(**words(kind, "", stage, tiny), output_dir=tmp_path / "out")
+    run(**words(kind, "", stage, small), output_dir=tmp_path / "out")
     assert len(events(tmp_path / "out")) == 3

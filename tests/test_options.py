@@ -61,6 +61,8 @@ OURS = {
     "prompt_tuning_init_text": None, "prefix_projection": False, "encoder_hidden_size": None, "bottleneck_size": 64,
     "bottleneck_target": ("attention", "mlp"), "num_expand": 8,
     "infer_endpoint": None, "infer_api_key": None, "infer_adapters": {}, "infer_batch": 8, "infer_maxlen": None,
+    "web_host": "127.0.0.1", "web_port": 7860, "web_token": None, "web_roots": (), "web_max_upload": 1000,
+    "web_open_browser": False,
     "api_host": "127.0.0.1", "api_port": 8000, "api_key": None, "api_model_name": None, "api_queue": 64,
     "api_timeout": 600, "api_max_body": 4, "export_format": ("hf",), "export_gguf_type": ("q8_0",),
     "export_imatrix": None, "export_adapter_only": False, "export_parity": "full",

@@ -3,6 +3,8 @@
 `checkpoint-N/` holds the adapter or model as users load it, the tokenizer, and for going on `optimizer.safetensors`
 (master weights and moments), `random.safetensors` and `trainer_state.json`. The order of the data needs no state: it is
 a function of the step. What is computed after resuming equals, bit for bit on the CPU, what would have been computed.
+
+torch is imported where tensors are read and written: whoever only looks which checkpoints there are needs none.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from truetune.files import remove_folder, write_folder, write_json
 from truetune.findings import Both, problem
-from truetune.optim import Optimizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from truetune.optim import Optimizer
 
 STATE, OPTIMIZER, RANDOM, LESSONS = (
     "trainer_state.json", "optimizer.safetensors", "random.safetensors", "lessons.safetensors")
@@ -88,6 +92,7 @@ def save_checkpoint(run: Path, progress: Progress, data_hash: str, optimizer: Op
         lessons: what the lessons of the next steps depend on beside the data.
         write_model: writes adapter or model, and tokenizer, into a folder.
     """
+    from safetensors.torch import save_file
 
     def fill(folder: Path) -> None:
         write_model(folder)
@@ -132,6 +137,8 @@ def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> tuple
     Raises:
         Problem: the rows, their tokens or the base model are no longer what they were, or the checkpoint is damaged.
     """
+    from safetensors.torch import load_file
+
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         tensors, random = load_file(folder / OPTIMIZER), load_file(folder / RANDOM)
@@ -153,6 +160,8 @@ def load_checkpoint(folder: Path, optimizer: Optimizer, data_hash: str) -> tuple
 
 def random_state() -> dict[str, torch.Tensor]:
     """The state of every random number generator that training draws from."""
+    import torch
+
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -160,6 +169,8 @@ def random_state() -> dict[str, torch.Tensor]:
 
 
 def set_random_state(states: dict[str, torch.Tensor]) -> None:
+    import torch
+
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])

@@ -152,6 +152,20 @@ def describe(config: Config) -> str:
     return "\n".join([FROZEN, *lines]) + "\n"
 
 
+def arguments_of(model: str) -> list[str]:
+    """The options that a name stands for, as words of a command line: a run folder or one of its checkpoints (the file
+    of its options first), an adapter on the base that it names, or any model's folder or hub id."""
+    path = Path(model).expanduser()
+    for folder in (path, path.parent):
+        if (folder / CONFIG).is_file():
+            weights = "adapter" if (path / "adapter_config.json").is_file() else "model"
+            return [str(folder / CONFIG), f"--{weights}_name_or_path={model}"]
+    base = _read_json(path / "adapter_config.json").get("base_model_name_or_path")
+    if base:
+        return [f"--model_name_or_path={base}", f"--adapter_name_or_path={model}"]
+    return [f"--model_name_or_path={model}"]
+
+
 def _described(option: Option, config: Config) -> str:
     if option.text.secret:
         return f"# {option.name}: not written down"
@@ -344,6 +358,8 @@ def _require_no_source(folder: Path, config: Config) -> None:
 def _alive(state: dict[str, Any]) -> bool:
     """Whether the process that wrote `state` still runs. Numbers of processes are used again, so its start counts too
     (to a few seconds: it is reckoned from a clock that may be set)."""
+    if not state.keys() >= {"host", "heartbeat", "pid", "pid_started"}:  # somebody else's file of that name
+        return False
     if state["host"] != socket.gethostname():
         return time.time() - state["heartbeat"] < _SILENCE
     try:
@@ -352,11 +368,29 @@ def _alive(state: dict[str, Any]) -> bool:
         return False
 
 
+def remove_run(folder: Path) -> list[str]:
+    """Delete all that a run has written into its folder, and the folder if nothing else is in it. Nobody may be
+    writing there.
+
+    Returns:
+        What is left there, since no run wrote it: the names, sorted.
+    """
+    tidy(folder)
+    _clear(folder)
+    for name in (CHECK, STATE, CONFIG):  # killed in between, this is still a run that can be deleted
+        (folder / name).unlink(missing_ok=True)
+    left = sorted(path.name for path in folder.iterdir())
+    if not left:
+        folder.rmdir()
+    return left
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        read = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:  # somebody else's file of that name
         return {}
+    return read if isinstance(read, dict) else {}
 
 
 def _clear(folder: Path) -> None:

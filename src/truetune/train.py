@@ -225,7 +225,8 @@ def _log(session: Session, learning_rate: float, norm: float) -> None:
         "step", step=progress.step, total_steps=plan.total_steps, epoch=round(progress.step / plan.steps_per_epoch, 4),
         loss=progress.window_loss / progress.window_count, learning_rate=learning_rate, grad_norm=norm,
         tokens=progress.tokens, seconds=round(progress.seconds, 2),
-        tokens_per_second=round(progress.tokens / progress.seconds, 2), **told, **session.objective.follows(told))
+        tokens_per_second=round(progress.tokens / progress.seconds, 2), peak_memory_gb=round(report.peak_memory(), 3),
+        **told, **session.objective.follows(told))
     progress.window_loss, progress.window_count, progress.window_metrics = 0.0, 0.0, {}
 
 

@@ -140,15 +140,19 @@ def preflight(config: Config, say: Say, most: int | None = None) -> Preflight:
     config, computed_again = settle_checkpointing(config, base, train)
     findings += [*stretched, *computed_again, *kernel_findings(config, pick_device(config)),
                  *speedup_findings(config, pick_device(config))]
-    seed = shuffle_seed(config)
+    plan = plan_of(config, data)
+    return Preflight(config, base, renderer, data, plan, findings, _facts(data, plan), new_tokens(base, config))
+
+
+def plan_of(config: Config, data: Data) -> Plan:
+    """Which rows each step learns from. config: with per_device_train_batch_size a number."""
+    train, seed = data.train, shuffle_seed(config)
     packs = pack(train.lengths, config.cutoff_len, seed) if config.packing and isinstance(train, Rows) else None
     per_row, round = PER_ROW[STAGE_ROWS[config.stage]], round_of(config)
     plan = Plan(len(train) // per_row, config.rows_at_once, config.gradient_accumulation_steps,
                 config.num_train_epochs, config.max_steps, seed,
                 not config.disable_shuffling and not config.streaming, packs, data.scale, per_row)
-    if round:
-        plan = replace(plan, batch_size=round.prompts, accumulation=1, steps_per_round=round.steps)
-    return Preflight(config, base, renderer, data, plan, findings, _facts(data, plan), new_tokens(base, config))
+    return replace(plan, batch_size=round.prompts, accumulation=1, steps_per_round=round.steps) if round else plan
 
 
 def _facts(data: Data, plan: Plan) -> dict[str, Any]:

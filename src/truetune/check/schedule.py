@@ -116,12 +116,13 @@ def _length_findings(plan: Plan, config: Config) -> list[Finding]:
     findings, total, epochs = [], plan.total_steps, plan.total_steps / plan.steps_per_epoch
     option = "max_steps" if config.max_steps > 0 else "num_train_epochs"
     if total < FEW_STEPS:
-        enough = math.ceil(100 / plan.steps_per_epoch)
+        enough = min(math.ceil(100 / plan.steps_per_epoch), 10)
+        helps = config.max_steps <= 0 and enough > config.num_train_epochs
         findings.append(Finding(
             "few-steps", "warn", Both(
                 f"{count_of(plan.rows, 'row')} make {count_of(total, 'optimizer step')} in all; the model will hardly "
                 "change.", f"{plan.rows:,} 行总共只有 {total:,} 个优化步，模型几乎不会变。"),
-            option=option, where=config.origin(option), cure={"num_train_epochs": min(enough, 10)},
+            option=option, where=config.origin(option), cure={"num_train_epochs": enough} if helps else None,
             fix=Both("More epochs, or a smaller batch (batch size x accumulation).",
                      "增加 epoch，或减小每步的行数（批大小 x 累积步数）。")))
     # Prompts may come often: what is learned from is written anew each time.

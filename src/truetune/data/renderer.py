@@ -164,17 +164,18 @@ class Renderer:
                 yield self._finish(*waiting)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
-               **values: Any) -> list[int]:
+               add_generation_prompt: bool = True, **values: Any) -> list[int]:
         """The ids that ask the model for the next answer: what chat sends and what `render` puts before an answer.
 
         Args:
+            add_generation_prompt: open the answer; without it these are the messages alone.
             values: what else the template is told (enable_thinking).
 
         Raises:
             Problem: the template refuses these messages (a system message where it knows none, for instance).
         """
         try:
-            text = self._writer.prompt(messages, tools, **values)
+            text = self._writer.prompt(messages, tools, add_generation_prompt, **values)
             return self._encode_broken(text)[0].tolist() if BREAK in text else self._encode_one(text)
         except BadRow as error:
             raise problem("refused-by-template", Both(f"{error}.", f"{spoken(error.reason, True)}。")) from None

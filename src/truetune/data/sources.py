@@ -423,9 +423,9 @@ def _read_info(config: Config) -> _Info:
     if config.dataset_dir.startswith(REMOTE):
         repo = config.dataset_dir.removeprefix(REMOTE)
         file = _on_hub(repo, config)
-        return _Info(_parse_info(file(INFO), f"{repo}/{INFO}"), f"{repo}/{INFO}", file)
+        return _Info(read_entries(file(INFO), f"{repo}/{INFO}"), f"{repo}/{INFO}", file)
     path = Path(config.dataset_dir) / INFO
-    return _Info(_parse_info(path, str(path)) if path.is_file() else {}, str(path), _beside(path.parent))
+    return _Info(read_entries(path, str(path)) if path.is_file() else {}, str(path), _beside(path.parent))
 
 
 def _on_hub(repo: str, config: Config) -> _Folder:
@@ -447,7 +447,12 @@ def _on_hub(repo: str, config: Config) -> _Folder:
     return download
 
 
-def _parse_info(path: Path, where: str) -> Mapping[str, Any]:
+def read_entries(path: Path, where: str) -> Mapping[str, Any]:
+    """What dataset_info.json holds: entries by name. where: what it is called in problems.
+
+    Raises:
+        Problem: it cannot be read, or is no JSON object; with the line, if it has a slip.
+    """
     try:
         info = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -537,6 +542,15 @@ def _from_entry(name: str, info: _Info, config: Config) -> Source:
         raise Problem(slips)
     layout = described_layout(entry.formatting, entry.columns, entry.tags, entry.ranking, where)
     return Source(name, _data(entry, info, config, where), layout, entry.num_samples, where)
+
+
+def entry_source(name: str, entry: Any, folder: Path, config: Config) -> Source:
+    """The data set that `entry` describes, whether or not it stands in the dataset_info.json of `folder` yet.
+
+    Raises:
+        Problem: all that is wrong with the entry, or what it names is not there.
+    """
+    return _from_entry(name, _Info({name: entry}, INFO, _beside(folder)), config)
 
 
 def _slips(entry: Any, where: str) -> Iterator[Finding]:

@@ -100,7 +100,8 @@ class Writer:
                     texts[talk.row] = error
         return texts
 
-    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], **values: Any) -> str:
+    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]],
+               add_generation_prompt: bool = True, **values: Any) -> str:
         """The text that asks for the next answer, words that look like special tokens hidden. values: what else the
         template is told.
 
@@ -108,7 +109,7 @@ class Writer:
             BadRow: the template refuses these messages.
         """
         asked: Ask = [self._hide_within(message) for message in messages], tools
-        (text,) = self.apply([asked], generation_prompt=True, **values)
+        (text,) = self.apply([asked], generation_prompt=add_generation_prompt, **values)
         return _text(text)
 
     def _talks(self, row: Row) -> list[tuple[Conversation, bool, bool | None]]:

@@ -40,7 +40,7 @@ def package_findings(config: Config) -> list[Finding]:
 
 def similarity(said: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
     """ROUGE-1, ROUGE-2, ROUGE-L and BLEU-4 of texts and those they should be, in per cent, by the names in `NAMES`."""
-    each = [(*_rouge(one, other), _bleu(one, other)) for one, other in zip(said, wanted, strict=True)]
+    each = [(*_rouge(one, other), bleu(one, other)) for one, other in zip(said, wanted, strict=True)]
     return {name: fmean(values) for name, values in zip(NAMES, zip(*each, strict=True), strict=True)} if each else {}
 
 
@@ -57,7 +57,8 @@ def _rouge(said: str, wanted: str) -> tuple[float, float, float]:
     return tuple(round(scores[name]["f"] * 100, 4) for name in NAMES[:3])  # pyright: ignore[reportReturnType]
 
 
-def _bleu(said: str, wanted: str) -> float:
+def bleu(said: str, wanted: str) -> float:
+    """BLEU-4 of one text, in per cent."""
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
     score = sentence_bleu([list(wanted)], list(said), smoothing_function=SmoothingFunction().method3)

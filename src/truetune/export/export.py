@@ -27,7 +27,8 @@ from truetune.export.card import card_sections
 from truetune.export.merge import codes_of, merge_device, plain_base, write_model
 from truetune.export.push import push
 from truetune.export.quantized import require_quantizer, write_quantized
-from truetune.export.room import require_room
+from truetune.export.room import gguf_types_of, require_room
+from truetune.exported import FILES
 from truetune.files import write_folder
 from truetune.findings import WRONG_OPTIONS, Both, Say, Words, problem, refuse
 from truetune.model.adapters import adapters_of, put_adapters, require_base, require_merging, virtual_of
@@ -66,8 +67,7 @@ class Plan:
     @property
     def gguf_types(self) -> Sequence[str]:
         """Of whole models."""
-        wanted = {"gguf", "ollama"} & set(self.config.export_format) and not self.config.export_adapter_only
-        return tuple(dict.fromkeys(self.config.export_gguf_type)) if wanted else ()
+        return gguf_types_of(self.config)
 
     @property
     def keeps_merged(self) -> bool:
@@ -290,7 +290,7 @@ def _tell(plan: Plan, parity: Parity, seconds: float, say: Say) -> None:
     """What lies where, what of it was proven, and the one command that runs it."""
     target = plan.target
     say(Both(f"exported to {target} in {seconds:.0f} s:", f"已导出到 {target}，用时 {seconds:.0f} 秒："))
-    for pattern, what in _FILES.items():
+    for pattern, what in FILES.items():
         files = sorted(target.glob(pattern))
         if files:
             size = f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
@@ -303,17 +303,6 @@ def _tell(plan: Plan, parity: Parity, seconds: float, say: Say) -> None:
         f"truetune chat {target}" if plan.wants("hf") else \
         f"llama-server --jinja -m {target / plan.gguf(plan.gguf_types[-1])}"
     say(Both(f"to try it: {run}", f"试用：{run}"))
-
-
-_FILES = {
-    "adapter_model.safetensors": Both("the adapter, to be loaded beside its base", "适配器，与基座一起加载"),
-    "model*.safetensors": Both("the model for transformers, vLLM and SGLang",
-                               "供 transformers、vLLM 和 SGLang 使用的模型"),
-    "*.gguf": Both("the model for llama.cpp", "供 llama.cpp 使用的模型"),
-    "Modelfile": Both("how Ollama serves it", "供 Ollama 使用的说明"),
-    "parity.json": Both("what was proven; README.md holds the table", "证明的内容；README.md 里有表格"),
-}
-"""What an export may hold, for its last lines."""
 
 
 @contextmanager

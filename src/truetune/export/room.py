@@ -8,8 +8,8 @@ from math import prod
 from pathlib import Path
 
 from truetune.check.weights import SIZES, Damaged, read_header
-from truetune.findings import Both, problem, spoken
-from truetune.model.find import load_model_config
+from truetune.findings import Both, Say, problem, spoken
+from truetune.model.find import find_model, load_model_config
 from truetune.options import Config
 from truetune.options.gguf_types import GGUF_TYPES
 
@@ -21,8 +21,7 @@ def require_room(target: Path, base: Path, config: Config, gguf_types: Sequence[
     """Raises:
     Problem: the disk has less room than the export takes on the way, or a file of the base is damaged.
     """
-    needed = bytes_needed(base, config, gguf_types)
-    place = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
+    needed, place = bytes_needed(base, config, gguf_types), _existing(target)
     free = shutil.disk_usage(place).free
     if needed > free:
         raise problem("no-room", Both(
@@ -31,6 +30,28 @@ def require_room(target: Path, base: Path, config: Config, gguf_types: Sequence[
             where=config.origin("export_dir"), fix=Both(
                 "Free some, choose another disk, or export fewer forms at once.",
                 "请腾出空间、换一个磁盘，或减少一次导出的格式。"))
+
+
+def room(config: Config, say: Say) -> tuple[float, float]:
+    """Bytes that an export takes on the way, and bytes that its disk has free: to be told before it is started.
+
+    Raises:
+        Problem: the model cannot be found, or its weights cannot be read.
+    """
+    assert config.model_name_or_path is not None and config.export_dir is not None  # rules have made sure
+    needed = bytes_needed(find_model(config.model_name_or_path, config, say), config, gguf_types_of(config))
+    return needed, float(shutil.disk_usage(_existing(Path(config.export_dir))).free)
+
+
+def gguf_types_of(config: Config) -> Sequence[str]:
+    """The types of the GGUF files of whole models that are asked for."""
+    wanted = {"gguf", "ollama"} & set(config.export_format) and not config.export_adapter_only
+    return tuple(dict.fromkeys(config.export_gguf_type)) if wanted else ()
+
+
+def _existing(target: Path) -> Path:
+    """`target`, or the nearest folder above it that is there."""
+    return next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
 
 
 def bytes_needed(base: Path, config: Config, gguf_types: Sequence[str]) -> float:

@@ -190,9 +190,9 @@ def look(config: Config, count: int, place: str | None, say: Say) -> tuple[View,
     return _view(() if found else tuple(shown.values()), found, data, config), findings
 
 
-def first_rows(rows: Rows | Stream, count: int, renderer: Renderer, config: Config) -> list[Preview]:
-    """Previews of the first `count` rows trained on."""
-    numbers = _first(rows, count, STAGE_ROWS[config.stage])
+def first_rows(rows: Rows | Stream, count: int, renderer: Renderer, config: Config, skip: int = 0) -> list[Preview]:
+    """Previews of the first `count` rows trained on, after the first `skip`."""
+    numbers = _first(rows, skip + count, STAGE_ROWS[config.stage])[skip:]
     return _previews(rows, numbers, rows.stores if isinstance(rows, Rows) else (), renderer, config)
 
 

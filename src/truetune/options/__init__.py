@@ -26,18 +26,19 @@ from truetune.options.schema import Group, Option, facts
 from truetune.options.serve import ServeOptions
 from truetune.options.track import TrackOptions
 from truetune.options.train import TrainOptions
+from truetune.options.web import WebOptions
 
 GROUPS: tuple[type[Group], ...] = (
     ModelOptions, QuantizeOptions, DataOptions, MediaOptions, MethodOptions, LossOptions, PreferenceOptions,
     RewardOptions, RolloutOptions, TrainOptions, OptimizerOptions, ParallelOptions, TrackOptions, HubOptions,
-    GenerateOptions, ExportOptions, ServeOptions, BenchmarkOptions,
+    GenerateOptions, ExportOptions, ServeOptions, BenchmarkOptions, WebOptions,
 )
 
 
 class Config(
     ModelOptions, QuantizeOptions, DataOptions, MediaOptions, MethodOptions, LossOptions, PreferenceOptions,
     RewardOptions, RolloutOptions, TrainOptions, OptimizerOptions, ParallelOptions, TrackOptions, HubOptions,
-    GenerateOptions, ExportOptions, ServeOptions, BenchmarkOptions,
+    GenerateOptions, ExportOptions, ServeOptions, BenchmarkOptions, WebOptions,
 ):
     """All options of a run, in one flat namespace, frozen, each with the place its value came from."""
 

@@ -108,7 +108,7 @@ def _near(word: str) -> Both | None:
 # Search
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Something that speaks of what is searched. rank: best first; said: the sentence that does."""
 
     rank: tuple[float, ...]
@@ -116,7 +116,7 @@ class _Found(NamedTuple):
     said: str
 
 
-def _search(phrase: str, chinese: bool) -> list[_Found]:
+def search(phrase: str, chinese: bool) -> list[Found]:
     """Options and words of the log whose texts, in either language, hold every word of `phrase`, the best first. A name
     counts more than what it does, and that more than advice; options without effect come last."""
     words = [re.compile(("(?<![a-z])" if word[0].isascii() else "") + re.escape(word), re.IGNORECASE)
@@ -128,14 +128,14 @@ def _search(phrase: str, chinese: bool) -> list[_Found]:
 
 
 def _match(name: str, texts: Sequence[tuple[float, Pair]], words: Sequence[re.Pattern[str]], chinese: bool,
-           less: tuple[float, ...]) -> _Found | None:
+           less: tuple[float, ...]) -> Found | None:
     """`name`, if each of `words` stands in one of `texts`. Of two that are alike the smaller `less` comes first."""
     best = [max((weight for weight, pair in texts if any(map(word.search, pair))), default=0) for word in words]
     if not best or not all(best):
         return None
     told = [sentence for _, pair in texts[1:] for sentence in re.split(r"(?<=[.;]) |(?<=[。；])", pair[chinese])]
     said = next((sentence for sentence in told if any(word.search(sentence) for word in words)), told[0])
-    return _Found((less[0], -sum(best), *less[1:]), name, said)
+    return Found((less[0], -sum(best), *less[1:]), name, said)
 
 
 def _option_texts(option: Option) -> list[tuple[float, Pair]]:
@@ -230,7 +230,7 @@ class _Desk(NamedTuple):
 
     def found(self, phrase: str) -> list[Line]:
         """What speaks of `phrase`."""
-        found = _search(phrase, self.chinese)
+        found = search(phrase, self.chinese)
         if not found:
             return []
         fix, more = _near(phrase), len(found) - _MOST_FOUND

@@ -236,6 +236,7 @@ TERMS: Mapping[str, Term] = {
         ("Half of per_device_train_batch_size and twice gradient_accumulation_steps, a smaller cutoff_len, "
          "gradient_checkpointing true.",
          "per_device_train_batch_size 减半、gradient_accumulation_steps 加倍；减小 cutoff_len；"
-         "gradient_checkpointing: true。")),
+         "gradient_checkpointing: true。"),
+        ("peak_memory_gb",)),
 }
 """Every word of the log by its name. NAME stands for any name."""

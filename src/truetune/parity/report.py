@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.table import Table
 
+from truetune.exported import ID_COLUMNS, LOGIT_COLUMNS, PARITY, PROVEN, Status, id_rows, logit_rows
 from truetune.files import write_json
 from truetune.findings import Both, Words, spoken
 from truetune.parity.compare import Compared, Difference, Limit
 from truetune.parity.logits import Distance, too_far
 from truetune.report import Terminal
 
-FILE = "parity.json"
-Status = Literal["passed", "failed", "unproven"]
 _PACKAGES = ("truetune", "transformers", "tokenizers", "torch", "gguf", "xllamacpp")
 
 
@@ -55,21 +54,23 @@ class Parity:
         return {"status": self.status, "first_difference": first.as_dict() if first else None,
                 "layers": [_layer(layer) for layer in self.layers],
                 "logits": [each.as_dict() for each in self.distances],
-                "left_out": [str(words) for words in self.left_out], "versions": dict(self.versions)}
+                "left_out": [str(words) for words in self.left_out],
+                "notes": [{"en": str(note), "zh": spoken(note, True)} for note in self.notes()],
+                "versions": dict(self.versions)}
 
     def write(self, folder: Path) -> None:
-        write_json(folder / FILE, self.as_dict())
+        write_json(folder / PARITY, self.as_dict())
 
     def markdown(self) -> list[str]:
         """Lines for the model card."""
         if self.status == "unproven":
             return ["## Parity", "", "**Not proven**: nothing was compared (`export_parity: off`, or a model without a "
                     "chat template).", ""]
-        lines = ["## Parity", "", _SAID[self.status].en, ""]
+        lines, told = ["## Parity", "", PROVEN[self.status].en, ""], self.as_dict()
         if self.layers:
-            lines += _markdown_table(_ID_COLUMNS, self._id_rows(False), False)
+            lines += _markdown_table(ID_COLUMNS, id_rows(told["layers"], False), False)
         if self.distances:
-            lines += _markdown_table(_LOGIT_COLUMNS, self._logit_rows(False), False)
+            lines += _markdown_table(LOGIT_COLUMNS, logit_rows(told["logits"], False), False)
         notes = [f"- {spoken(note, False)}" for note in self.notes()]
         return [*lines, *notes, *([""] if notes else []), "`parity.json` holds every row; "
                 "`truetune parity A B` compares any two places again.", ""]
@@ -77,7 +78,9 @@ class Parity:
     def show(self, terminal: Terminal) -> None:
         """Tables and notes in the terminal's language."""
         chinese = terminal.chinese
-        for columns, rows in ((_ID_COLUMNS, self._id_rows(chinese)), (_LOGIT_COLUMNS, self._logit_rows(chinese))):
+        told = self.as_dict()
+        for columns, rows in ((ID_COLUMNS, id_rows(told["layers"], chinese)),
+                              (LOGIT_COLUMNS, logit_rows(told["logits"], chinese))):
             if rows:
                 table = Table(*(spoken(column, chinese) for column in columns), box=None, pad_edge=False)
                 for row in rows:
@@ -85,7 +88,7 @@ class Parity:
                 terminal.print(table)
         for note in self.notes():
             terminal.say(note)
-        terminal.say(_SAID[self.status])
+        terminal.say(PROVEN[self.status])
 
     def notes(self) -> list[Words]:
         """What a table has no room for: the first difference, and the limits of servers."""
@@ -108,28 +111,7 @@ class Parity:
                               f"{places}：回答还会在 {named} 处结束；它们不会出现在回答中间。"))
         return notes
 
-    def _id_rows(self, chinese: bool) -> list[list[str]]:
-        def ends(layer: Compared) -> str:
-            return "-" if layer.ends is None else _mark(layer.ends, chinese)
 
-        return [[layer.layer, _mark(layer.same, chinese), f"{layer.count('same')}/{_judged(layer)}", ends(layer),
-                 str(layer.count("limit") or "-")] for layer in self.layers]
-
-    def _logit_rows(self, chinese: bool) -> list[list[str]]:
-        return [[each.form, each.base, f"{each.largest:.3g}", f"{each.kl:.2e}", f"{each.agreement:.1%}",
-                 f"{each.bound.kl:g}, {each.bound.agreement:.0%}", _mark(each.near, chinese)]
-                for each in self.distances]
-
-
-_SAID: Mapping[Status, Both] = {
-    "passed": Both("Proven: the model is given the tokens that it was trained on, answers end where they did, and "
-                   "words are as likely as they were.",
-                   "已证明：模型得到的 token 与训练时相同，回答在相同处结束，各个词的概率一致。"),
-    "failed": Both("**Failed**: what is served here is not what was trained.",
-                   "**未通过**：这里部署的不是训练出的模型。"),
-    "unproven": Both("Nothing was proven (export_parity: off, or a model without a chat template).",
-                     "没有证明任何东西（export_parity: off，或模型没有对话模板）。"),
-}
 _LIMITS: Mapping[Limit, Both] = {
     "typed": Both(
         "Injected special tokens: where a user types one, training and truetune's own chat and API keep it as text; "
@@ -150,20 +132,6 @@ _LIMITS: Mapping[Limit, Both] = {
         "这个分词器会先合成字符（Unicode NFC），{places} 不会：{probes}。"),
 }
 """What is said of differences that no export can mend."""
-_ID_COLUMNS = (Both("tokens", "token"), Both("same", "相同"), Both("conversations", "对话"), Both("ends", "结束符"),
-               Both("limits", "限制"))
-_LOGIT_COLUMNS = (Both("probabilities", "概率"), Both("against", "对照"), Both("max |Δ log p|", "最大 |Δ log p|"),
-                  Both("mean KL", "平均 KL"), Both("top-1", "top-1"), Both("allowed", "允许"), Both("near", "接近"))
-
-
-def _judged(layer: Compared) -> int:
-    return layer.count("same") + layer.count("different")
-
-
-def _mark(good: bool, chinese: bool) -> str:
-    return ("是" if good else "否") if chinese else "yes" if good else "NO"
-
-
 def _markdown_table(columns: Sequence[Words], rows: Sequence[Sequence[str]], chinese: bool) -> list[str]:
     return [f"| {' | '.join(spoken(column, chinese).replace('|', chr(92) + '|') for column in columns)} |",
             f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows), ""]

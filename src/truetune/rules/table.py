@@ -19,9 +19,11 @@ from truetune.rules import (
     run,
     serve,
     stage,
+    web,
 )
 from truetune.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     *run.RULES, *data.RULES, *method.RULES, *model.RULES, *quantize.RULES, *optimizer.RULES, *stage.RULES,
-    *machine.RULES, *benchmark.RULES, *api.RULES, *serve.RULES, *export.RULES, *hub.RULES)
+    *machine.RULES, *benchmark.RULES, *api.RULES, *serve.RULES, *export.RULES, *hub.RULES,
+    *web.RULES)

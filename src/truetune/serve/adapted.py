@@ -1,4 +1,4 @@
-"""A model and the adapters that it can wear, one at a time, each by its name."""
+"""A model and the adapters that can be put on it, one at a time, each by its name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ from transformers import GenerationConfig, PreTrainedModel
 from truetune.findings import Both, problem
 from truetune.model.adapters import adapters_of, put_adapters, quiet_peft, read_settings, require_base, virtual_of
 from truetune.options import Config
+from truetune.serve.backends import BESIDE, LOADED
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-_TAKEN = "default"
-"""PEFT's name for the adapter that the model is loaded with."""
-_SEVERAL = ("LORA", "LOHA", "LOKR", "IA3", "VERA", "OFT", "BOFT", "HRA", "ADALORA")
-"""Kinds of which PEFT keeps several on one model, of which one is active."""
 
 
 @dataclass
@@ -75,7 +71,7 @@ class AdaptedModel:
             tuner.disable_adapter_layers()
         else:
             tuner.enable_adapter_layers()
-            self.peft.set_adapter(name or _TAKEN, inference_mode=True)
+            self.peft.set_adapter(name or LOADED, inference_mode=True)
         self.active = name
 
 
@@ -85,14 +81,14 @@ def _require_beside(name: str, folder: Path, base: Path) -> None:
     """
     require_base(folder, base)
     kind = str(read_settings(folder)["peft_type"])
-    if kind not in _SEVERAL or name == _TAKEN:
-        reason = Both(f"{name!r} ({folder}) is of the kind {kind}, of which a model wears one from the start.",
-                      f"{name!r}（{folder}）的类型是 {kind}，只能在加载模型时装上。") if name != _TAKEN else \
+    if kind not in BESIDE or name == LOADED:
+        reason = Both(f"{name!r} ({folder}) is of the kind {kind}, of which a model takes one, from the start.",
+                      f"{name!r}（{folder}）的类型是 {kind}，只能在加载模型时装上。") if name != LOADED else \
             Both(f"{name!r} is the name of the adapter that is loaded with the model.",
                  f"{name!r} 是随模型加载的适配器的名字。")
         raise problem("adapter-beside", reason, option="infer_adapters",
-                      fix=Both("Give it as adapter_name_or_path." if name != _TAKEN else "Take another name.",
-                               "请用 adapter_name_or_path 指定它。" if name != _TAKEN else "请换一个名字。"))
+                      fix=Both("Give it as adapter_name_or_path." if name != LOADED else "Take another name.",
+                               "请用 adapter_name_or_path 指定它。" if name != LOADED else "请换一个名字。"))
 
 
 def _together(causal: PreTrainedModel, put: Any, beside: dict[str, Path]) -> PeftModel:

@@ -50,6 +50,9 @@ class Backend:
             (llama.cpp: see `llamacpp`).
         needs: what has to be installed.
         environment: (key) → for it; a key does not stand in the list of processes where that can be helped.
+        gguf: it reads GGUF files, and has their tokenizers. by_name: a request has to name the model.
+        length, rank: the options that say how long a conversation, and how large an adapter's rank may be.
+        told_length: where a running one says how long a conversation may be, and how it is read there.
     """
 
     name: str
@@ -60,10 +63,17 @@ class Backend:
     command: Callable[[Config, Path, Mapping[str, Path], int, str, int], list[str]] | None = None
     needs: str = ""
     environment: Callable[[str], dict[str, str]] = lambda key: {}
+    gguf: bool = False
+    by_name: bool = False
+    length: str = ""
+    rank: str = ""
+    told_length: tuple[str, Callable[[Any], Any]] = ("/v1/models", lambda told: told["data"][0].get("max_model_len"))
 
 
 BASE, LOADED = "base", "default"
-"""Names of the model, and of the adapter that is loaded with it, where a server wants names."""
+"""Names of the model, and of the adapter that is loaded with it, where a server (or PEFT) wants names."""
+BESIDE = ("LORA", "LOHA", "LOKR", "IA3", "VERA", "OFT", "BOFT", "HRA", "ADALORA")
+"""Kinds of adapters of which PEFT keeps several on one model, of which one is active."""
 
 
 # ---------------------------------------------------------------------------------------------------------- llama.cpp
@@ -221,10 +231,13 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "llamacpp": Backend("llama.cpp", "/completion", _ask_llamacpp, _read_llamacpp, _named_llamacpp),
+    "llamacpp": Backend("llama.cpp", "/completion", _ask_llamacpp, _read_llamacpp, _named_llamacpp, gguf=True,
+                        told_length=("/props", lambda told: told["default_generation_settings"]["n_ctx"])),
     "vllm": Backend("vLLM", "/v1/completions", _ask_vllm, _read_vllm, lambda name, known: name or BASE, _start_vllm,
-                    "vllm", lambda key: {"VLLM_API_KEY": key}),
+                    "vllm", lambda key: {"VLLM_API_KEY": key}, by_name=True, length="vllm_maxlen",
+                    rank="vllm_max_lora_rank"),
     "sglang": Backend("SGLang", "/generate", _ask_sglang, _read_sglang, lambda name, known: name, _start_sglang,
-                      "sglang[all]", lambda key: {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"}),
+                      "sglang[all]", lambda key: {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"},
+                      length="sglang_maxlen"),
 }
 """By the words of `infer_backend`."""

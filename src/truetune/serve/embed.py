@@ -28,13 +28,13 @@ class Embedder:
 
     def __init__(self, adapted: AdaptedModel):
         weights = [*adapted.causal.parameters(), *adapted.causal.buffers()]
-        self._wardrobe = deepcopy(adapted, {id(weight): weight for weight in weights})
+        self._adapted = deepcopy(adapted, {id(weight): weight for weight in weights})
         self._lock = Lock()
 
     def vectors(self, rows: Sequence[Sequence[int]], adapter: str | None = None) -> list[np.ndarray]:
         """Of each row of ids (T,) its vector (H,), float32, of length 1."""
         found: dict[int, np.ndarray] = {}
-        with self._lock, torch.inference_mode(), self._wardrobe.using(adapter):
+        with self._lock, torch.inference_mode(), self._adapted.using(adapter):
             for numbers in _together([len(row) for row in rows]):
                 vectors = self._mean([rows[number] for number in numbers])
                 found |= dict(zip(numbers, vectors, strict=True))
@@ -42,7 +42,7 @@ class Embedder:
 
     def _mean(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         """(R, H). Padding stands behind, where a causal model does not see it."""
-        causal, width = self._wardrobe.causal, max(map(len, rows))
+        causal, width = self._adapted.causal, max(map(len, rows))
         ids = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in rows], device=causal.device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=causal.device)
         states = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state.float()

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator as Iterated
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from truetune.model.find import find_model, load_model_config, load_tokenizer
 from truetune.model.precision import pick_device
 from truetune.options import Config
 from truetune.serve.adapted import AdaptedModel
+from truetune.serve.backends import BACKENDS
 from truetune.serve.continuous import Continuous, Rows
 from truetune.serve.detokenize import Vocabulary
 from truetune.serve.external import find_source, remote_of, tokenizer_of
@@ -44,7 +45,7 @@ class Engine:
     Attributes:
         name: by which clients call it. defaults: how words are drawn where a request does not say. model: the causal
             model of transformers or PEFT, where it is in this process; Any, since `generate` is hidden from type
-            checkers.
+            checkers. own: renderers of adapters that were trained with another template than the model's.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Engine:
     defaults: Sampling
     model: Any = None
     adapted: AdaptedModel | None = None
+    own: Mapping[str, Renderer] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -67,6 +69,10 @@ class Engine:
     def context(self) -> int:
         """Most tokens that a prompt and its answer may have together."""
         return self.generator.context
+
+    def renderer_of(self, adapter: str | None) -> Renderer:
+        """What makes the prompts that this adapter (None: the model as it was loaded) has learned from."""
+        return self.renderer if adapter is None else self.own.get(adapter, self.renderer)
 
     def prompt(self, messages: Messages, tools: Sequence[Mapping[str, Any]] = (), **values: Any) -> list[int]:
         """The ids that ask for the next answer. values: for the template (enable_thinking).
@@ -89,7 +95,7 @@ class Engine:
         Raises:
             Full: the queue is full. Problem: the messages, the prompt's length, the adapter or the schema are refused.
         """
-        return self.complete(self.prompt(messages, tools, **(values or {})), sampling, adapter)
+        return self.complete(self.renderer_of(adapter).prompt(messages, tools, **(values or {})), sampling, adapter)
 
     def complete(self, ids: Sequence[int], sampling: Sampling | None = None, adapter: str | None = None) -> Answer:
         """What follows `ids`; see `generate`."""
@@ -132,12 +138,13 @@ def load_engine(config: Config, say: Say) -> Engine:
         Problem: the model or an adapter cannot be loaded, or an adapter belongs to another base.
     """
     assert config.model_name_or_path is not None  # a rule has made sure
-    if config.infer_backend != "huggingface":
+    if config.infer_backend in BACKENDS:
         source = find_source(config, say)
         tokenizer, trained = tokenizer_of(source, config)
         renderer = _renderer(tokenizer, trained, config, say)
-        return Engine(name_of(config), renderer, remote_of(source, renderer, config, say),
-                      defaults_of(config, trained))
+        own = _renderers_beside(renderer, config, say)
+        return Engine(name_of(config), renderer, remote_of(source, renderer, _ends(renderer, own), config, say),
+                      defaults_of(config, trained), own=own)
     base = find_model(config.model_name_or_path, config, say)
     tokenizer, trained = load_tokenizer(base), base
     adapted = AdaptedModel.of(load_base(base, config, inference_dtype(config, base), pick_device(config)), base, config)
@@ -145,8 +152,9 @@ def load_engine(config: Config, say: Say) -> Engine:
         if (adapter / "tokenizer.json").is_file():
             tokenizer, trained = load_tokenizer(adapter), adapter
     renderer = _renderer(tokenizer, trained, config, say)
-    generator = _in_this_process(adapted, renderer, config, say)
-    return Engine(name_of(config), renderer, generator, defaults_of(config, trained), adapted.outer, adapted)
+    own = _renderers_beside(renderer, config, say)
+    generator = _in_this_process(adapted, renderer.tokenizer, _ends(renderer, own), config, say)
+    return Engine(name_of(config), renderer, generator, defaults_of(config, trained), adapted.outer, adapted, own)
 
 
 def _renderer(tokenizer: PreTrainedTokenizerBase, trained: Path, config: Config, say: Say) -> Renderer:
@@ -157,9 +165,27 @@ def _renderer(tokenizer: PreTrainedTokenizerBase, trained: Path, config: Config,
     return make_renderer(tokenizer, trained, config)
 
 
-def _in_this_process(adapted: AdaptedModel, renderer: Renderer, config: Config, say: Say) -> Generator:
+def _renderers_beside(renderer: Renderer, config: Config, say: Say) -> dict[str, Renderer]:
+    """Of `infer_adapters`, those that were saved with another template than the model is asked with: each is asked
+    with its own, as it was trained."""
+    found: dict[str, Renderer] = {}
+    for name, typed in config.infer_adapters.items():
+        folder = Path(str(typed)).expanduser()
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = load_tokenizer(folder)
+            if tokenizer.chat_template and tokenizer.chat_template != renderer.tokenizer.chat_template:
+                found[name] = _renderer(tokenizer, folder, config, say)
+    return found
+
+
+def _ends(renderer: Renderer, own: Mapping[str, Renderer]) -> list[int]:
+    """The tokens that end an answer, by whichever template."""
+    return sorted({token for each in (renderer, *own.values()) for token in each.stop_ids()})
+
+
+def _in_this_process(adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], config: Config,
+                     say: Say) -> Generator:
     """Rows that share every forward pass where the model allows it, else answers one after the other."""
-    ends, tokenizer = renderer.stop_ids(), renderer.tokenizer
     settings = adapted.causal.config.get_text_config()
     limits = Limits(config.infer_batch, config.api_queue, config.infer_maxlen or
                     min(_LONGEST, settings.to_dict().get("max_position_embeddings") or _LONGEST))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def find_source(config: Config, say: Say) -> Source:
             raise problem("no-model", Both(f"there is no file {path}.", f"没有文件 {path}。"),
                           option="model_name_or_path", where=config.origin("model_name_or_path"))
         return Source(path, path.parent if (path.parent / "tokenizer.json").is_file() else None)
-    if config.infer_backend != "llamacpp" or config.infer_endpoint:
+    if config.infer_endpoint or not BACKENDS[config.infer_backend].gguf:
         folder = find_model(name, config, say)
         return Source(folder, folder)
     files = sorted(path.glob("*.gguf")) if path.is_dir() else []
@@ -90,8 +90,9 @@ def tokenizer_of(source: Source, config: Config) -> tuple[PreTrainedTokenizerBas
                                "请把模型的 tokenizer.json 和 tokenizer_config.json 放在它旁边。")) from None
 
 
-def remote_of(source: Source, renderer: Renderer, config: Config, say: Say) -> Remote:
-    """The server that `infer_backend` and `infer_endpoint` name, asked in the renderer's ids.
+def remote_of(source: Source, renderer: Renderer, ends: Sequence[int], config: Config, say: Say) -> Remote:
+    """The server that `infer_backend` and `infer_endpoint` name, asked in the renderer's ids. ends: tokens that end an
+    answer.
 
     Raises:
         Problem: it cannot be started or reached, an adapter does not fit, or its tokenizer is another.
@@ -104,22 +105,21 @@ def remote_of(source: Source, renderer: Renderer, config: Config, say: Say) -> R
         known, context = list(beside), _reach(server, backend, config)
     else:
         known, every = [*([LOADED] if put_on else []), *beside], [*put_on[-1:], *beside.values()]
-        _require_fitting(every, source, put_on, config)
-        context = config.infer_maxlen or {"vllm": config.vllm_maxlen, "sglang": config.sglang_maxlen}.get(
-            config.infer_backend, _CONTEXT)
+        _require_fitting(every, source, put_on, backend, config)
+        context = config.infer_maxlen or (getattr(config, backend.length) if backend.length else _CONTEXT)
         server = _start(backend, source, known, every, context, config)
     said: dict[str | None, Any] = {name: backend.named(name, known) for name in beside}
     said[None] = backend.named(LOADED if LOADED in known else None, known)
     try:
-        if config.infer_endpoint and config.infer_backend == "vllm":
-            said[None] = _models(server)[0]["id"]
-        if config.infer_backend == "llamacpp":
+        if config.infer_endpoint and backend.by_name:
+            said[None] = ask(server, "/v1/models")["data"][0]["id"]
+        if backend.gguf:
             _compare(server, renderer, say)
     except (Problem, OSError):
         server.close()
         raise
     limits = Limits(config.infer_batch, config.api_queue, context)
-    return Remote(backend, server, Vocabulary(renderer.tokenizer), renderer.stop_ids(), limits, said)
+    return Remote(backend, server, Vocabulary(renderer.tokenizer), ends, limits, said)
 
 
 def _start(backend: Backend, source: Source, names: Sequence[str], adapters: Sequence[Path], context: int,
@@ -133,9 +133,10 @@ def _start(backend: Backend, source: Source, names: Sequence[str], adapters: Seq
     return Started(words, backend.name, port, key, backend.environment(key))
 
 
-def _require_fitting(adapters: Sequence[Path], source: Source, put_on: Sequence[Path], config: Config) -> None:
+def _require_fitting(adapters: Sequence[Path], source: Source, put_on: Sequence[Path], backend: Backend,
+                     config: Config) -> None:
     """Raises:
-    Problem: an adapter is not of the file format that the server reads, another base's, or of a rank beyond what vLLM
+    Problem: an adapter is not of the file format that the server reads, another base's, or of a rank beyond what it
         makes room for; several are to be merged, which only happens here.
     """
     if len(put_on) > 1:
@@ -157,10 +158,10 @@ def _require_fitting(adapters: Sequence[Path], source: Source, put_on: Sequence[
             continue
         require_base(adapter, source.weights)
         rank = read_settings(adapter).get("r")
-        if config.infer_backend == "vllm" and isinstance(rank, int) and rank > config.vllm_max_lora_rank:
-            raise problem("lora-rank", Both(f"{adapter} has rank {rank}, above vllm_max_lora_rank.",
-                                            f"{adapter} 的秩为 {rank}，超过 vllm_max_lora_rank。"),
-                          option="vllm_max_lora_rank", fix=Both(f"Set it to {rank}.", f"请设为 {rank}。"))
+        if backend.rank and isinstance(rank, int) and rank > getattr(config, backend.rank):
+            raise problem("lora-rank", Both(f"{adapter} has rank {rank}, above {backend.rank}.",
+                                            f"{adapter} 的秩为 {rank}，超过 {backend.rank}。"),
+                          option=backend.rank, fix=Both(f"Set it to {rank}.", f"请设为 {rank}。"))
 
 
 def _reach(server: Server, backend: Backend, config: Config) -> int:
@@ -170,19 +171,13 @@ def _reach(server: Server, backend: Backend, config: Config) -> int:
         Problem: there is none.
     """
     try:
-        if config.infer_backend == "llamacpp":
-            told = ask(server, "/props")["default_generation_settings"]["n_ctx"]
-        else:
-            told = _models(server)[0].get("max_model_len")
+        path, read = backend.told_length
+        told = read(ask(server, path))
     except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
         raise problem("no-endpoint", Both(f"no {backend.name} answers at {server.address} ({error}).",
                                           f"{server.address} 没有 {backend.name} 应答（{error}）。"),
                       option="infer_endpoint", where=config.origin("infer_endpoint")) from None
     return min(int(told or _CONTEXT), config.infer_maxlen or int(told or _CONTEXT))
-
-
-def _models(server: Server) -> list[Mapping[str, Any]]:
-    return ask(server, "/v1/models")["data"]
 
 
 def _compare(server: Server, renderer: Renderer, say: Say) -> None:

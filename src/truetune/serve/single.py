@@ -19,7 +19,7 @@ from truetune.serve.sampling import Schemas, draw
 from truetune.serve.scheduler import Job, Limits, Scheduler
 
 Using = Callable[[str | None], AbstractContextManager[Any]]
-"""The model while it wears the adapter of that name (None: as it was loaded)."""
+"""The model with the adapter of that name (None: as it was loaded)."""
 
 
 class Single(Scheduler):

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -19,8 +20,25 @@ from truetune.findings import Problem
 from truetune.serve.api.choices import chat_logprobs, completion_logprobs, message_of
 from truetune.serve.api.errors import ApiError, failed, full, told
 from truetune.serve.api.metrics import CONTENT_TYPE, Gauges
-from truetune.serve.api.plan import Plan, Served, embedding_rows, plan_chat, plan_completion
-from truetune.serve.api.schemas import Body, ChatAsked, CompletionAsked, EmbeddingAsked, ScoreAsked, refuse_by_name
+from truetune.serve.api.plan import (
+    Plan,
+    Served,
+    detokenized,
+    embedding_rows,
+    plan_chat,
+    plan_completion,
+    tokenized,
+)
+from truetune.serve.api.schemas import (
+    Body,
+    ChatAsked,
+    CompletionAsked,
+    DetokenizeAsked,
+    EmbeddingAsked,
+    ScoreAsked,
+    TokenizeAsked,
+    refuse_by_name,
+)
 from truetune.serve.api.streams import Streams
 from truetune.serve.embed import as_base64
 from truetune.serve.request import Full, Piece, Token
@@ -79,6 +97,16 @@ def make_app(served: Served, streams: Streams, gauges: Gauges) -> FastAPI:
         data = [{"object": "embedding", "index": number, "embedding": vector} for number, vector in enumerate(shown)]
         return _json({"object": "list", "model": name, "data": data,
                       "usage": {"prompt_tokens": count, "total_tokens": count}}, asked.unknown_fields())
+
+    @app.post("/tokenize")
+    async def tokenize(asked: TokenizeAsked) -> Response:
+        refuse_by_name(asked)
+        with told():
+            return _json(await streams.run(lambda: tokenized(served, asked)), asked.unknown_fields())
+
+    @app.post("/detokenize")
+    async def detokenize(asked: DetokenizeAsked) -> Response:
+        return _json({"prompt": await streams.run(lambda: detokenized(served, asked))}, asked.unknown_fields())
 
     @app.post("/v1/score/evaluation")
     async def score(asked: ScoreAsked) -> Response:
@@ -156,7 +184,7 @@ def _invalid(error: RequestValidationError) -> ApiError:
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Answer:
+class _Answer(ABC):
     """One request's answer, streamed or whole. Subclasses know the form."""
 
     prefix = whole = chunk = ""
@@ -187,16 +215,17 @@ class _Answer:
 
         return EventStream(events(), headers=_unknown_header(unknown))
 
+    @abstractmethod
     async def collect(self, pieces: AsyncIterator[tuple[int, Piece]]) -> list[dict[str, Any]]:
-        raise NotImplementedError
+        """The choices of a whole answer."""
 
     def opening(self) -> list[dict[str, Any]]:
         """Choices that are sent before anything is said."""
         return []
 
+    @abstractmethod
     def said(self, number: int, piece: Piece) -> list[dict[str, Any]]:
         """Choices that tell a piece."""
-        raise NotImplementedError
 
     def over(self) -> bool:
         """Whether nothing more is wanted."""

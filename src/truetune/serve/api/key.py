@@ -7,14 +7,11 @@ to 127.0.0.1. So there is always a key; it is made at the first start where none
 from __future__ import annotations
 
 import hmac
-import os
-import secrets
-import stat
-from pathlib import Path
 
-from truetune.findings import Both, Say, problem
+from truetune.findings import Both, Say
 from truetune.options import Config
 from truetune.rules.api import is_public
+from truetune.secret import config_folder, kept_secret
 
 FILE = "api_key"
 
@@ -28,41 +25,10 @@ def settle_key(config: Config, say: Say) -> str:
     if config.api_key:
         return config.api_key
     file = config_folder() / FILE
-    try:
-        if file.is_file():
-            return _kept(file, say)
-        return _made(file, say)
-    except OSError as error:
-        raise problem("key-file", Both(f"the key cannot be kept in {file}: {error.strerror}.",
-                                       f"无法在 {file} 保存密钥：{error.strerror}。"), option="api_key",
-                      fix=Both("Set API_KEY in the environment.", "请设置环境变量 API_KEY。")) from None
-
-
-def config_folder() -> Path:
-    """Where this user's settings are kept."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "truetune"
-
-
-def _made(file: Path, say: Say) -> str:
-    key = f"tt-{secrets.token_urlsafe(24)}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        out.write(key + "\n")
+    key, new = kept_secret(file, "api_key", "API_KEY")
     say(Both(f"API key, kept in {file} and shown only now:\nexport OPENAI_API_KEY={key}",
-             f"API 密钥，保存在 {file}，只显示这一次：\nexport OPENAI_API_KEY={key}"))
-    return key
-
-
-def _kept(file: Path, say: Say) -> str:
-    if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
-        raise problem("key-open", Both(f"others can read {file}.", f"其他用户可以读取 {file}。"), option="api_key",
-                      fix=Both(f"chmod 600 {file} mends it.", f"请运行 chmod 600 {file}。"))
-    key = file.read_text(encoding="utf-8").strip()
-    if not key:
-        raise problem("key-empty", Both(f"{file} is empty.", f"{file} 是空的。"), option="api_key",
-                      fix=Both("Delete it, and a new key is made.", "删除它即可重新生成密钥。"))
-    say(Both(f"API key: the one in {file}", f"API 密钥：见 {file}"))
+             f"API 密钥，保存在 {file}，只显示这一次：\nexport OPENAI_API_KEY={key}") if new else
+        Both(f"API key: the one in {file}", f"API 密钥：见 {file}"))
     return key
 
 

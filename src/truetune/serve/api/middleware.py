@@ -24,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN = ("/health",)
 """Paths that need no key: they tell nothing."""
 _PATHS = ("/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings",
-          "/v1/score/evaluation")
+          "/v1/score/evaluation", "/tokenize", "/detokenize")
 """Paths that are counted by name; there is no end of others."""
 
 

@@ -12,11 +12,23 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from truetune.data.renderer import Renderer
 from truetune.serve.api.calls import AnswerReader, Speech
 from truetune.serve.api.choices import ChoiceWriter, Forced, Free
 from truetune.serve.api.errors import ApiError
 from truetune.serve.api.messages import accepted, as_turns, template_values
-from truetune.serve.api.schemas import MOST_ANSWERS, ChatAsked, CompletionAsked, EmbeddingAsked, NamedTool, Tool
+from truetune.serve.api.schemas import (
+    MOST_ANSWERS,
+    ChatAsked,
+    CompletionAsked,
+    DetokenizeAsked,
+    EmbeddingAsked,
+    NamedTool,
+    Prompted,
+    TokenizeAsked,
+    Tool,
+)
+from truetune.serve.detokenize import Vocabulary
 from truetune.serve.embed import Embedder
 from truetune.serve.engine import Engine
 from truetune.serve.request import Request, Sampling
@@ -26,12 +38,16 @@ from truetune.serve.score import Scorer
 @dataclass(frozen=True)
 class Served:
     """What answers. names: what clients may call it, each with the adapter that it means (None: as it was loaded).
-    speech: how the engine's model calls tools and thinks."""
+    speech: how the engine's model calls tools and thinks; own: and the adapters with a template of their own."""
 
     names: Mapping[str, str | None]
     engine: Engine | None = None
     scorer: Scorer | None = None
     speech: Speech = field(default_factory=Speech)
+    own: Mapping[str, Speech] = field(default_factory=dict)
+
+    def speech_of(self, adapter: str | None) -> Speech:
+        return self.speech if adapter is None else self.own.get(adapter, self.speech)
 
     def require(self, name: str | None) -> str:
         """The name, or of none given the first.
@@ -100,23 +116,21 @@ def plan_chat(served: Served, asked: ChatAsked) -> Plan:
     """
     engine, adapter = served.require_engine(), served.names[served.require(asked.model)]
     tools = [] if asked.tool_choice == "none" else asked.tools
-    turns, values = as_turns(asked.messages), _values(engine, asked)
-    speech = served.speech
-    if tools and not speech.tool_format:
-        raise ApiError(400, "This model's chat template knows no tools; serve it with tool_format, such as qwen, if it "
-                      "was trained with one.", param="tools", code="no_tools")
+    renderer, speech = engine.renderer_of(adapter), served.speech_of(adapter)
+    turns, values = as_turns(asked.messages), _values(renderer, asked)
+    _require_tools_known(tools, speech)
     offered = [tool.as_dict() for tool in tools]
     sampling = _sampling(engine, asked)
     forced = _forced(asked, tools)
     strict = sampling.schema is not None or bool(forced)
     if strict and speech.thought and asked.enable_thinking is None:
         values = {"enable_thinking": False, **values}
-    ids = accepted(turns, lambda turns: engine.prompt(turns, offered, **values))
+    ids = accepted(turns, lambda turns: renderer.prompt(turns, offered, **values))
     _require_room(engine, ids)
     opened = _thinks(engine, speech, ids)
     if strict and opened:
         ids, opened = ids + _encoded(engine, f"\n{opened[1]}\n\n"), None
-    unknown = [*asked.unknown_fields(), *_unused(engine, asked), *_unkept(asked, forced)]
+    unknown = [*asked.unknown_fields(), *_unused(renderer, asked), *_unkept(asked, forced)]
     if forced:
         return _forced_plan(engine, asked, forced, ids, sampling, adapter, speech, unknown)
     single = asked.parallel_tool_calls is False
@@ -125,6 +139,12 @@ def plan_chat(served: Served, asked: ChatAsked) -> Plan:
         return Free(AnswerReader(speech, bool(opened), offered, single), speech)
 
     return Plan(_requests(ids, sampling, adapter, asked.n), writer, len(ids), unknown)
+
+
+def _require_tools_known(tools: Sequence[Tool], speech: Speech) -> None:
+    if tools and not speech.tool_format:
+        raise ApiError(400, "This model's chat template knows no tools; serve it with tool_format, such as qwen, if it "
+                      "was trained with one.", param="tools", code="no_tools")
 
 
 def _forced(asked: ChatAsked, tools: Sequence[Tool]) -> list[Tool]:
@@ -164,14 +184,14 @@ def _requests(ids: Sequence[int], sampling: Sampling, adapter: str | None, count
     return [Request(ids, replace(sampling, seed=seed), adapter) for seed in seeds]
 
 
-def _values(engine: Engine, asked: ChatAsked) -> dict[str, Any]:
-    special = engine.renderer.tokenizer.special_tokens_map
+def _values(renderer: Renderer, asked: Prompted) -> dict[str, Any]:
+    special = renderer.tokenizer.special_tokens_map
     return template_values(asked.chat_template_kwargs, asked.enable_thinking, special)
 
 
-def _unused(engine: Engine, asked: ChatAsked) -> list[str]:
+def _unused(renderer: Renderer, asked: Prompted) -> list[str]:
     """Values for a template that does not ask for them."""
-    template = str(engine.renderer.tokenizer.chat_template)
+    template = str(renderer.tokenizer.chat_template)
     given = {name: f"chat_template_kwargs.{name}" for name in asked.chat_template_kwargs}
     if asked.enable_thinking is not None:
         given["enable_thinking"] = "enable_thinking"
@@ -236,12 +256,58 @@ def embedding_rows(served: Served, asked: EmbeddingAsked) -> list[list[int]]:
 
 def _rows(engine: Engine, texts: Sequence[str] | Sequence[list[int]], param: str) -> list[list[int]]:
     rows = [engine.encode(text) if isinstance(text, str) else text for text in texts]
-    size = len(engine.renderer.tokenizer)
     if not 0 < len(rows) <= MOST_TEXTS:
         raise ApiError(400, f"There can be 1 to {MOST_TEXTS:,} texts in a request.", param=param, code="invalid_value")
     for ids in rows:
         _require_room(engine, ids, param)
-        if not ids or not all(0 <= token < size for token in ids):
-            raise ApiError(400, f"{param} has to hold text, or token ids in [0, {size}).", param=param,
-                          code="invalid_value")
+        _require_tokens(engine, ids, param)
     return rows
+
+
+def _require_tokens(engine: Engine, ids: Sequence[int], param: str) -> None:
+    size = len(engine.renderer.tokenizer)
+    if not ids or not all(0 <= token < size for token in ids):
+        raise ApiError(400, f"{param} has to hold text, or token ids in [0, {size}).", param=param,
+                      code="invalid_value")
+
+
+# ── Tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tokenized(served: Served, asked: TokenizeAsked) -> dict[str, Any]:
+    """The ids that the model would read. With `return_token_strs` also what each is called in the vocabulary, as vLLM
+    says it, and beyond that its characters as people read them (`texts`) and which of them are special (`special`).
+
+    Raises:
+        ApiError: it cannot be asked so. Problem: the template refuses it.
+    """
+    engine, adapter = served.require_engine(), served.names[served.require(asked.model)]
+    renderer = engine.renderer_of(adapter)
+    tokenizer = renderer.tokenizer
+    if asked.prompt is not None:
+        ids = list(tokenizer.encode(asked.prompt, add_special_tokens=asked.add_special_tokens))
+    else:
+        _require_tools_known(asked.tools, served.speech_of(adapter))
+        offered, values = [tool.as_dict() for tool in asked.tools], _values(renderer, asked)
+        ids = accepted(as_turns(asked.messages), lambda turns: renderer.prompt(
+            turns, offered, asked.add_generation_prompt, **values))
+    told = {"count": len(ids), "max_model_len": engine.context, "tokens": ids}
+    if asked.return_token_strs:
+        words = Vocabulary(tokenizer)
+        told |= {"token_strs": tokenizer.convert_ids_to_tokens(ids),
+                 "texts": [words.characters(token) for token in ids],
+                 "special": [token in words.special for token in ids]}
+    return told
+
+
+def detokenized(served: Served, asked: DetokenizeAsked) -> str:
+    """The text of these ids, special tokens written out.
+
+    Raises:
+        ApiError: one of them is no token.
+    """
+    engine, adapter = served.require_engine(), served.names[served.require(asked.model)]
+    if not asked.tokens:
+        return ""
+    _require_tokens(engine, asked.tokens, "tokens")
+    return str(engine.renderer_of(adapter).tokenizer.decode(asked.tokens, clean_up_tokenization_spaces=False))

@@ -163,17 +163,12 @@ class Generation(Body):
         return told
 
 
-class ChatAsked(Generation):
-    """The body of /v1/chat/completions."""
+class Prompted(Body):
+    """What a chat template makes a prompt of."""
 
+    model: str | None = None
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    response_format: ResponseFormat | None = None
     tools: list[Tool] = []
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] = {}
 
@@ -181,6 +176,17 @@ class ChatAsked(Generation):
     @classmethod
     def _none(cls, value: Any, info: Any) -> Any:
         return cls.model_fields[info.field_name].default if value is None else value
+
+
+class ChatAsked(Generation, Prompted):
+    """The body of /v1/chat/completions."""
+
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> ChatAsked:
@@ -238,6 +244,30 @@ class EmbeddingAsked(Body):
         if self.input and isinstance(self.input[0], int):
             return [self.input]  # pyright: ignore[reportReturnType]
         return self.input  # pyright: ignore[reportReturnType]
+
+
+class TokenizeAsked(Prompted):
+    """The body of /tokenize, which is vLLM's: a bare text, or a conversation with its tools. add_special_tokens: put
+    before a bare text what the tokenizer puts before every text; a template has written all that it wants."""
+
+    messages: list[Message] = []
+    prompt: str | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+    return_token_strs: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> TokenizeAsked:
+        if (self.prompt is None) == (not self.messages):
+            raise ValueError("either prompt or messages is needed")
+        return self
+
+
+class DetokenizeAsked(Body):
+    """The body of /detokenize, which is vLLM's."""
+
+    model: str | None = None
+    tokens: list[int]
 
 
 class ScoreAsked(Body):

@@ -9,11 +9,11 @@ import asyncio
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from truetune.findings import INTERRUPTED, OK, Both, Finding, Say, problem, refuse
+from truetune.findings import INTERRUPTED, OK, Both, Finding, Say, refuse
+from truetune.listen import address_of, taken_port
 from truetune.options import Config
 from truetune.serve.api.key import settle_key
 
@@ -29,7 +29,7 @@ def serve(config: Config, say: Say) -> int:
         Problem: a package is missing, the port is taken, or the model cannot be loaded.
     """
     refuse(list(_missing()))
-    with _taken_port(config) as port:
+    with taken_port(config, "api_host", "api_port") as port:
         served = load(config, say)
         try:
             return _run(config, served, port, settle_key(config, say), say)
@@ -46,41 +46,21 @@ def _missing() -> Iterator[Finding]:
                       fix='pip install "truetune[serve]"')
 
 
-@contextmanager
-def _taken_port(config: Config) -> Iterator[socket.socket]:
-    """The socket, bound but not listening yet."""
-    try:
-        family, *_, address = socket.getaddrinfo(config.api_host.strip("[]"), config.api_port,
-                                                 type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise problem("bad-host", Both(f"there is no address {config.api_host!r}: {error}.",
-                                       f"没有地址 {config.api_host!r}：{error}。"), option="api_host") from None
-    with socket.socket(family, socket.SOCK_STREAM) as port:
-        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            port.bind(address)
-        except OSError as error:
-            raise problem("port-taken", Both(f"port {config.api_port} cannot be had: {error.strerror}.",
-                                             f"无法使用端口 {config.api_port}：{error.strerror}。"), option="api_port",
-                          where=config.origin("api_port"),
-                          fix=Both("Choose another, or 0 for a free one.",
-                                   "换一个端口，或用 0 任选空闲端口。")) from None
-        yield port
-
-
 def load(config: Config, say: Say) -> Served:
     """The model that `config` names, as it is served."""
     from truetune.serve.api.calls import speech_of
     from truetune.serve.api.plan import Served
+    from truetune.serve.backends import BACKENDS
     from truetune.serve.engine import load_engine
     from truetune.serve.score import load_scorer, scores
 
-    if config.infer_backend == "huggingface" and scores(config, say):
+    if config.infer_backend not in BACKENDS and scores(config, say):
         scorer = load_scorer(config, say)
         return Served({scorer.name: None}, scorer=scorer)
     engine = load_engine(config, say)
     names = {engine.name: None, **{name: name for name in engine.generator.adapters}}
-    return Served(names, engine, speech=speech_of(engine.renderer))
+    own = {name: speech_of(renderer) for name, renderer in engine.own.items()}
+    return Served(names, engine, speech=speech_of(engine.renderer), own=own)
 
 
 def make_server(config: Config, served: Served, key: str, patience: float = 30.0) -> Server:
@@ -98,7 +78,7 @@ def make_server(config: Config, served: Served, key: str, patience: float = 30.0
 
 
 def _run(config: Config, served: Served, port: socket.socket, key: str, say: Say) -> int:
-    server, address = make_server(config, served, key), _address(config.api_host, port)
+    server, address = make_server(config, served, key), address_of(config.api_host, port)
     port.listen(2048)
     say(Both(f"{', '.join(served.names)}: {address}/v1", f"{'、'.join(served.names)}：{address}/v1"))
     asyncio.run(server.serve(sockets=[port]))
@@ -107,8 +87,3 @@ def _run(config: Config, served: Served, port: socket.socket, key: str, say: Say
     server.streams.close()
     say(Both("stopped", "已停止"))
     return INTERRUPTED if server.signal == signal.SIGINT else OK
-
-
-def _address(host: str, port: socket.socket) -> str:
-    shown = host.strip("[]")
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port.getsockname()[1]}"

@@ -1,0 +1,1 @@
+"""The Data tab: data sets added, mapped, looked at and edited."""

@@ -1,0 +1,1 @@
+"""The Evaluate tab: a model's scores, and its answers beside the references."""

@@ -1,0 +1,1 @@
+"""The Export tab: a trained model as others load it, with the proof."""

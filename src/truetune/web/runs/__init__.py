@@ -1,0 +1,1 @@
+"""The Runs tab: what trains and has trained, drawn from the runs' folders."""
