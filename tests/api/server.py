@@ -7,8 +7,7 @@ import asyncio
 import json
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -177,11 +176,3 @@ def streamed(api: Api, question: Any, **more: Any) -> tuple[dict[str, Any], list
             whole["calls"][call.index][1] += call.function.arguments or ""
         whole["finish"] = choice.finish_reason or whole["finish"]
     return whole, chunks
-
-
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for something to come true."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)

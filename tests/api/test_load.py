@@ -13,8 +13,9 @@ from typing import Any
 
 import openai
 import pytest
+from waiting import until
 
-from .server import HELLO, KEY, Api, ask, running, streamed, until
+from .server import HELLO, KEY, Api, ask, running, streamed
 
 
 @pytest.fixture(scope="module")

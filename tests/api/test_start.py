@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from truetune.cli import main
 from truetune.findings import Problem
@@ -19,7 +20,7 @@ from truetune.serve.api.key import settle_key
 from truetune.serve.api.plan import Served
 from truetune.serve.api.server import serve
 
-from .server import KEY, Api, ask, ignore, until
+from .server import KEY, Api, ask, ignore
 
 
 def test_the_key_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import psutil
 import pytest
 from playwright.sync_api import expect
+from waiting import until
 
 from truetune.data.messages import Conversation
 from truetune.data.reading import read_source
@@ -50,13 +51,6 @@ if TYPE_CHECKING:
 
 HELLO = [{"role": "user", "content": "Hello"}]
 GREEDY = Asked(sampling={"temperature": 0.0, "max_tokens": 12})
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.05)
 
 
 def settled(model: Model) -> Model:
@@ -416,15 +410,15 @@ def unfold(tab: Tab, id: str) -> None:
 def test_from_loading_to_a_training_row(tab: Tab, open_tab: OpenTab, page_server: PageServer, run: Path) -> None:
     """Load a run, compare before and after, look behind the answer, keep it; a second page sees the same model."""
     shutil.copytree(run, page_server.folder / "saves" / "my", dirs_exist_ok=True)
-    load(tab, "saves/my")
     page = tab.page
+    ask_for = page.locator("#chat-option-max_new_tokens textarea")
+    page.get_by_role("button", name="Sampling").click()
+    ask_for.fill("12")  # holds, though the model brings values of its own
+    load(tab, "saves/my")
     page.locator("#chat-card-0").get_by_text("of memory").wait_for(timeout=90_000)
     page.locator("#chat-compare input").check()
     page.locator("#chat-second").wait_for()
     answers = page.locator(".message.bot")
-    ask_for = page.locator("#chat-option-max_new_tokens textarea")
-    page.get_by_role("button", name="How words are drawn").click()
-    ask_for.fill("12")
     ask(tab, "Who are you?")
     assert answers.count() == 2 and answers.all_inner_texts()[0] != answers.all_inner_texts()[1]
     assert "12 tokens" in page.locator("#chat-line-0").inner_text()

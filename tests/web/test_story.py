@@ -22,7 +22,7 @@ WORK = 180_000
 """Milliseconds that training, loading or exporting may take here."""
 ENGLISH: Mapping[str, str] = {
     "locale": "en-US", "train": "Train", "runs": "Runs", "chat": "Chat", "export": "Export", "memory": "of memory",
-    "merged": "For vLLM, SGLang", "how": "How words are drawn", "who": "Who are you?", "ready": "Ready to export",
+    "merged": "For vLLM, SGLang", "how": "Sampling", "who": "Who are you?", "ready": "Ready to export",
     "name": "Quill", "steps": "8", "shots": "en"}
 CHINESE: Mapping[str, str] = {
     "locale": "zh-CN", "train": "训练", "runs": "运行", "chat": "对话", "export": "导出", "memory": "占用内存",

@@ -79,16 +79,17 @@ def explained(option: Option, language: Language) -> str:
              f'target="_blank" rel="noopener noreferrer">{escape(SOURCES[advice.source].title)}</a>'
              for advice in option.text.advice]
     body = "".join(f"<p>{line}</p>" for line in told)
-    return f"<details><summary>{escape(option.name)}{colon}{_inside(option, language)}</summary>{body}</details>"
+    summary = f'<span class="unseen">{escape(option.name)}{colon}</span>{_inside(option, language)}'
+    return f"<details><summary>{summary}</summary>{body}</details>"
 
 
 def _inside(option: Option, language: Language) -> str:
     """What the fold holds."""
     if turns(option, False):
-        return say(Both("what it does, which way to turn it", "作用、往哪边调"), language)
+        return say(Both("What it does, which way to turn it", "作用、往哪边调"), language)
     if option.text.advice:
-        return say(Both("what it does, what is advised", "作用、建议"), language)
-    return say(Both("what it does", "作用"), language)
+        return say(Both("What it does, what is advised", "作用、建议"), language)
+    return say(Both("What it does", "作用"), language)
 
 
 def _columns(text: str) -> int:

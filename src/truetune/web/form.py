@@ -94,7 +94,7 @@ class Form:
             return self._wording(gr.Dropdown, **{**said, **offered, "value": value, "multiselect": several,
                                                  "filterable": True, "allow_custom_value": True, **settings})
         return self._wording(gr.Textbox, **{
-            **said, "max_lines": 8, "placeholder": lambda language: _when_empty(option, language), **settings})
+            **said, "max_lines": 8, "placeholder": lambda language: when_empty(option, language), **settings})
 
     @property
     def components(self) -> list[Component]:
@@ -144,11 +144,11 @@ def _offered(option: Option, language: Language) -> list[tuple[str, str]]:
              *(["null"] if option.takes_null else [])]
     rest = at_rest(option)
     named = [] if rest in words or _takes_several_words(option) else [rest]
-    return [(word or _when_empty(option, language) or "—", word) for word in (*named, *words)]
+    return [(word or when_empty(option, language) or "—", word) for word in (*named, *words)]
 
 
-def _when_empty(option: Option, language: Language) -> str:
-    """What is taken where nothing is typed, short enough to stand in the field."""
+def when_empty(option: Option, language: Language) -> str:
+    """What is taken, or may be typed, where a field is empty; short enough to stand in it."""
     if option.name in _EMPTY:
         return say(_EMPTY[option.name], language)
     unset = say(Both(*option.text.unset), language) if option.text.unset else ""

@@ -29,13 +29,11 @@ class Loading:
 
     Attributes:
         speakers: (first, second): the second answers beside the first, if `compare` is ticked.
-        model_of_fields: the number of the model whose way to draw words the fields hold.
     """
 
     def __init__(self, page: Page, models: Models):
         self._page, self._models = page, models
         self._form = Form(page.wording, "chat-")
-        self.model_of_fields = gr.State(0)
 
     def draw(self) -> None:
         with gr.Row(equal_height=False):
@@ -195,8 +193,8 @@ class Loading:
         return [*updates, gr.update(choices=offered, value=chosen), gr.update(choices=offered, value=beside)]
 
 
-_NOTHING = Both("No model is loaded yet. Pick one on the left and press Load; then talk to it below.",
-                "还没有加载模型。请在左侧选择一个并点击“加载”，然后在下方与它对话。")
+_NOTHING = Both("No model is loaded yet. Pick one and press Load; then talk to it below.",
+                "还没有加载模型。请选择一个并点击“加载”，然后在下方与它对话。")
 
 
 def card_html(model: Model, language: Language) -> str:

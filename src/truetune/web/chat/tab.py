@@ -8,7 +8,7 @@ sanitised, or shown as it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,7 @@ class _Chat:
         self._page, self._models, self._loading = page, models, loading
         self._stops: dict[str, threading.Event] = {}
         self._talk = gr.State(_empty())
+        self._filled = gr.State({"model": 0, "texts": {}})
         self._stored = gr.BrowserState({}, storage_key=KEY, secret="truetune")
         self._draw_conversation()
         self._draw_folds()
@@ -112,7 +113,7 @@ class _Chat:
     def _draw_folds(self) -> None:
         words = self._page.wording
         self._form = Form(words, "chat-")
-        with words(gr.Accordion, label=Both("How words are drawn (temperature …)", "采样（temperature 等）"),
+        with words(gr.Accordion, label=Both("Sampling (temperature …)", "采样（temperature 等）"),
                    open=False):
             with gr.Row():
                 for name in _BASIC:
@@ -125,8 +126,8 @@ class _Chat:
                                  elem_id="chat-system")
             self._tools = words(gr.Textbox, label=Both("Tools (JSON)", "工具（JSON）"), lines=2, max_lines=20,
                                 elem_id="chat-tools", placeholder='[{"name": "get_weather", "parameters": {…}}]',
-                                info=Both("A list as OpenAI writes it. Answer a call as “Tool”, left of the message.",
-                                          "与 OpenAI 的写法相同的列表。要回复调用结果，请把消息左侧的身份改为“工具”。"))
+                                info=Both("A list as OpenAI writes it. Answer a call as “Tool”, beside the message.",
+                                          "与 OpenAI 的写法相同的列表。要回复调用结果，请把消息旁边的身份改为“工具”。"))
             self._thinking = words(gr.Radio, label=Both("Thinking (enable_thinking)", "思考（enable_thinking）"),
                                    choices=_switch, value="", elem_id="chat-thinking")
         with words(gr.Accordion, label=Both("What the model reads: the raw prompt", "模型实际读到的内容：原始提示"),
@@ -179,8 +180,8 @@ class _Chat:
         for trigger in (self._raw_fold.expand, self._raw_button.click):
             trigger(self._read, [page.language, self._talk, *how], self._raw)
         self._keep.click(self._kept, [page.language, self._talk, self._file, *how], None)
-        loading.speakers[0].change(self._defaults, [loading.speakers[0], loading.model_of_fields],
-                                   [loading.model_of_fields, *self._form.components], show_progress="hidden")
+        loading.speakers[0].change(self._defaults, [loading.speakers[0], self._filled, *self._form.components],
+                                   [self._filled, *self._form.components], show_progress="hidden")
         page.blocks.unload(self._left)
 
     # ------------------------------------------------------------------------------------------------------- handlers
@@ -307,15 +308,19 @@ class _Chat:
         toast(Both(f"Kept. {file.name} has {rows} rows now; it can be picked as a data set.",
                    f"已保存。{file.name} 现有 {rows} 行，可作为数据集使用。"), language, "info")
 
-    def _defaults(self, id: str | None, filled: int) -> list[Any]:
-        """The model's own way to draw words, when another model is chosen: what is typed holds for the same one."""
+    def _defaults(self, id: str | None, filled: Mapping[str, Any], *values: Any) -> list[Any]:
+        """The model's own sampling, when another model is chosen, but for what somebody has typed.
+
+        filled: the number of the model whose values were filled in last, and what they were.
+        """
         speaker = next((each for each in self._models.speakers() if each.id == id), None)
-        if speaker is None or speaker.model.number == filled or not speaker.model.own:
+        if speaker is None or speaker.model.number == filled["model"] or not speaker.model.own:
             return [gr.skip()] * (len(self._form.components) + 1)
         told = speaker.model.facts["defaults"]
         named = {name: told["seed" if name == "generation_seed" else name] for name in FIELDS}
-        texts = {name: str(value) for name, value in named.items() if value is not None}
-        return [speaker.model.number, *self._form.filled(texts)]
+        own = {name: str(value) for name, value in named.items() if value is not None}
+        typed = {name: text for name, text in self._form.texts(values).items() if text != filled["texts"].get(name)}
+        return [{"model": speaker.model.number, "texts": own}, *self._form.filled({**own, **typed}, values)]
 
     def _asked(self, system: str, tools: str, thinking: str, values: Sequence[Any]) -> Asked:
         """Raises:
@@ -375,7 +380,7 @@ def _with(talk: Talk, before: Sequence[Sequence[Message]], found: Sequence[Answe
 
 
 def _lines(lines: Sequence[str]) -> list[str]:
-    return [f"<small>{escape(line)}</small>" for line in [*lines, *[""] * (_SIDES - len(lines))]]
+    return [f"<small>{escape(line)}</small>" if line else "" for line in [*lines, *[""] * (_SIDES - len(lines))]]
 
 
 def _failed_html(findings: Sequence[Finding], language: Language) -> str:

@@ -56,11 +56,12 @@ def build(page: Page) -> None:
     """Fill the tab."""
     wording = page.wording
     with gr.Row(equal_height=False):
-        folder = wording(gr.Textbox, value="data", max_lines=1, elem_id="data-folder", scale=4, label=Both(
-            "Folder of the data sets (dataset_dir)", "数据集文件夹（dataset_dir）"), info=Both(
+        folder = wording(gr.Textbox, value="data", max_lines=1, elem_id="data-folder", scale=4, min_width=300,
+                         label=Both("Folder of the data sets (dataset_dir)", "数据集文件夹（dataset_dir）"), info=Both(
             "Its dataset_info.json names them. A folder that is not there yet is made when you add the first.",
             "其中的 dataset_info.json 登记各个数据集。文件夹不存在时，添加第一个数据集会自动创建。"))
-        again = wording(gr.Button, value=Both("Look again", "刷新"), scale=1, min_width=120, elem_id="data-refresh")
+        again = wording(gr.Button, value=Both("Look again", "刷新"), size="md", scale=0, min_width=140,
+                        elem_id="data-refresh")
     tab = DataTab(page, folder)
     with gr.Tabs(elem_id="data-parts") as tab.parts:
         with wording(gr.Tab, label=Both("Your data sets", "已有数据集"), id="sets"):

@@ -26,7 +26,8 @@ STYLE = """
   margin: .5rem 0; background: var(--background-fill-primary); }
 .tt-where, .tt-soft { color: var(--body-text-color-subdued); font-size: .85em; overflow-wrap: anywhere; }
 .tt-scroll { overflow-x: auto; } .tt-sets { max-height: 26rem; overflow: auto; }
-table.tt { border-collapse: collapse; width: 100%; font-size: .92em; border: none; margin: 0; }
+table.tt { border-collapse: collapse; width: 100%; font-size: .92em; border: none !important; margin: 0; }
+table.tt tr { border: none !important; }
 table.tt th { text-align: left; font-weight: 600; color: var(--body-text-color-subdued); white-space: nowrap; }
 table.tt th, table.tt td { padding: .3rem .7rem .3rem 0; vertical-align: top;
   border: solid var(--border-color-primary); border-width: 0 0 1px !important; }
@@ -40,6 +41,7 @@ button.tt-name { color: var(--link-text-color); text-decoration: underline; back
 .tt-bar { background: #2e7d5b; height: .8rem; min-width: 1px; } .tt-over .tt-bar { background: #b26a00; }
 table.tt-bars { font-size: .85em; } table.tt-bars td { padding: .05rem .6rem .05rem 0; white-space: nowrap; }
 table.tt-bars td:nth-child(2) { width: 22rem; max-width: 45vw; }
+@media (max-width: 640px) { .tt-sets table.tt { min-width: 44rem; } }
 .tt-example { white-space: pre; overflow-x: auto; font: .85em/1.5 ui-monospace, Menlo, Consolas, monospace;
   background: var(--background-fill-secondary); padding: .5rem .7rem; border-radius: var(--radius-md); }
 """

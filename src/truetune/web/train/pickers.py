@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from truetune.web.form import Form
+from truetune.options import OPTIONS
+from truetune.web.form import Form, when_empty
 from truetune.web.models import Choice, adapters, datasets, models, templates, with_chosen
 from truetune.web.roots import Roots
 from truetune.web.words import Language
@@ -65,12 +66,17 @@ class Pickers:
         self._page, self._form = page, form
 
     def settings(self, name: str) -> dict[str, Any]:
-        """What `Form.draw` takes to make a list of an option's field; nothing for one that is typed."""
+        """What `Form.draw` takes to make a list of an option's field; nothing for one that is typed.
+
+        A list has no place for words where nothing is chosen: what can be typed stands above it.
+        """
         if name not in PICKERS:
             return {}
         picker = PICKERS[name]
-        choices = picker.choices(self._page.roots, self._page.wording.language) if picker.fixed else []
-        return {"choices": choices, "multiselect": picker.several, "value": [] if picker.several else ""}
+        if picker.fixed:
+            return {"choices": picker.choices(self._page.roots, self._page.wording.language)}
+        return {"choices": [], "multiselect": picker.several, "value": [] if picker.several else "",
+                "info": lambda language: when_empty(OPTIONS[name], language)}
 
     def connect(self) -> None:
         """Read a list when its field is entered."""

@@ -86,7 +86,7 @@ class Tab:
         said = self._page.wording
         with gr.Row(elem_id="train", equal_height=False):
             with gr.Column(scale=7, min_width=300, elem_id="train-form"):
-                self.demo = said(gr.Button, value=_FIRST, size="sm", elem_id="train-demo")
+                self.demo = said(gr.Button, value=_FIRST, size="md", elem_id="train-demo")
                 self._draw_sections()
                 search, answered, groups = self._draw_others()
                 self.live = Live(self._page, self._form, basic(), search, answered, groups)
@@ -153,6 +153,8 @@ class Tab:
         with said(gr.Accordion, label=Both("What differs from the defaults", "与默认值的差别"), open=False,
                   elem_id="train-changed"):
             self.live.draw_differences()
+            self.empty = said(gr.Button, value=Both("Set everything back", "全部恢复默认值"), size="sm",
+                              elem_id="train-empty")
 
     # ----------------------------------------------------------------------------------------------------- what happens
 
@@ -170,6 +172,7 @@ class Tab:
             (page.settings.change, self._copied, [page.settings, *form.components], []),
             (page.to_train.change, self._taken_over, [page.to_train, *form.components], []),
             (self.demo.click, lambda *values: form.filled(_DEMO, values), form.components, []),
+            (self.empty.click, lambda *values: form.filled({}, values), form.components, []),
             (live.go_on.click, self._set(resume_from_checkpoint="true"), form.components, []),
             (live.delete_now.click, self._set(overwrite_output_dir="true"), form.components, []),
             (live.rename.click, self._set(output_dir=""), form.components, []),
