@@ -5,13 +5,13 @@ The command line, the model card and the page say it with the same words, from h
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from truetune.files import read_json
 from truetune.findings import Both
 
 PARITY = "parity.json"
@@ -68,11 +68,8 @@ def mark(good: bool, chinese: bool) -> str:
 
 def read_parity(folder: Path) -> dict[str, Any] | None:
     """What parity.json says, None where there is none that can be read."""
-    try:
-        told = json.loads((folder / PARITY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return told if isinstance(told, dict) and told.get("status") in PROVEN else None
+    told = read_json(folder / PARITY)
+    return told if told.get("status") in PROVEN else None
 
 
 def commands(folder: Path, name: str, place: str | None = None) -> list[tuple[Both, Sequence[str]]]:

@@ -42,6 +42,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is none that can be read."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
 def write_folder(folder: Path, fill: Callable[[Path], Path | None]) -> Path:
     """Make `folder` by filling a hidden one beside it and renaming that once everything is on the disk. `fill` may say
     that it is to be another folder on the same disk; which one it is comes back.

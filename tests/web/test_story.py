@@ -117,6 +117,7 @@ def _export(tab: Tab, words: Mapping[str, str]) -> None:
     page.locator("#export-chat").click()
     _ask(tab, words)
     tab.shot(f"{words['shots']}-6-chat-export")
+    _unload(tab)
 
 
 def _pick(tab: Tab, element: str, value: str) -> None:

@@ -65,15 +65,6 @@ class Preflight:
         rows = self.train.shortest(2) or next(iter(self.held_out.values())).shortest(2)
         return [rows[0], with_answer_of(rows[0], rows[-1]), *rows[1:]] if shares else rows
 
-    def largest_batch(self, batch_size: int) -> int:
-        """Tokens of the largest batch that can come."""
-        lengths = np.sort(np.concatenate([self.train.lengths, *(rows.lengths for rows in self.held_out.values())]))
-        if round := round_of(self.config):  # a batch holds answers still to be written, behind the rows' prompts
-            return self.config.rows_at_once * (int(lengths[-1]) + round.tokens)
-        if self.plan.packs is not None:
-            lengths = np.sort(np.add.reduceat(self.train.lengths[self.plan.packs.order], self.plan.packs.starts[:-1]))
-        return int(lengths[-batch_size:].sum())
-
 
 def prepare(config: Config, say: Say, trains: bool = False,
             most: int | None = None) -> tuple[Path, Renderer, Data, list[Finding]]:

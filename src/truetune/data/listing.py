@@ -19,7 +19,7 @@ from truetune.data.messages import Kind
 from truetune.data.reading import STAGE_ROWS
 from truetune.data.registry import Registry
 from truetune.data.sources import Files, Source, entry_source
-from truetune.data.survey import Look, first_look
+from truetune.data.survey import Look, first_look, unreadable
 from truetune.findings import Both, Finding, Problem, spoken
 from truetune.options import Config
 
@@ -86,8 +86,7 @@ def listed(name: str, entry: Any, folder: Path, allowed: Allowed) -> Listed:
     except Problem as problem:
         found.findings += problem.findings
     except OSError as error:
-        found.findings.append(Finding("data-unreadable", "error", Both(
-            f"cannot be read: {error.strerror}.", f"无法读取：{error.strerror}。"), where=found.file))
+        found.findings.append(unreadable(error, found.file))
     return found
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from truetune.data.derive import placeholders, read_row
 from truetune.data.describe import Column, Description, Sure, columns_of, describe, guessed
@@ -22,7 +21,7 @@ from truetune.data.incoming import tolerant_rows
 from truetune.data.messages import Conversation, Document, Judged, Place, Preference, Row
 from truetune.data.readers import RawRow
 from truetune.data.reading import Refused
-from truetune.findings import Both, Finding, Problem, Say, spoken
+from truetune.findings import Both, Finding, Problem, Say
 
 LOOKED_AT = 200
 """Rows by which a file is recognised and that are shown."""
@@ -100,10 +99,14 @@ def first_look(paths: Sequence[Path], name: str | None = None, description: Desc
     except Problem as problem:
         look.findings = problem.findings
     except OSError as error:
-        look.findings = [Finding("data-unreadable", "error", Both(f"cannot be read: {error.strerror}.",
-                                                                 f"无法读取：{error.strerror}。"), where=name)]
+        look.findings = [unreadable(error, name)]
     look.read(description)
     return look
+
+
+def unreadable(error: OSError, where: str | None) -> Finding:
+    return Finding("data-unreadable", "error", Both(f"cannot be read: {error.strerror}.",
+                                                    f"无法读取：{error.strerror}。"), where=where)
 
 
 def _rows(paths: Sequence[Path], name: str | None) -> Iterator[RawRow | Refused]:
@@ -169,8 +172,7 @@ def survey(paths: Sequence[Path], name: str | None, layout: Layout, say: Say) ->
     except Problem as problem:
         found.findings = problem.findings
     except OSError as error:
-        found.findings = [Finding("data-unreadable", "error", Both(f"cannot be read: {error.strerror}.",
-                                                                  f"无法读取：{error.strerror}。"), where=name)]
+        found.findings = [unreadable(error, name)]
     tally.finish(found)
     return found
 
@@ -286,15 +288,3 @@ def _round(width: int) -> int:
     """The next of 1, 2, 5, 10, 20, 50, …"""
     scale = 10 ** (len(str(width)) - 1)
     return next(step * scale for step in (1, 2, 5, 10) if step * scale >= width)
-
-
-def bad_lines(refused: Sequence[Refused]) -> Iterator[tuple[str, Both]]:
-    """Where each bad row stands and why, in words."""
-    for row in refused:
-        yield str(row.place), Both(spoken(row.reason, False), spoken(row.reason, True))
-
-
-def shown(value: Any, most: int = 80) -> str:
-    """A value of a row in a few letters."""
-    text = str(value)
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -7,7 +7,6 @@ dies. No server and no page is needed for the queue to go on.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -25,7 +24,7 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from truetune.files import disk_refusal, remove_folder, write_folder, write_json, write_text
+from truetune.files import disk_refusal, read_json, remove_folder, write_folder, write_json, write_text
 from truetune.findings import FAILED, INTERRUPTED, OK, Both, problem, spoken
 from truetune.jobs.processes import Known, interrupt, kill
 from truetune.run import read_state
@@ -189,11 +188,8 @@ class Queue:
 
     def state_of(self, folder: Path) -> dict[str, Any]:
         """What stands in the state of a job; {} where there is none that can be read."""
-        try:
-            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) and state.keys() >= _WRITTEN else {}
+        state = read_json(folder / STATE)
+        return state if state.keys() >= _WRITTEN else {}
 
     def has_turn(self, folder: Path) -> bool:
         """Whether the waiting job in `folder` may start: none runs, and none that lives has waited longer."""

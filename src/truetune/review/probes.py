@@ -39,7 +39,7 @@ from truetune.check.preflight import Preflight
 from truetune.checkpoint import random_state, set_random_state
 from truetune.data.renderer import Rendered, Renderer, answered
 from truetune.data.rows import Rows, Stream
-from truetune.files import write_json
+from truetune.files import read_json, write_json
 from truetune.findings import Both, Problem, Say
 from truetune.model.load import fingerprint
 from truetune.model.policy import Policy
@@ -175,10 +175,7 @@ def ask_after(interview: Interview, policy: Policy, losses: RowLosses, ready: Pr
 
 def read_probes(folder: Path) -> dict[str, Any]:
     """What probes.json says; {} where there is none, or no whole one."""
-    try:
-        return json.loads((folder / PROBES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return read_json(folder / PROBES)
 
 
 def retention() -> list[tuple[str, str]]:

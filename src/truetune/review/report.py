@@ -7,7 +7,6 @@ from a user or a model (`str` in a block) is data: the writers escape it.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 from truetune.checkpoint import checkpoints
 from truetune.events import Event, read_events
-from truetune.files import write_text
+from truetune.files import read_json, write_text
 from truetune.findings import Both
 from truetune.options import OPTIONS, Config
 from truetune.options.read import read_config
@@ -82,7 +81,7 @@ def gather(folder: Path) -> Material:
         Problem: there is no config.yaml.
     """
     config, _ = read_config([str(folder / CONFIG)])
-    events, probes = read_events(folder / EVENTS), _json(folder / _PROBES)
+    events, probes = read_events(folder / EVENTS), read_json(folder / _PROBES)
     start = next((event for event in reversed(events) if event["event"] == "start"), {})
     facts, end = start.get("facts", {}), next((event for event in events if event["event"] == "end"), None)
     gauge = gauge_of(config)
@@ -92,14 +91,7 @@ def gather(folder: Path) -> Material:
         end is not None, facts.get("rows_held_out", 0), _pair(probes, "sample"), _pair(probes, "kept"), *_kept(probes),
         tuple(int(path.name.removeprefix("checkpoint-")) for path in checkpoints(folder)),
         gauge, trend(events, gauge) if gauge else None)
-    return Material(folder, config, events, _json(folder / _RESULTS), probes, numbers, judge(numbers))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return Material(folder, config, events, read_json(folder / _RESULTS), probes, numbers, judge(numbers))
 
 
 def _pair(probes: dict[str, Any], name: str) -> tuple[float, float] | None:

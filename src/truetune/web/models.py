@@ -6,13 +6,11 @@ looks at a bounded number of folders, and what cannot be read is told or left ou
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
@@ -22,6 +20,7 @@ from truetune.data.listing import list_sets
 from truetune.data.reading import STAGE_ROWS
 from truetune.data.sources import INFO
 from truetune.data.templates import TEMPLATES
+from truetune.files import read_json
 from truetune.findings import Both, Finding, Problem, Words
 from truetune.model.bundled import BUNDLED
 from truetune.options.read import read_file
@@ -123,15 +122,6 @@ def trained_on(folder: Path) -> str:
             except Problem:
                 return ""
     return str(read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; {} where there is none that can be read."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _bundled(language: Language) -> list[Choice]:

@@ -100,12 +100,15 @@ class Loading:
         page, loaded = self._page, gr.State("")
         shown = [self._nothing, *(part for column, told, _, again in self._cards for part in (column, told, again)),
                  *self.speakers]
-        loaded.change(self._refreshed, [page.language, *self.speakers], shown, show_progress="hidden")
+        asked = gr.State(0)
+        gr.on([loaded.change, asked.change], self._refreshed, [page.language, *self.speakers, self.compare, asked],
+              [*shown, asked], show_progress="hidden")
         look: dict[str, Any] = {"fn": self._loaded, "inputs": page.language, "outputs": loaded,
                                 "show_progress": "hidden", "concurrency_limit": None}
-        self._load.click(self._begin, [page.language, self._model, self._adapters, *self._form.components], None
+        self._load.click(self._begin, [page.language, self._model, self._adapters, *self._form.components], asked
                          ).then(**look)
-        self._connect.click(self._reach, [page.language, self._address, self._key, self._named], None).then(**look)
+        self._connect.click(self._reach, [page.language, self._address, self._key, self._named], asked
+                            ).then(**look)
         for place, (_, _, unload, reload) in enumerate(self._cards):
             unload.click(in_words(lambda language, place=place: self._on(place, self._models.unload)), page.language,
                          None, concurrency_limit=None).then(**look)
@@ -118,7 +121,7 @@ class Loading:
         page.blocks.load(self._choices, page.language, [self._model, self._adapters], show_progress="hidden")
         self._model.focus(self._choices, page.language, [self._model, self._adapters], show_progress="hidden")
         page.blocks.load(**look)
-        page.to_chat.change(self._follow, [page.language, page.to_chat], self._model, show_progress="hidden"
+        page.to_chat.change(self._follow, [page.language, page.to_chat], [self._model, asked], show_progress="hidden"
                             ).then(**look)
 
     # --------------------------------------------------------------------------------------------------- what is done
@@ -126,29 +129,28 @@ class Loading:
     @property
     def _begin(self) -> Any:
         @in_words
-        def begin(language: Language, model: str | None, adapters: Sequence[str] | None, *values: Any) -> None:
+        def begin(language: Language, model: str | None, adapters: Sequence[str] | None, *values: Any) -> int:
             texts = self._form.texts(values)
             refuse(configured(texts)[1])
-            self._models.load(wanted(self._place(model, "model_name_or_path"),
-                                     [self._place(each, "adapter_name_or_path") for each in adapters or ()], texts))
+            places = [self._place(each, "adapter_name_or_path") for each in adapters or ()]
+            return self._models.load(wanted(self._place(model, "model_name_or_path"), places, texts)).number
         return begin
 
     @property
     def _reach(self) -> Any:
         @in_words
-        def reach(language: Language, address: str, key: str, named: str) -> None:
-            self._models.load(Address(*((text or "").strip() for text in (address, key, named))))
+        def reach(language: Language, address: str, key: str, named: str) -> int:
+            return self._models.load(Address(*((text or "").strip() for text in (address, key, named)))).number
         return reach
 
     @property
     def _follow(self) -> Any:
         @in_words
-        def follow(language: Language, folder: str) -> Any:
+        def follow(language: Language, folder: str) -> list[Any]:
             """Another tab, or the command line, wants this model."""
             if not folder:
-                return gr.skip()
-            self._models.load(wanted(self._place(folder, "model_name_or_path"), [], {}))
-            return gr.update(value=folder)
+                return [gr.skip()] * 2
+            return [folder, self._models.load(wanted(self._place(folder, "model_name_or_path"), [], {})).number]
         return follow
 
     def _place(self, typed: str | None, option: str) -> str:
@@ -178,8 +180,13 @@ class Loading:
         return "\n".join([*(card_html(model, language) for model in self._models.all()),
                           *(speaker.id for speaker in self._models.speakers())])
 
-    def _refreshed(self, language: Language, first: str | None, second: str | None) -> list[Any]:
-        """All that shows what is loaded."""
+    def _refreshed(self, language: Language, first: str | None, second: str | None, compare: bool, asked: int
+                   ) -> list[Any]:
+        """All that shows what is loaded. What this page has loaded answers once it is there, or stands beside the
+        first in a comparison; what another page has loaded changes nothing of who answers here.
+
+        asked: the number of the model that this page waits for; 0: of none.
+        """
         models, speakers = self._models.all(), self._models.speakers()
         updates: list[Any] = [gr.update(visible=not models)]
         for place in range(MOST):
@@ -187,10 +194,15 @@ class Loading:
             over = there and models[place].status in ("failed", "ended")
             updates += [gr.update(visible=there), card_html(models[place], language) if there else "",
                         gr.update(visible=over)]
-        offered = [(say(speaker.label, language), speaker.id) for speaker in speakers]
-        chosen = _still(first, speakers) or _latest(speakers)
-        beside = _still(second, speakers) or next((each.id for each in speakers if each.id != chosen), chosen)
-        return [*updates, gr.update(choices=offered, value=chosen), gr.update(choices=offered, value=beside)]
+        choices = [(say(speaker.label, language), speaker.id) for speaker in speakers]
+        fresh = _latest([speaker for speaker in speakers if speaker.model.number == asked])
+        if not _still(first, speakers) or (fresh and not compare):
+            first = fresh or _latest(speakers)
+        if not _still(second, speakers) or (fresh and fresh != first):
+            others = [each.id for each in speakers if each.id != first]
+            second = fresh if fresh in others else next(iter(others), first)
+        return [*updates, gr.update(choices=choices, value=first), gr.update(choices=choices, value=second),
+                0 if fresh else asked]
 
 
 _NOTHING = Both("No model is loaded yet. Pick one and press Load; then talk to it below.",
@@ -225,8 +237,8 @@ def _line(finding: Finding, language: Language) -> str:
     return line if language == "en" else say(Both("", line), language)
 
 
-def _still(id: str | None, speakers: Sequence[Speaker]) -> str | None:
-    return id if any(speaker.id == id for speaker in speakers) else None
+def _still(id: str | None, speakers: Sequence[Speaker]) -> bool:
+    return any(speaker.id == id for speaker in speakers)
 
 
 def _latest(speakers: Sequence[Speaker]) -> str | None:

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
+from truetune.files import read_json
 from truetune.findings import WRONG_OPTIONS, Both, Finding, Problem, Words, problem
 from truetune.options import OPTIONS, Config
-from truetune.options.read import read_config
 from truetune.options.web import WebOptions
 from truetune.serve.api.child import served_config
 from truetune.serve.backends import BESIDE, LOADED
+from truetune.web.models import trained_on
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -92,7 +93,7 @@ def wanted(model: str, adapters: Sequence[str], texts: Mapping[str, Any]) -> Wan
                                                      "请从列表中选择，或输入文件夹或 hub id。"))
     folder = Path(model)
     if (folder / "adapter_config.json").is_file():
-        model, adapters = _base_of(folder), [*adapters, model]
+        model, adapters = trained_on(folder), [*adapters, model]
     elif folder.is_dir() and not (folder / "config.json").is_file() and not any(folder.glob("*.gguf")):
         raise problem("no-model", Both(f"{model} holds neither a model (config.json) nor an adapter "
                                        "(adapter_config.json).",
@@ -131,15 +132,6 @@ def _absolute(name: str) -> str:
     return str(path.resolve()) if path.exists() else name
 
 
-def _base_of(adapter: Path) -> str:
-    """The model that an adapter stands on: as its run's file says, else as PEFT noted it."""
-    if file := _run_file(adapter):
-        config, _ = read_config([str(file)])
-        if config.model_name_or_path:
-            return config.model_name_or_path
-    return str(_json(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
-
-
 def _run_file(folder: Path) -> Path | None:
     """config.yaml of the run that this folder is of, or one of its checkpoints."""
     return next((file for file in (folder / "config.yaml", folder.parent / "config.yaml")
@@ -147,21 +139,12 @@ def _run_file(folder: Path) -> Path | None:
 
 
 def _kind(adapter: Path) -> str:
-    return "LORA" if adapter.suffix == ".gguf" else str(_json(adapter / "adapter_config.json").get("peft_type"))
+    return "LORA" if adapter.suffix == ".gguf" else str(read_json(adapter / "adapter_config.json").get("peft_type"))
 
 
 def _merged_before(adapter: Path) -> list[str]:
     """Adapters that have to be merged into the base first."""
-    return list(_json(adapter / "truetune.json").get("merged", {}))
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """{} where it cannot be read: the process that loads it says why."""
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
+    return list(read_json(adapter / "truetune.json").get("merged", {}))
 
 
 def _named(adapters: Sequence[Path]) -> dict[str, str]:
