@@ -156,8 +156,7 @@ def told(tmp_path: Path, purpose: str, **typed: Any) -> tuple[Config, dict[str, 
         form = EvaluateForm(Page(Wording("en"), Roots([home]), Queue(home / "jobs"), Worker(), Models(home),
                                  gr.State("en"), blocks))
         form.draw_choice()
-    values = [typed.get(name, field.component.value) for name, field in form.form.fields.items()]
-    config, findings = form.asked_for("bundled/smollm2-135m-instruct", purpose, values)
+    config, findings = form.asked_for("bundled/smollm2-135m-instruct", purpose, typed)
     return config, {each.option or "": each.line(False) for each in findings if each.severity == "error"}
 
 

@@ -105,8 +105,7 @@ def form(tmp_path: Path) -> JobForm:
 def asked(form: JobForm, purpose: str, model: str = "bundled/smollm2-135m-instruct", **typed: Any
           ) -> tuple[Config, list[str]]:
     """What the form makes of fields that hold this, and the options that are refused."""
-    values = [typed.get(name, field.component.value) for name, field in form.form.fields.items()]
-    config, findings = form.asked_for(model, purpose, values)
+    config, findings = form.asked_for(model, purpose, typed)
     return config, [finding.option or "" for finding in findings if finding.severity == "error"]
 
 

@@ -40,15 +40,15 @@ def form() -> Form:
     return form
 
 
-def rest(form: Form, **texts: str) -> list[object]:
-    """The values of the components, with some of them typed."""
-    return [{"true": True, "false": False}[texts.get(name, at_rest(field.option))]
+def rest(form: Form, **texts: str) -> dict[str, object]:
+    """What the browser holds once every field was touched, and some of them typed in."""
+    return {name: {"true": True, "false": False}[texts.get(name, at_rest(field.option))]
             if isinstance(field.component, gr.Checkbox) else texts.get(name, at_rest(field.option))
-            for name, field in form.fields.items()]
+            for name, field in form.fields.items()}
 
 
 def test_only_what_was_changed_is_sent(form: Form):
-    assert form.texts(rest(form)) == {}
+    assert form.texts({}) == form.texts(rest(form)) == {}
     assert form.texts(rest(form, learning_rate=" 1e-4 ", plot_loss="false")) == {"learning_rate": "1e-4",
                                                                                "plot_loss": "false"}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
+from waiting import until
 
 if TYPE_CHECKING:
     from web.conftest import OpenTab, PageServer, Tab
@@ -48,7 +49,7 @@ def _tutorial(open_tab: OpenTab, server: PageServer, model: str, words: Mapping[
     _fill(tab, model, run, words)
     _train_stop_and_go_on(tab, run, words)
     _chat_after(tab, words)
-    _export(tab, words)
+    _export(tab, f"exports/{words['shots']}-merged", words)
 
 
 def _chat_before(tab: Tab, model: str, words: Mapping[str, str]) -> None:
@@ -103,7 +104,7 @@ def _chat_after(tab: Tab, words: Mapping[str, str]) -> None:
     _unload(tab)
 
 
-def _export(tab: Tab, words: Mapping[str, str]) -> None:
+def _export(tab: Tab, export: str, words: Mapping[str, str]) -> None:
     """Merged, in small shards, proven; then the export answers."""
     page = tab.page
     tab.choose(words["runs"])
@@ -112,6 +113,7 @@ def _export(tab: Tab, words: Mapping[str, str]) -> None:
     expect(page.locator("#export-check")).to_contain_text(words["ready"], timeout=WORK)
     page.locator("#export-option-export_size").locator("textarea, input").first.fill("1")
     page.locator("#export-start").click()
+    until((tab.server.folder / export / "config.json").is_file, WORK / 1000)  # not the one of the test before
     expect(page.locator("#export-result")).to_contain_text("safetensors", timeout=WORK)
     tab.shot(f"{words['shots']}-5-export")
     page.locator("#export-chat").click()

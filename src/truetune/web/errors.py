@@ -27,8 +27,8 @@ def in_words(handler: Callable[_P, _R]) -> Callable[_P, _R]:
     """A handler of an event that tells what goes wrong, and then leaves its outputs as they are.
 
         @in_words
-        def start(language: Language, *values: Any): …
-        button.click(start, [page.language, *form.components], output)
+        def start(language: Language, held: Mapping[str, Any]): …
+        button.click(start, [page.language, form.held], output)
 
     A `Problem` is told as its findings; anything else as a fault of the page's own, whose traceback goes to the log.
     The language is the handler's parameter of that name; without one, both languages are told. It may be a generator.

@@ -77,7 +77,8 @@ class JobPanel:
         asked = [self.chosen, self._page.language]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         gr.on(None, self.opened, [], self.chosen, **quiet)
-        gr.on([self.chosen.change, self._timer.tick], self._show, asked, shown, **quiet)
+        gr.on([self.chosen.change, self._timer.tick], self._show, asked, shown,
+              trigger_mode="always_last", **quiet)
         self._stop.click(self._stopped, asked, shown, **quiet)
 
     def opened(self) -> Any:

@@ -18,12 +18,12 @@ import gradio as gr
 
 from truetune.findings import Both, Finding, Problem, refuse, worst_first
 from truetune.jobs.queue import Job
-from truetune.options import Config
+from truetune.options import OPTIONS, Config
 from truetune.options.read import COMMAND_LINE, read_config
 from truetune.rules import apply_rules
 from truetune.run import arguments_of, describe
 from truetune.web.errors import in_words, show_findings
-from truetune.web.form import Form, Texts
+from truetune.web.form import Form, Texts, at_rest
 from truetune.web.job import Far, JobPanel
 from truetune.web.models import newest_run, trained, with_chosen
 from truetune.web.roots import Roots
@@ -152,7 +152,7 @@ class JobForm(ABC):
     @property
     def inputs(self) -> list[Any]:
         """What handlers take that read the form."""
-        return [self.model, self.purpose, self.page.language, *self.form.components]
+        return [self.model, self.purpose, self.page.language, self.form.held]
 
     def wire(self) -> None:
         """Connect what was drawn."""
@@ -160,28 +160,26 @@ class JobForm(ABC):
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         self.model.focus(self._offered, [self.model, page.language], self.model, **quiet)
         fields = [form.fields[name] for name in self.chosen]
-        self.purpose.change(self._fields_of, [self.purpose, *(each.component for each in fields)],
+        self.purpose.change(self._fields_of, [self.purpose, form.held],
                             [*(each.place for each in fields), *(each.component for each in fields)], **quiet)
         folder = form.fields[self.folder].component
         gr.on([self.model.change, self.purpose.change], self._propose,
               [self.model, self.purpose, folder, self._proposed], [folder, self._proposed],
               trigger_mode="always_last", **quiet)  # else a second choice is lost while the first is answered
-        changes = [part.change for part in (self.model, self.purpose, *form.components)
-                   if isinstance(part, gr.Checkbox | gr.Dropdown | gr.Radio | gr.Textbox)]  # all that there are
-        gr.on(changes, self._look, [self._proposed, *self.inputs], [self.check, self._draft],
-              trigger_mode="always_last", **quiet)
-        page.blocks.load(self._restored, self._draft, [self.model, self.purpose, self._proposed, *form.components],
-                         **quiet)
+        gr.on([self.model.change, self.purpose.change, form.held.change], self._look, [self._proposed, *self.inputs],
+              [self.check, self._draft], trigger_mode="always_last", **quiet)
+        page.blocks.load(self._restored, self._draft, [self.model, self.purpose, self._proposed, form.held,
+                                                       *form.components], **quiet)
         self.start.click(self._start, self.inputs, [self.panel.chosen, folder, self._proposed],
                          api_visibility="private")
 
-    def asked_for(self, model: str | None, purpose: str, values: Sequence[Any]) -> tuple[Config, list[Finding]]:
+    def asked_for(self, model: str | None, purpose: str, held: Mapping[str, Any]) -> tuple[Config, list[Finding]]:
         """The configuration, and everything that can be said of it at once.
 
         Raises:
             Problem: a folder lies outside those of the page, or the options of a run cannot be read.
         """
-        config, findings = configured_for(self.page.roots, model or "", self._texts(purpose, values))
+        config, findings = configured_for(self.page.roots, model or "", self._texts(purpose, held))
         findings += [*placeless(apply_rules(config, self.verb)), *_no_model(config), *self._occupied(config),
                      *self.findings(purpose, config)]
         if not getattr(config, self.folder) and not any(each.option == self.folder for each in findings):
@@ -189,11 +187,11 @@ class JobForm(ABC):
                                                                     "结果需要一个文件夹。"), self.folder))
         return config, worst_first(findings)
 
-    def _texts(self, purpose: str, values: Sequence[Any]) -> Texts:
+    def _texts(self, purpose: str, held: Mapping[str, Any]) -> Texts:
         """What was typed that matters to the purpose, and what that sets by itself."""
         wanted = self.purposes[purpose]
         hidden = set(self.chosen).difference(wanted.shows)
-        typed = {name: text for name, text in self.form.texts(values).items() if name not in hidden}
+        typed = {name: text for name, text in self.form.texts(held).items() if name not in hidden}
         return self.confined(purpose, typed | {name: text for name, text in wanted.sets.items()
                                                if name not in wanted.shows})
 
@@ -209,11 +207,12 @@ class JobForm(ABC):
             yield Finding("folder-in-use", "error", Both(f"a job that waits or runs writes {folder}.",
                                                          f"已有任务要写入 {folder}。"), self.folder, fix=another)
 
-    def _fields_of(self, purpose: str, *values: Any) -> list[Any]:
+    def _fields_of(self, purpose: str, held: Mapping[str, Any]) -> list[Any]:
         """The fields that a purpose shows; one that it also sets, and that nobody has filled, begins with that."""
         wanted = self.purposes[purpose]
-        held = dict(zip(self.chosen, values, strict=True))
-        begun = {name: text for name, text in wanted.sets.items() if name in wanted.shows and not held[name]}
+        typed = self.form.texts(held)
+        begun = {name: text for name, text in wanted.sets.items()
+                 if name in wanted.shows and not typed.get(name, at_rest(OPTIONS[name]))}
         updates = self.form.updated(begun)
         return [*(gr.update(visible=name in wanted.shows) for name in self.chosen),
                 *(updates.get(self.form.fields[name].component, gr.skip()) for name in self.chosen)]
@@ -227,13 +226,14 @@ class JobForm(ABC):
             return [gr.skip(), gr.skip()]
         return [propose(self.page, self.below, model, purpose)] * 2
 
-    def _look(self, proposed: str, model: str | None, purpose: str, language: Language, *values: Any) -> list[Any]:
+    def _look(self, proposed: str, model: str | None, purpose: str, language: Language, held: Mapping[str, Any]
+              ) -> list[Any]:
         """What is wrong, as soon as something changes; and what a page that is loaded again begins with."""
-        draft = {"model": model, "purpose": purpose, "proposed": proposed, "texts": self.form.texts(values)}
+        draft = {"model": model, "purpose": purpose, "proposed": proposed, "texts": self.form.texts(held)}
         if not model:
             return [paragraph(self.first, language), draft]
         try:
-            _, findings = self.asked_for(model, purpose, values)
+            _, findings = self.asked_for(model, purpose, held)
         except Problem as problem:
             findings = problem.findings
         told = [finding for finding in findings if finding.severity != "info"]
@@ -241,18 +241,18 @@ class JobForm(ABC):
 
     def _restored(self, draft: Any) -> dict[Any, Any]:
         """What was typed before the page was loaded again, or in another language; at first the newest run."""
-        held = draft if isinstance(draft, Mapping) and isinstance(draft.get("texts"), Mapping) else {"texts": {}}
-        purpose, texts = held.get("purpose"), {name: str(text) for name, text in held["texts"].items()}
-        model = str(held.get("model") or "") or newest_run(self.page.roots)
+        kept = draft if isinstance(draft, Mapping) and isinstance(draft.get("texts"), Mapping) else {"texts": {}}
+        purpose, texts = kept.get("purpose"), {name: str(text) for name, text in kept["texts"].items()}
+        model = str(kept.get("model") or "") or newest_run(self.page.roots)
         return {self.model: model or gr.skip(), self.purpose: purpose if purpose in self.purposes else gr.skip(),
-                self._proposed: str(held.get("proposed") or ""), **self.form.updated(texts)}
+                self._proposed: str(kept.get("proposed") or ""), self.form.held: texts, **self.form.updated(texts)}
 
     @in_words
-    def _start(self, model: str | None, purpose: str, language: Language, *values: Any) -> Any:
+    def _start(self, model: str | None, purpose: str, language: Language, held: Mapping[str, Any]) -> Any:
         if not model:
             raise Problem(Finding("model-missing", "error", self.first))
         with _ONE_AT_A_TIME:
-            config, findings = self.asked_for(model, purpose, values)
+            config, findings = self.asked_for(model, purpose, held)
             refuse(findings)
             job = self.page.queue.submit(self.verb, describe(config), Path(getattr(config, self.folder)),
                                          self.words(config, language))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from truetune.web.words import Language, say
 if TYPE_CHECKING:
     from truetune.web.page import Page
 
+_LOADING, _LOADED = 1.0, 4.0
+"""Seconds between two looks at what is loaded: while something loads, and else. A look costs a browser time too."""
 HOW = ("template", "infer_backend", "infer_dtype", "quantization_bit", "quantization_method", "infer_maxlen",
        "infer_batch", "rope_scaling", "flash_attn", "tool_format")
 """Options of how a model is loaded."""
@@ -100,12 +102,12 @@ class Loading:
         page, loaded = self._page, gr.State("")
         shown = [self._nothing, *(part for column, told, _, again in self._cards for part in (column, told, again)),
                  *self.speakers]
-        asked = gr.State(0)
+        asked, timer = gr.State(0), gr.Timer(_LOADING)
         gr.on([loaded.change, asked.change], self._refreshed, [page.language, *self.speakers, self.compare, asked],
-              [*shown, asked], show_progress="hidden")
+              [*shown, asked, timer], trigger_mode="always_last", show_progress="hidden")
         look: dict[str, Any] = {"fn": self._loaded, "inputs": page.language, "outputs": loaded,
                                 "show_progress": "hidden", "concurrency_limit": None}
-        self._load.click(self._begin, [page.language, self._model, self._adapters, *self._form.components], asked
+        self._load.click(self._begin, [page.language, self._model, self._adapters, self._form.held], asked
                          ).then(**look)
         self._connect.click(self._reach, [page.language, self._address, self._key, self._named], asked
                             ).then(**look)
@@ -114,7 +116,6 @@ class Loading:
                          None, concurrency_limit=None).then(**look)
             reload.click(in_words(lambda language, place=place: self._on(place, self._models.reload)), page.language,
                          None, concurrency_limit=None).then(**look)
-        timer = gr.Timer(1.0)
         timer.tick(**look)
         page.shown_tab.change(lambda name: gr.update(active=name == "chat"), page.shown_tab, timer,
                               show_progress="hidden")
@@ -129,8 +130,9 @@ class Loading:
     @property
     def _begin(self) -> Any:
         @in_words
-        def begin(language: Language, model: str | None, adapters: Sequence[str] | None, *values: Any) -> int:
-            texts = self._form.texts(values)
+        def begin(language: Language, model: str | None, adapters: Sequence[str] | None, held: Mapping[str, Any]
+                  ) -> int:
+            texts = self._form.texts(held)
             refuse(configured(texts)[1])
             places = [self._place(each, "adapter_name_or_path") for each in adapters or ()]
             return self._models.load(wanted(self._place(model, "model_name_or_path"), places, texts)).number
@@ -202,7 +204,7 @@ class Loading:
             others = [each.id for each in speakers if each.id != first]
             second = fresh if fresh in others else next(iter(others), first)
         return [*updates, gr.update(choices=choices, value=first), gr.update(choices=choices, value=second),
-                0 if fresh else asked]
+                0 if fresh else asked, gr.update(value=_LOADING if _loads(models) else _LOADED)]
 
 
 _NOTHING = Both("No model is loaded yet. Pick one and press Load; then talk to it below.",
@@ -235,6 +237,10 @@ def _memory(model: Model, language: Language) -> str:
 def _line(finding: Finding, language: Language) -> str:
     line = finding.line(language != "en").partition("  ")[2].strip()
     return line if language == "en" else say(Both("", line), language)
+
+
+def _loads(models: Sequence[Model]) -> bool:
+    return any(model.status == "loading" for model in models)
 
 
 def _still(id: str | None, speakers: Sequence[Speaker]) -> bool:

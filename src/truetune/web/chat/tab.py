@@ -150,7 +150,7 @@ class _Chat:
 
     def _connect(self) -> None:
         page, loading = self._page, self._loading
-        how = [*loading.speakers, loading.compare, self._system, self._tools, self._thinking, *self._form.components]
+        how = [*loading.speakers, loading.compare, self._system, self._tools, self._thinking, self._form.held]
         shown = [self._talk, *self._boxes, *self._lines, self._failed, self._send, self._stop]
         beside = [self._system, self._tools, self._thinking]
         settled: dict[str, Any] = {"fn": self._settled, "inputs": [page.language, self._talk, *beside],
@@ -180,7 +180,7 @@ class _Chat:
         for trigger in (self._raw_fold.expand, self._raw_button.click):
             trigger(self._read, [page.language, self._talk, *how], self._raw)
         self._keep.click(self._kept, [page.language, self._talk, self._file, *how], None)
-        loading.speakers[0].change(self._defaults, [loading.speakers[0], self._filled, *self._form.components],
+        loading.speakers[0].change(self._defaults, [loading.speakers[0], self._filled, self._form.held],
                                    [self._filled, *self._form.components], show_progress="hidden")
         page.blocks.unload(self._left)
 
@@ -199,11 +199,12 @@ class _Chat:
 
     @in_words
     def _answered(self, language: Language, talk: Talk, first: str | None, second: str | None, compare: bool,
-                  system: str, tools: str, thinking: str, request: gr.Request, *values: Any) -> Iterator[list[Any]]:
+                  system: str, tools: str, thinking: str, held: Mapping[str, Any], request: gr.Request
+                  ) -> Iterator[list[Any]]:
         """The answers, as they grow. Whatever ends them, Send can be pressed again."""
         stop = self._stops[str(request.session_hash)] = threading.Event()
         try:
-            asked = self._asked(system, tools, thinking, values)
+            asked = self._asked(system, tools, thinking, held)
             speakers = [self._models.speaker(id) for id in ([first, second] if compare else [first])]
             yield from self._told(talk, language, asked, speakers, stop)
         except Problem as error:
@@ -226,10 +227,11 @@ class _Chat:
         yield [now, *self._drawn(now, language), *_lines(lines), _failed_html(failed, language), *_IDLE]
 
     def _asked_again(self, language: Language, talk: Talk, first: str | None, second: str | None, compare: bool,
-                     system: str, tools: str, thinking: str, request: gr.Request, *values: Any) -> Iterator[list[Any]]:
+                     system: str, tools: str, thinking: str, held: Mapping[str, Any], request: gr.Request
+                     ) -> Iterator[list[Any]]:
         """After an edit: if it was a message of one's own, it is answered anew."""
         if talk["said"][0] and talk["said"][0][-1]["role"] != "assistant":
-            yield from self._answered(language, talk, first, second, compare, system, tools, thinking, request, *values)
+            yield from self._answered(language, talk, first, second, compare, system, tools, thinking, held, request)
         else:
             yield [gr.skip()] * (2 * _SIDES + 4)
 
@@ -294,21 +296,21 @@ class _Chat:
 
     @in_words
     def _read(self, language: Language, talk: Talk, first: str | None, second: str | None, compare: bool, system: str,
-              tools: str, thinking: str, *values: Any) -> str:
+              tools: str, thinking: str, held: Mapping[str, Any]) -> str:
         """The prompt of the last question; before one was asked, of a greeting."""
-        asked, speaker = self._asked(system, tools, thinking, values), self._models.speaker(first)
+        asked, speaker = self._asked(system, tools, thinking, held), self._models.speaker(first)
         said = _without_answer(talk["said"][0]) or [{"role": "user", "content": say(Both("Hello", "你好"), language)}]
         return prompt_html(prompt_of(speaker, asked, said), language)
 
     @in_words
     def _kept(self, language: Language, talk: Talk, typed: str, first: str | None, second: str | None, compare: bool,
-              system: str, tools: str, thinking: str, *values: Any) -> None:
+              system: str, tools: str, thinking: str, held: Mapping[str, Any]) -> None:
         file = self._page.roots.inside(typed.strip() or "data/chat.jsonl")
-        rows = keep(file, self._asked(system, tools, thinking, values), talk["said"][0])
+        rows = keep(file, self._asked(system, tools, thinking, held), talk["said"][0])
         toast(Both(f"Kept. {file.name} has {rows} rows now; it can be picked as a data set.",
                    f"已保存。{file.name} 现有 {rows} 行，可作为数据集使用。"), language, "info")
 
-    def _defaults(self, id: str | None, filled: Mapping[str, Any], *values: Any) -> list[Any]:
+    def _defaults(self, id: str | None, filled: Mapping[str, Any], held: Mapping[str, Any]) -> list[Any]:
         """The model's own sampling, when another model is chosen, but for what somebody has typed.
 
         filled: the number of the model whose values were filled in last, and what they were.
@@ -319,14 +321,14 @@ class _Chat:
         told = speaker.model.facts["defaults"]
         named = {name: told["seed" if name == "generation_seed" else name] for name in FIELDS}
         own = {name: str(value) for name, value in named.items() if value is not None}
-        typed = {name: text for name, text in self._form.texts(values).items() if text != filled["texts"].get(name)}
-        return [{"model": speaker.model.number, "texts": own}, *self._form.filled({**own, **typed}, values)]
+        typed = {name: text for name, text in self._form.texts(held).items() if text != filled["texts"].get(name)}
+        return [{"model": speaker.model.number, "texts": own}, *self._form.filled({**own, **typed}, held)]
 
-    def _asked(self, system: str, tools: str, thinking: str, values: Sequence[Any]) -> Asked:
+    def _asked(self, system: str, tools: str, thinking: str, held: Mapping[str, Any]) -> Asked:
         """Raises:
         Problem: a number is none, or the tools cannot be read.
         """
-        config, findings = configured(self._form.texts(values))
+        config, findings = configured(self._form.texts(held))
         refuse(findings)
         sampling = {sent: getattr(config, name) for name, sent in FIELDS.items() if getattr(config, name) is not None}
         if not config.do_sample:

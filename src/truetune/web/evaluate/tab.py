@@ -145,7 +145,7 @@ class _EvaluateTab:
             each.focus(self._listed, each, each, **quiet)
         panel.ended.change(self._ended, panel.ended, self.first, **quiet)
         gr.on([each.change for each in both], self._shown, [*both, page.language],
-              [self.table, self.download], **quiet)
+              [self.table, self.download], trigger_mode="always_last", **quiet)
 
     def _sets(self, chosen: Sequence[str] | None, folder: str | None, language: Language) -> Any:
         """Data sets of every kind."""

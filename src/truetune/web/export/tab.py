@@ -130,12 +130,12 @@ class _ExportTab:
                            **quiet)
         self.chat.click(self._to_chat, panel.ended, [page.to_chat, page.tabs], **quiet)
 
-    def _told_room(self, model: str | None, purpose: str, language: Language, *values: Any) -> str:
+    def _told_room(self, model: str | None, purpose: str, language: Language, held: Mapping[str, Any]) -> str:
         """How much of the disk it takes."""
         if not model:
             return ""
         try:
-            config, findings = self.form.asked_for(model, purpose, values)
+            config, findings = self.form.asked_for(model, purpose, held)
             name = config.model_name_or_path or ""
             if status_of(findings) == "error" or not (Path(name).exists() or name.startswith("bundled/")):
                 return ""  # nothing is downloaded only to tell its size

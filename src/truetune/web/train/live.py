@@ -156,7 +156,7 @@ class Live:
     @property
     def inputs(self) -> list[Any]:
         """What `update` takes."""
-        return [self._page.language, self.search, self.seen, *self._form.components]
+        return [self._page.language, self.search, self.seen, self._form.held]
 
     @property
     def outputs(self) -> list[Any]:
@@ -166,10 +166,10 @@ class Live:
                 self.delete, self.delete_now, self.yaml, self.command, self.differences, self._answered, *folds,
                 *self._form.places, self._form.fields["output_dir"].component]
 
-    def update(self, language: Language, phrase: str, seen: Seen, *values: Any) -> dict[Any, Any]:
+    def update(self, language: Language, phrase: str, seen: Seen, held: Mapping[str, Any]) -> dict[Any, Any]:
         """Everything that follows from what was typed."""
         page, form = self._page, self._form
-        texts, jobs = form.texts(values), page.queue.jobs()
+        texts, jobs = form.texts(held), page.queue.jobs()
         state = state_of(texts, page.roots)
         sent = self._propose(state, seen, jobs)
         if sent:

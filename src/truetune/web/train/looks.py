@@ -71,44 +71,43 @@ class Looks:
 
     def follow(self, updated: Any) -> None:
         """Reckon again once the event `updated` is done."""
-        updated.then(self._estimate, [self._page.language, *self._form.components], self.estimate,
+        updated.then(self._estimate, [self._page.language, self._form.held], self.estimate,
                      trigger_mode="always_last", concurrency_limit=4, **_QUIET)
 
     def connect(self) -> None:
         """What the buttons and folds do."""
         page, form = self._page, self._form
-        every = [page.language, *form.components]
+        every = [page.language, form.held]
         told = [self.result, self._cures, *self.cures]
         self.check.click(self._checked, every, told, api_visibility="private")
         self.suggest.click(self._suggested, [*every, self.goal], [*told, *form.components], api_visibility="private")
         for number, button in enumerate(self.cures):
-            button.click(self._cured(number), [self._cures, *form.components], form.components, **_QUIET)
+            button.click(self._cured(number), [self._cures, form.held], form.components, **_QUIET)
         self.template_fold.expand(self._template, every, self.template, api_visibility="private")
         turned = ((self.rows_fold.expand, 0), (self.back.click, -_ROWS), (self.next.click, _ROWS))
         for event, by in turned:
-            event(self._turned(by), [page.language, self.first, *form.components], [self.rows, self.first],
+            event(self._turned(by), [page.language, self.first, form.held], [self.rows, self.first],
                   api_visibility="private")
 
-    def _estimate(self, request: gr.Request, language: Language, *values: Any) -> Any:
+    def _estimate(self, request: gr.Request, language: Language, held: Mapping[str, Any]) -> Any:
         """Memory and time; an older one of this browser that still waits is dropped."""
         try:
-            return checking.estimate(self._page, self._form.texts(values), language, latest=str(request.session_hash))
+            return checking.estimate(self._page, self._form.texts(held), language, latest=str(request.session_hash))
         except Overtaken:
             return gr.skip()
 
     @in_words
-    def _checked(self, language: Language, *values: Any) -> list[Any]:
+    def _checked(self, language: Language, held: Mapping[str, Any]) -> list[Any]:
         """The page of `truetune check`."""
-        found = checking.check_page(self._page, self._form.texts(values), language, _told(language))
+        found = checking.check_page(self._page, self._form.texts(held), language, _told(language))
         return self._result(found.html, found.cures, language)
 
     @in_words
-    def _suggested(self, language: Language, *values: Any) -> list[Any]:
+    def _suggested(self, language: Language, held: Mapping[str, Any], goal: str | None) -> list[Any]:
         """Fill the form with settings for this model, data and machine, and say why."""
-        *typed, goal = values
-        texts = self._form.texts(typed)
+        texts = self._form.texts(held)
         chosen, html = checking.recipe(self._page, texts, goal or "", language, _told(language))
-        return [*self._result(html, [], language), *self._form.filled({**texts, **chosen}, typed)]
+        return [*self._result(html, [], language), *self._form.filled({**texts, **chosen}, held)]
 
     def _result(self, html: str, cures: list[Mapping[str, Any]], language: Language) -> list[Any]:
         shown = [gr.update(value=panel.cure_label(cure, language), visible=True) for cure in cures[:CURES]]
@@ -116,20 +115,20 @@ class Looks:
 
     def _cured(self, number: int) -> Callable[..., Any]:
         """A handler that takes what a button suggests."""
-        def handler(cures: list[Mapping[str, Any]], *values: Any) -> list[Any]:
+        def handler(cures: list[Mapping[str, Any]], held: Mapping[str, Any]) -> list[Any]:
             cure = cures[number] if number < len(cures) else {}
-            return self._form.filled({**self._form.texts(values), **as_texts(cure)}, values)
+            return self._form.filled({**self._form.texts(held), **as_texts(cure)}, held)
         return handler
 
     @in_words
-    def _template(self, language: Language, *values: Any) -> str:
-        return checking.template_example(self._page, self._form.texts(values), language)
+    def _template(self, language: Language, held: Mapping[str, Any]) -> str:
+        return checking.template_example(self._page, self._form.texts(held), language)
 
     def _turned(self, by: int) -> Callable[..., Any]:
         """A handler that shows rows further on or back."""
         @in_words
-        def handler(language: Language, first: int, *values: Any) -> tuple[str, int]:
-            texts = self._form.texts(values)
+        def handler(language: Language, first: int, held: Mapping[str, Any]) -> tuple[str, int]:
+            texts = self._form.texts(held)
             html, shown, _ = checking.data_preview(self._page, texts, language, max(0, first + by), _ROWS)
             return html, shown
         return handler

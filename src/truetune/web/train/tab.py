@@ -161,69 +161,66 @@ class Tab:
     def _connect(self) -> None:
         page, live, form = self._page, self.live, self._form
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        # Not `input`: of a textbox that is told of keys alone, not of what is pasted, deleted or typed in Chinese.
-        typed = [component.change for component in (*form.components, live.search)]  # type: ignore[attr-defined]
-        self.looks.follow(gr.on(typed, live.update, live.inputs, live.outputs,
+        self.looks.follow(gr.on([form.held.change, live.search.change], live.update, live.inputs, live.outputs,
                                 trigger_mode="always_last", concurrency_limit=4, **quiet))
-        self.looks.follow(page.blocks.load(self._restored, live.draft, [live.seen, *form.components], **quiet).then(
-            live.update, live.inputs, live.outputs, **quiet))
-        every = [page.language, *form.components]
+        restored = page.blocks.load(self._restored, live.draft, [live.seen, form.held, *form.components], **quiet)
+        self.looks.follow(restored.then(live.update, live.inputs, live.outputs, **quiet))
         filling = [  # each changes fields, and so calls live.update
-            (page.settings.change, self._copied, [page.settings, *form.components], []),
-            (page.to_train.change, self._taken_over, [page.to_train, *form.components], []),
-            (self.demo.click, lambda *values: form.filled(_DEMO, values), form.components, []),
-            (self.empty.click, lambda *values: form.filled({}, values), form.components, []),
-            (live.go_on.click, self._set(resume_from_checkpoint="true"), form.components, []),
-            (live.delete_now.click, self._set(overwrite_output_dir="true"), form.components, []),
-            (live.rename.click, self._set(output_dir=""), form.components, []),
-            (self.load.click, self._loaded, [page.language, self.path], []),
-            (self.upload.upload, self._loaded, [page.language, self.upload], []),
-            *((button.click, self._fixed(number), [live.seen, *form.components], [])
+            (page.settings.change, self._copied, [page.settings, form.held]),
+            (page.to_train.change, self._taken_over, [page.to_train, form.held]),
+            (self.demo.click, lambda held: form.filled(_DEMO, held), form.held),
+            (self.empty.click, lambda held: form.filled({}, held), form.held),
+            (live.go_on.click, self._set(resume_from_checkpoint="true"), form.held),
+            (live.delete_now.click, self._set(overwrite_output_dir="true"), form.held),
+            (live.rename.click, self._set(output_dir=""), form.held),
+            (self.load.click, self._loaded, [page.language, self.path, form.held]),
+            (self.upload.upload, self._loaded, [page.language, self.upload, form.held]),
+            *((button.click, self._fixed(number), [live.seen, form.held])
               for number, button in enumerate(live.fixes))]
-        for event, handler, inputs, more in filling:
-            event(handler, inputs, [*more, *form.components], **quiet)
+        for event, handler, inputs in filling:
+            event(handler, inputs, form.components, **quiet)
         self.looks.connect()
         self.pickers.connect()
         live.delete.click(lambda: (gr.update(visible=False), gr.update(visible=True)), [],
                           [live.delete, live.delete_now], **quiet)
         saving = gr.State("")
-        self.save.click(self._saved, [page.language, self.name, saving, *form.components], saving, **quiet)
-        self.start.click(self._started, every, [page.shown_run, page.tabs, *form.components],
+        self.save.click(self._saved, [page.language, self.name, saving, form.held], saving, **quiet)
+        self.start.click(self._started, [page.language, form.held], [page.shown_run, page.tabs, *form.components],
                          api_visibility="private")
 
     def _set(self, **texts: str) -> Any:
         """A handler that types `texts` into their fields."""
-        def handler(*values: Any) -> list[Any]:
-            return self._form.filled({**self._form.texts(values), **texts}, values)
+        def handler(held: Mapping[str, Any]) -> list[Any]:
+            return self._form.filled({**self._form.texts(held), **texts}, held)
         return handler
 
     def _fixed(self, number: int) -> Any:
         """A handler that takes the cure on a button."""
-        def handler(seen: Seen, *values: Any) -> list[Any]:
+        def handler(seen: Seen, held: Mapping[str, Any]) -> list[Any]:
             cure = seen.cures[number] if number < len(seen.cures) else {}
-            return self._form.filled({**self._form.texts(values), **as_texts(cure)}, values)
+            return self._form.filled({**self._form.texts(held), **as_texts(cure)}, held)
         return handler
 
     def _restored(self, draft: Any) -> dict[Any, Any]:
         """What was typed before the page was loaded again."""
-        held = draft if isinstance(draft, Mapping) and isinstance(draft.get("texts"), Mapping) else {"texts": {}}
-        texts = {name: text for name, text in held["texts"].items() if name in self._form.fields}
-        fresh = Seen(proposed=str(held.get("proposed", "")))
-        return {self.live.seen: fresh, **self._form.updated(texts)}
+        kept = draft if isinstance(draft, Mapping) and isinstance(draft.get("texts"), Mapping) else {"texts": {}}
+        texts = {name: text for name, text in kept["texts"].items() if name in self._form.fields}
+        fresh = Seen(proposed=str(kept.get("proposed", "")))
+        return {self.live.seen: fresh, self._form.held: texts, **self._form.updated(texts)}
 
-    def _copied(self, settings: Mapping[str, Any], *values: Any) -> list[Any]:
+    def _copied(self, settings: Mapping[str, Any], held: Mapping[str, Any]) -> list[Any]:
         """The settings of a run, for another one like it; or a few that another tab chose, beside what is typed."""
-        texts = {**self._form.texts(values), **as_texts(_of_form(settings, self._form))}
+        texts = {**self._form.texts(held), **as_texts(_of_form(settings, self._form))}
         if "model_name_or_path" in settings:  # a whole run's
             texts = as_texts(_of_form(settings, self._form))
-        return self._form.filled({name: text for name, text in texts.items() if name not in _OF_ONE_RUN}, values)
+        return self._form.filled({name: text for name, text in texts.items() if name not in _OF_ONE_RUN}, held)
 
-    def _taken_over(self, texts: Mapping[str, str], *values: Any) -> list[Any]:
+    def _taken_over(self, texts: Mapping[str, str], held: Mapping[str, Any]) -> list[Any]:
         """What another tab sets; the rest stays as it was typed."""
-        return self._form.filled({**self._form.texts(values), **texts}) if texts else [gr.skip()] * len(values)
+        return self._form.filled({**self._form.texts(held), **texts}, held)
 
     @in_words
-    def _loaded(self, language: Language, typed: str | None) -> list[Any]:
+    def _loaded(self, language: Language, typed: str | None, held: Mapping[str, Any]) -> list[Any]:
         """A file's options."""
         if not typed:
             toast(Both("Type the path of a YAML file first.", "请先填写 YAML 文件的路径。"), language, "warn")
@@ -235,12 +232,12 @@ class Tab:
         name = uploaded.name
         toast(Both(f"{name}: {len(texts)} options taken over.", f"已从 {name} 读入 {len(texts)} 个选项。"), language,
               "info")
-        return self._form.filled(texts)
+        return self._form.filled(texts, held)
 
     @in_words
-    def _saved(self, language: Language, name: str, asked: str, *values: Any) -> str:
+    def _saved(self, language: Language, name: str, asked: str, held: Mapping[str, Any]) -> str:
         """Write the file; one that is there only when Save is pressed twice."""
-        state = state_of(self._form.texts(values), self._page.roots)
+        state = state_of(self._form.texts(held), self._page.roots)
         try:
             text, again = as_file(state.config, state.sent), bool(name) and name == asked
             path = save(self._page.roots, name, text, overwrite=again)
@@ -252,10 +249,10 @@ class Tab:
         return ""
 
     @in_words
-    def _started(self, language: Language, *values: Any) -> dict[Any, Any]:
+    def _started(self, language: Language, held: Mapping[str, Any]) -> dict[Any, Any]:
         """Hand the run in and show it. What was said of this one run folder alone is taken back."""
         page, form = self._page, self._form
-        job, output = start(form.texts(values), page.roots, page.queue)
+        job, output = start(form.texts(held), page.roots, page.queue)
         toast(_WAITS if job.status == "waiting" else _STARTED, language, "info")
         return {page.shown_run: str(output), page.tabs: gr.update(selected="runs"), **form.updated(
             {name: "" if name != "overwrite_output_dir" else "false" for name in _OF_ONE_RUN})}
