@@ -85,7 +85,7 @@ def test_every_tab_is_there_again_after_a_reload(tab: Tab) -> None:
     """Also after one in the midst of another, while whatever the tab reads is still on its way."""
     for name in ("Data", "Export", "Evaluate", "Chat", "Runs", "Train"):
         tab.choose(name)
-        tab.page.reload(wait_until="commit")
+        tab.page.reload(wait_until="domcontentloaded")
         tab.page.reload()
         tab.ready()
         expect(tab.page.get_by_role("tab", name=name, exact=True).first).to_have_attribute("aria-selected", "true")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +95,11 @@ _TO_LANGUAGE = """language => {
   document.cookie = `truetune-language=${language}; Max-Age=31536000; Path=/; SameSite=Strict`;
   location.href = `../${language}/${location.hash}`;
 }"""
+_OPEN_TAB = """() => {
+  const name = window.openedTab;
+  return NAMES.includes(name) ? [{__type__: "update", selected: name}] : [];
+}"""
+"""By the browser alone: asked of the server, the answer came after somebody had chosen another tab."""
 _NOTE_TAB = "() => { history.replaceState(null, '', '#NAME'); }"
 """The tab stands in the address, so that it is there again after a reload and in another language."""
 
@@ -134,9 +140,7 @@ def build(roots: Roots, queue: Queue, worker: Worker, models: Models, language: 
                     fill(page)
                 tab.select(None, None, None, js=_NOTE_TAB.replace("NAME", name))
                 tab.select(lambda name=name: name, None, page.shown_tab, show_progress="hidden")
-        noted = gr.Textbox(visible=False)
-        blocks.load(lambda name: gr.update(selected=name) if name in names else gr.skip(), noted, page.tabs,
-                    js="() => window.openedTab", show_progress="hidden")
+        blocks.load(None, None, page.tabs, js=_OPEN_TAB.replace("NAMES", json.dumps(list(names))))
         _hush(blocks, picked)
     return blocks
 
