@@ -135,6 +135,34 @@ class Form:
                 if name in self.fields}
 
 
+class Proposal:
+    """What the page proposes for a field: handlers write it to `component`, and after each of them the browser puts it
+    into the field, unless somebody has typed something else there, also while the handler was at work.
+
+    component: `{"before": …, "now": …}`, what the field may hold of this page and what it shall hold.
+    """
+
+    def __init__(self, form: Form, name: str):
+        self._field = form.fields[name].component
+        self.component = gr.JSON(self.value(""), visible=False)
+
+    @staticmethod
+    def value(now: str, before: str = "") -> dict[str, str]:
+        """What `component` holds."""
+        return {"before": before, "now": now}
+
+    @staticmethod
+    def typed(texts: Texts, name: str, proposal: Mapping[str, str]) -> Texts:
+        """`texts` without what nobody has typed into the field of the option `name`."""
+        return {each: text for each, text in texts.items() if each != name or text not in proposal.values()}
+
+    def after(self, event: Any) -> None:
+        """Put it into the field once `event` is done."""
+        event.then(None, [self.component, self._field], self._field, js=_PROPOSE, show_progress="hidden",
+                   api_visibility="private")
+
+
+_PROPOSE = "(proposal, typed) => [typed && typed !== proposal.before ? typed : proposal.now]"
 _HOLD = """value => {{
   const held = ((window.held ??= {{}})[{form}] ??= {{}});
   held[{name}] = value;

@@ -23,7 +23,7 @@ from truetune.options.read import COMMAND_LINE, read_config
 from truetune.rules import apply_rules
 from truetune.run import arguments_of, describe
 from truetune.web.errors import in_words, show_findings
-from truetune.web.form import Form, Texts, at_rest
+from truetune.web.form import Form, Proposal, Texts, at_rest
 from truetune.web.job import Far, JobPanel
 from truetune.web.models import newest_run, trained, with_chosen
 from truetune.web.roots import Roots
@@ -80,7 +80,6 @@ class JobForm(ABC):
 
     def __init__(self, page: Page):
         self.page, self.form = page, Form(page.wording, f"{self.tab}-")
-        self._proposed = gr.State("")
         self._draft = page.drafts[self.tab]
 
     # ----------------------------------------------------------------------------------- what differs from tab to tab
@@ -126,6 +125,7 @@ class JobForm(ABC):
             for name in self.chosen:
                 draw(name, visible=name in self.purposes[self._usual].shows, **self.special.get(name, {}))
             draw(self.folder, placeholder=_NAMED)
+        self._proposal = Proposal(self.form, self.folder)
         with words(gr.Accordion, label=self.more, open=False), gr.Row(elem_classes="fields"):
             for name in self.advanced:
                 draw(name)
@@ -162,16 +162,15 @@ class JobForm(ABC):
         fields = [form.fields[name] for name in self.chosen]
         self.purpose.change(self._fields_of, [self.purpose, form.held],
                             [*(each.place for each in fields), *(each.component for each in fields)], **quiet)
-        folder = form.fields[self.folder].component
-        gr.on([self.model.change, self.purpose.change], self._propose,
-              [self.model, self.purpose, folder, self._proposed], [folder, self._proposed],
-              trigger_mode="always_last", **quiet)  # else a second choice is lost while the first is answered
-        gr.on([self.model.change, self.purpose.change, form.held.change], self._look, [self._proposed, *self.inputs],
+        proposed = self._proposal.component
+        self._proposal.after(gr.on(
+            [self.model.change, self.purpose.change], self._propose, [self.model, self.purpose, proposed], proposed,
+            trigger_mode="always_last", **quiet))  # else a second choice is lost while the first is answered
+        gr.on([self.model.change, self.purpose.change, form.held.change], self._look, [proposed, *self.inputs],
               [self.check, self._draft], trigger_mode="always_last", **quiet)
-        page.blocks.load(self._restored, self._draft, [self.model, self.purpose, self._proposed, form.held,
-                                                       *form.components], **quiet)
-        self.start.click(self._start, self.inputs, [self.panel.chosen, folder, self._proposed],
-                         api_visibility="private")
+        page.blocks.load(self._restored, self._draft, [self.model, self.purpose, form.held, *form.components], **quiet)
+        self._proposal.after(self.start.click(self._start, self.inputs, [self.panel.chosen, proposed],
+                                              api_visibility="private"))
 
     def asked_for(self, model: str | None, purpose: str, held: Mapping[str, Any]) -> tuple[Config, list[Finding]]:
         """The configuration, and everything that can be said of it at once.
@@ -220,16 +219,16 @@ class JobForm(ABC):
     def _offered(self, model: str | None, language: Language) -> Any:
         return gr.update(choices=with_chosen(trained(self.page.roots, language), model))
 
-    def _propose(self, model: str | None, purpose: str, typed: str | None, proposed: str) -> list[Any]:
-        """A new folder, unless somebody has typed one."""
-        if not model or (typed and typed != proposed):
-            return [gr.skip(), gr.skip()]
-        return [propose(self.page, self.below, model, purpose)] * 2
+    def _propose(self, model: str | None, purpose: str, proposed: Mapping[str, str]) -> Mapping[str, str]:
+        """A new folder."""
+        return self._proposal.value(propose(self.page, self.below, model, purpose), proposed["now"]) if model \
+            else proposed
 
-    def _look(self, proposed: str, model: str | None, purpose: str, language: Language, held: Mapping[str, Any]
-              ) -> list[Any]:
+    def _look(self, proposed: Mapping[str, str], model: str | None, purpose: str, language: Language,
+              held: Mapping[str, Any]) -> list[Any]:
         """What is wrong, as soon as something changes; and what a page that is loaded again begins with."""
-        draft = {"model": model, "purpose": purpose, "proposed": proposed, "texts": self.form.texts(held)}
+        typed = self._proposal.typed(self.form.texts(held), self.folder, proposed)
+        draft = {"model": model, "purpose": purpose, "texts": typed}
         if not model:
             return [paragraph(self.first, language), draft]
         try:
@@ -245,7 +244,7 @@ class JobForm(ABC):
         purpose, texts = kept.get("purpose"), {name: str(text) for name, text in kept["texts"].items()}
         model = str(kept.get("model") or "") or newest_run(self.page.roots)
         return {self.model: model or gr.skip(), self.purpose: purpose if purpose in self.purposes else gr.skip(),
-                self._proposed: str(kept.get("proposed") or ""), self.form.held: texts, **self.form.updated(texts)}
+                self.form.held: texts, **self.form.updated(texts)}
 
     @in_words
     def _start(self, model: str | None, purpose: str, language: Language, held: Mapping[str, Any]) -> Any:
@@ -257,7 +256,8 @@ class JobForm(ABC):
             job = self.page.queue.submit(self.verb, describe(config), Path(getattr(config, self.folder)),
                                          self.words(config, language))
         show_findings([finding for finding in findings if finding.severity == "warn"], language)
-        return [self.panel.handed_in(job), *[propose(self.page, self.below, model, purpose)] * 2]
+        another = propose(self.page, self.below, model, purpose)
+        return [self.panel.handed_in(job), self._proposal.value(another, self.form.texts(held)[self.folder])]
 
 
 def _no_model(config: Config) -> Iterator[Finding]:

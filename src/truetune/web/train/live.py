@@ -20,7 +20,7 @@ from truetune.options import OPTIONS, Config
 from truetune.rules import apply_rules
 from truetune.rules.applies import missing
 from truetune.run import CONFIG, read_state
-from truetune.web.form import Form, Texts, applying, as_file, configured
+from truetune.web.form import Form, Proposal, Texts, applying, as_file, configured
 from truetune.web.roots import Roots
 from truetune.web.train import panel
 from truetune.web.train.checking import outside
@@ -37,13 +37,11 @@ FIXES = 4
 
 @dataclass
 class Seen:
-    """What a browser was last sent, so that only changes are sent. proposed: the run folder that the page chose by
-    itself; cures: what the buttons for fixes set."""
+    """What a browser was last sent, so that only changes are sent. cures: what the buttons for fixes set."""
 
     shown: dict[str, bool] = field(default_factory=dict)
     wrong: dict[str, bool] = field(default_factory=dict)
     groups: dict[str, tuple[bool, bool]] = field(default_factory=dict)
-    proposed: str = ""
     phrase: str = ""
     cures: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -118,7 +116,7 @@ class Live:
                  groups: Mapping[str, tuple[gr.Accordion, Sequence[str]]]):
         self._page, self._form, self._basic, self._groups = page, form, basic, groups
         self.search, self._answered = search, answered
-        self.seen = gr.State(Seen())
+        self.seen, self._proposal = gr.State(Seen()), Proposal(form, "output_dir")
         self.draft = gr.BrowserState({}, storage_key="truetune-train", secret="truetune")
 
     def draw_side(self) -> None:
@@ -156,7 +154,7 @@ class Live:
     @property
     def inputs(self) -> list[Any]:
         """What `update` takes."""
-        return [self._page.language, self.search, self.seen, self._form.held]
+        return [self._page.language, self.search, self.seen, self._proposal.component, self._form.held]
 
     @property
     def outputs(self) -> list[Any]:
@@ -164,24 +162,29 @@ class Live:
         folds = [fold for fold, _ in self._groups.values()]
         return [self.seen, self.draft, self.findings, *self.fixes, self.before, self.in_use, self.in_use_words,
                 self.delete, self.delete_now, self.yaml, self.command, self.differences, self._answered, *folds,
-                *self._form.places, self._form.fields["output_dir"].component]
+                *self._form.places, self._proposal.component]
 
-    def update(self, language: Language, phrase: str, seen: Seen, held: Mapping[str, Any]) -> dict[Any, Any]:
+    def follow(self, updated: Any) -> None:
+        """What is left to do once `update` has run."""
+        self._proposal.after(updated)
+
+    def update(self, language: Language, phrase: str, seen: Seen, proposed: Mapping[str, str], held: Mapping[str, Any]
+               ) -> dict[Any, Any]:
         """Everything that follows from what was typed."""
         page, form = self._page, self._form
         texts, jobs = form.texts(held), page.queue.jobs()
         state = state_of(texts, page.roots)
-        sent = self._propose(state, seen, jobs)
-        if sent:
-            texts = {**texts, "output_dir": seen.proposed}
-            state = state_of(texts, page.roots)
+        typed = self._proposal.typed(texts, "output_dir", proposed)
+        if "output_dir" not in typed:
+            proposed = self._proposal.value(self._folder(state.config, proposed["now"], jobs), proposed["now"])
+            state = state_of({**typed, "output_dir": proposed["now"]}, page.roots)
         names = found(phrase or "", language)
-        sent |= self._fields(state, seen, names, phrase or "")
+        sent = self._fields(state, seen, names, phrase or "")
         there = run_there(state, page.roots)
         seen.cures = panel.cures(state.findings)[:FIXES]
         text = as_file(state.config, state.sent)
         return sent | {
-            self.seen: seen, self.draft: {"texts": state.texts, "proposed": seen.proposed},
+            self.seen: seen, self._proposal.component: proposed, self.draft: {"texts": typed},
             self.findings: panel.findings(state.findings, language),
             **dict(zip(self.fixes, self._fix_buttons(seen.cures, language), strict=True)),
             self.before: panel.before_start(state.config.output_dir or "", jobs, language),
@@ -192,18 +195,11 @@ class Live:
             self.differences: differences(state.config, state.sent, language),
             self._answered: answer(names, form.fields, state.config, phrase or "", language)}
 
-    def _propose(self, state: State, seen: Seen, jobs: Sequence[Job]) -> dict[Any, Any]:
-        """A run folder, where the one that is named is none of the person's choice and not of this model."""
-        typed = state.texts.get("output_dir", "")
-        if typed not in ("", seen.proposed):
-            return {}
-        begun = re.search(r"train_([\d-]{19})", seen.proposed)
+    def _folder(self, config: Config, before: str, jobs: Sequence[Job]) -> str:
+        """The run folder to propose, of the same time as the one before."""
+        begun = re.search(r"train_([\d-]{19})", before)
         now = datetime.strptime(begun[1], _STAMP) if begun else datetime.now()
-        proposal = proposed_folder(state.config, self._page.roots, jobs, now)
-        if proposal == typed:
-            return {}
-        seen.proposed = proposal
-        return {self._form.fields["output_dir"].component: gr.update(value=proposal)}
+        return proposed_folder(config, self._page.roots, jobs, now)
 
     def _fields(self, state: State, seen: Seen, matching: Sequence[str], phrase: str) -> dict[Any, Any]:
         """Updates of the fields and folds that are to be shown, hidden, marked, opened or closed."""

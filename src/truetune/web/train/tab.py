@@ -161,10 +161,12 @@ class Tab:
     def _connect(self) -> None:
         page, live, form = self._page, self.live, self._form
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        self.looks.follow(gr.on([form.held.change, live.search.change], live.update, live.inputs, live.outputs,
-                                trigger_mode="always_last", concurrency_limit=4, **quiet))
         restored = page.blocks.load(self._restored, live.draft, [live.seen, form.held, *form.components], **quiet)
-        self.looks.follow(restored.then(live.update, live.inputs, live.outputs, **quiet))
+        for updated in (gr.on([form.held.change, live.search.change], live.update, live.inputs, live.outputs,
+                              trigger_mode="always_last", concurrency_limit=4, **quiet),
+                        restored.then(live.update, live.inputs, live.outputs, **quiet)):
+            live.follow(updated)
+            self.looks.follow(updated)
         filling = [  # each changes fields, and so calls live.update
             (page.settings.change, self._copied, [page.settings, form.held]),
             (page.to_train.change, self._taken_over, [page.to_train, form.held]),
@@ -205,8 +207,7 @@ class Tab:
         """What was typed before the page was loaded again."""
         kept = draft if isinstance(draft, Mapping) and isinstance(draft.get("texts"), Mapping) else {"texts": {}}
         texts = {name: text for name, text in kept["texts"].items() if name in self._form.fields}
-        fresh = Seen(proposed=str(kept.get("proposed", "")))
-        return {self.live.seen: fresh, self._form.held: texts, **self._form.updated(texts)}
+        return {self.live.seen: Seen(), self._form.held: texts, **self._form.updated(texts)}
 
     def _copied(self, settings: Mapping[str, Any], held: Mapping[str, Any]) -> list[Any]:
         """The settings of a run, for another one like it; or a few that another tab chose, beside what is typed."""
