@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from truetune.jobs.queue import Queue
+
 pytest.importorskip("gradio", reason="the extra 'web' is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 Browser, Locator, expect = sync_api.Browser, sync_api.Locator, sync_api.expect
@@ -113,6 +115,11 @@ def page_server(cache: Path, tmp_path_factory: pytest.TempPathFactory, page_word
     """One for all tests of a module, in an empty folder."""
     server = PageServer(tmp_path_factory.mktemp("page") / "home", page_words)
     yield server
+    queue = Queue(server.home / "state" / "truetune" / "jobs")
+    for _ in range(2):  # what a failed test has left behind; the second time it is killed
+        for job in queue.jobs():
+            if job.active:
+                queue.stop(job)
     if server.process.poll() is None:
         server.stop()
 

@@ -83,10 +83,16 @@ def test_the_server_is_killed_in_the_midst_of_a_run(page_server: PageServer, ope
 
 def test_every_tab_is_there_again_after_a_reload(tab: Tab) -> None:
     """Also after one in the midst of another, while whatever the tab reads is still on its way."""
+    tab.page.add_init_script("""
+        const noted = [], replace = history.replaceState.bind(history);
+        window.noted = noted;
+        history.replaceState = (...given) => { noted.push(given[2]); replace(...given); };
+    """)
     for name in ("Data", "Export", "Evaluate", "Chat", "Runs", "Train"):
         tab.choose(name)
         tab.page.reload(wait_until="domcontentloaded")
         tab.page.reload()
         tab.ready()
         expect(tab.page.get_by_role("tab", name=name, exact=True).first).to_have_attribute("aria-selected", "true")
+        assert {"#" + name.lower()} >= set(tab.page.evaluate("window.noted")), "never another, not for a moment"
         tab.require_fine()

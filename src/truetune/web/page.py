@@ -97,11 +97,13 @@ _TO_LANGUAGE = """language => {
 }"""
 _OPEN_TAB = """() => {
   const name = window.openedTab;
+  window.openedTab = "";
   return NAMES.includes(name) ? [{__type__: "update", selected: name}] : [];
 }"""
 """By the browser alone: asked of the server, the answer came after somebody had chosen another tab."""
-_NOTE_TAB = "() => { history.replaceState(null, '', '#NAME'); }"
-"""The tab stands in the address, so that it is there again after a reload and in another language."""
+_NOTE_TAB = "() => { if (!window.openedTab) history.replaceState(null, '', '#NAME'); }"
+"""The tab stands in the address, so that it is there again after a reload and in another language; also where that
+comes before the page is done, which begins with the first tab."""
 
 _LOOKS: Mapping[str, Any] = {
     "theme": Base(primary_hue="blue", neutral_hue="slate", font=_FONTS, spacing_size="sm", text_size="md",
