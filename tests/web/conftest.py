@@ -183,8 +183,21 @@ class Tab:
         field = self.field(option)
         if isinstance(value, bool):
             return field.set_checked(value)
-        field.fill(value)
-        field.press("Enter" if field.get_attribute("role") in ("listbox", "combobox") else "Tab")
+        if field.get_attribute("role") in ("listbox", "combobox"):
+            field.fill(value)
+            return field.press("Enter")
+        self.type(field, value)
+        field.press("Tab")
+
+    def type(self, field: Locator, value: str) -> None:
+        """Fill it, at the pace of a person: what is typed within the instant in which Gradio draws a field, as when its
+        fold is opened, is written over by what Gradio still had for it."""
+        for _ in range(10):
+            field.fill(value)
+            self.page.wait_for_timeout(400)
+            if field.input_value() == value:
+                return
+        raise AssertionError(f"{field} does not keep {value!r}, but holds {field.input_value()!r}")
 
     def language(self, name: str) -> None:
         """Choose it by its own name: 简体中文."""

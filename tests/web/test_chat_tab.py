@@ -413,7 +413,7 @@ def test_from_loading_to_a_training_row(tab: Tab, open_tab: OpenTab, page_server
     page = tab.page
     ask_for = page.locator("#chat-option-max_new_tokens textarea")
     page.get_by_role("button", name="Sampling").click()
-    ask_for.fill("12")  # holds, though the model brings values of its own
+    tab.type(ask_for, "12")  # holds, though the model brings values of its own
     load(tab, "saves/my")
     page.locator("#chat-card-0").get_by_text("of memory").wait_for(timeout=90_000)
     page.locator("#chat-compare input").check()
@@ -430,7 +430,7 @@ def test_from_loading_to_a_training_row(tab: Tab, open_tab: OpenTab, page_server
     page.locator("#chat-keep").click()
     assert "chat.jsonl has 1 rows" in tab.message()
     assert "Who are you?" in (page_server.folder / "data" / "chat.jsonl").read_text(encoding="utf-8")
-    ask_for.fill("many")
+    tab.type(ask_for, "many")
     page.locator("#chat-text textarea").fill("And now?")
     page.locator("#chat-text textarea").press("Enter")
     page.locator("#chat-failed").get_by_text("max_new_tokens").wait_for()
@@ -449,7 +449,7 @@ def connect(tab: Tab, address: str) -> None:
     tab.choose("Chat")
     page = tab.page
     page.get_by_role("button", name="Or an address").click()
-    page.locator("#chat-address").locator("textarea, input").fill(address)
+    tab.type(page.locator("#chat-address").locator("textarea, input"), address)
     page.locator("#chat-connect").click()
     page.locator("#chat-card-0").get_by_text("on a server").wait_for()
     expect(page.locator("#chat-first input")).to_have_value("hostile")

@@ -135,7 +135,7 @@ def _ask(tab: Tab, words: Mapping[str, str]) -> None:
     tokens = page.locator("#chat-option-max_new_tokens").locator("textarea, input").first
     if not tokens.is_visible():
         page.get_by_role("button", name=words["how"]).click()
-    tokens.fill("24")
+    tab.type(tokens, "24")
     before = page.locator("[data-testid=bot]").count()
     page.locator("#chat-text textarea").fill(words["who"])
     page.locator("#chat-send").click()
