@@ -96,14 +96,18 @@ _TO_LANGUAGE = """language => {
   location.href = `../${language}/${location.hash}`;
 }"""
 _OPEN_TAB = """() => {
-  const name = window.openedTab;
-  window.openedTab = "";
-  return NAMES.includes(name) ? [{__type__: "update", selected: name}] : [];
+  const name = window.openedTab, another = NAMES.indexOf(name) > 0;
+  if (!another) window.openedTab = "";
+  return another ? [{__type__: "update", selected: name}] : [];
 }"""
 """By the browser alone: asked of the server, the answer came after somebody had chosen another tab."""
-_NOTE_TAB = "() => { if (!window.openedTab) history.replaceState(null, '', '#NAME'); }"
+_NOTE_TAB = """() => {
+  if (window.openedTab && window.openedTab !== "NAME") return;
+  window.openedTab = "";
+  history.replaceState(null, "", "#NAME");
+}"""
 """The tab stands in the address, so that it is there again after a reload and in another language; also where that
-comes before the page is done, which begins with the first tab."""
+comes before the page is done: Gradio selects the first tab at some moment, before or after the one asked for."""
 
 _LOOKS: Mapping[str, Any] = {
     "theme": Base(primary_hue="blue", neutral_hue="slate", font=_FONTS, spacing_size="sm", text_size="md",
