@@ -59,6 +59,7 @@ def test_a_newcomer_fills_in_the_first_run_and_starts_it_once(tab):
     expect(page.locator("#train-estimate")).to_contain_text("fits", timeout=60_000)
     tab.shot("train")
     page.locator("#train-start").dblclick()
+    expect(page.locator(".toast-body").filter(has_text="It has started")).to_be_visible()  # nothing is before it
     expect(page.get_by_role("tab", name="Runs", exact=True)).to_have_attribute("aria-selected", "true")
     folder = tab.server.home / "state" / "truetune" / "jobs"
     states = [json.loads((job / "state").read_text(encoding="utf-8")) for job in folder.iterdir() if job.is_dir()]

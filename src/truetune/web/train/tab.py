@@ -254,7 +254,8 @@ class Tab:
         """Hand the run in and show it. What was said of this one run folder alone is taken back."""
         page, form = self._page, self._form
         job, output = start(form.texts(held), page.roots, page.queue)
-        toast(_WAITS if job.status == "waiting" else _STARTED, language, "info")
+        behind = any(other.active and other.id != job.id for other in page.queue.jobs())
+        toast(_WAITS if behind else _STARTED, language, "info")  # a job waits for a moment even where it is alone
         return {page.shown_run: str(output), page.tabs: gr.update(selected="runs"), **form.updated(
             {name: "" if name != "overwrite_output_dir" else "false" for name in _OF_ONE_RUN})}
 
